@@ -1,0 +1,186 @@
+/* phaul.h - the whole ABI of libphaul.so, in call order.
+ *
+ * Every call returns 0 (or a count) on success and -errno on failure, with `err` filled if it is
+ * not NULL. Handles are opaque. Nothing is logged, no signal handler is installed, no child but the
+ * library's own is waited for. ptrace belongs to the OS thread that seized: make all calls of one
+ * source or target from one thread. phaul_channel_abort() alone may be called from any thread.
+ *
+ *	source host                                   target host
+ *	phaul_source_open                             phaul_channel_listen, _port, _accept
+ *	phaul_channel_connect                         phaul_target_open         a husk with the pid
+ *	phaul_source_arm        tracking starts
+ *	phaul_source_round ...  layout, pages  ---->  phaul_target_round ...    staged
+ *	phaul_source_freeze     all threads stop
+ *	phaul_source_final      last pages     ---->  phaul_target_round
+ *	                        state          ---->  phaul_target_build        built and held
+ *	phaul_source_commit     no return      ---->  phaul_target_release      runs
+ *	phaul_source_kill
+ *
+ * Before phaul_source_commit every failure ends in phaul_source_thaw and phaul_target_close.
+ * Times are in ns of CLOCK_MONOTONIC, sizes in bytes, pages are of 4096 bytes.
+ */
+#ifndef PHAUL_H
+#define PHAUL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PHAUL_API __attribute__((visibility("default")))
+#define PHAUL_ABI_VERSION 1
+
+/* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
+ * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
+struct phaul_error {
+	int32_t code;
+	char where[32];
+	char what[220];
+};
+
+PHAUL_API int phaul_abi_version(void);
+
+/* ---- check: can this process move? Touches nothing. ---- */
+
+enum {
+	PHAUL_TCP_CLOSE = 1,	/* established connections move as reset ones (--tcp close) */
+};
+
+/* Writes one line per obstacle, "CODE\tsubject\tsentence\n", sorted by subject kind, into `ret_text`.
+ * CODE is an upper case word such as FD_KIND or TCP_ESTABLISHED, subject is "fd 14", "memory 7f..",
+ * "thread 12" or "pid 7". Lines that start with '~' instead are notices: what will be different on the
+ * target. Returns the number of obstacles (notices not counted), -ENOBUFS if the text was too long. */
+PHAUL_API int phaul_check(int pid, uint32_t flags, char *ret_text, size_t size,
+			  struct phaul_error *err);
+
+/* ---- page channel: one note stream and N page streams, TLS 1.3 (channel.h says more) ---- */
+
+struct phaul_channel;
+
+PHAUL_API int phaul_channel_listen(const char *address, int port, const uint8_t key[32], int streams,
+				   struct phaul_channel **ret, struct phaul_error *err);
+PHAUL_API int phaul_channel_port(struct phaul_channel *ch);
+PHAUL_API int phaul_channel_accept(struct phaul_channel *ch, int timeout_ms, struct phaul_error *err);
+PHAUL_API int phaul_channel_connect(const char *address, int port, const uint8_t key[32], int streams,
+				    int timeout_ms, struct phaul_channel **ret,
+				    struct phaul_error *err);
+/* Any thread: every blocked and later call on the channel returns -ECANCELED. */
+PHAUL_API void phaul_channel_abort(struct phaul_channel *ch);
+PHAUL_API void phaul_channel_close(struct phaul_channel *ch);
+
+/* Notes are the conversation of the cut-over; the library itself sends PHAUL_NOTE_LAYOUT and
+ * PHAUL_NOTE_STATE, all other kinds are the caller's. */
+enum {
+	PHAUL_NOTE_LAYOUT = 1,	/* an image set: the memory map of a round, before its pages */
+	PHAUL_NOTE_STATE = 2,	/* an image set: everything but memory */
+	PHAUL_NOTE_USER = 16,	/* the first kind that is the caller's */
+};
+PHAUL_API int phaul_note_send(struct phaul_channel *ch, uint32_t kind, const void *bytes, size_t size,
+			      struct phaul_error *err);
+/* -ENOBUFS: the note is `*ret_size` long; call again with a larger buffer, the note is kept. */
+PHAUL_API int phaul_note_receive(struct phaul_channel *ch, uint32_t *ret_kind, void *buffer,
+				 size_t capacity, size_t *ret_size, int timeout_ms,
+				 struct phaul_error *err);
+
+/* ---- source ---- */
+
+struct phaul_source;
+
+struct phaul_round {
+	uint32_t round;		/* 1 is the first */
+	uint32_t vmas;
+	uint64_t pages_dirty;	/* pages found written since the round before */
+	uint64_t pages_sent;	/* of these, not zero */
+	uint64_t pages_zero;
+	uint64_t bytes_sent;	/* on the wire */
+	uint64_t scan_ns;	/* finding them */
+	uint64_t send_ns;	/* reading and sending them, until the kernel has them */
+};
+
+struct phaul_freeze {
+	uint64_t frozen_at_ns;	/* when the first thread was told to stop */
+	uint64_t stop_ns;	/* until all had stopped */
+	uint64_t scan_ns;
+	uint64_t send_ns;	/* pages */
+	uint64_t dump_ns;	/* registers, descriptors and the rest */
+	uint64_t state_bytes;
+	uint32_t threads;
+	struct phaul_round last;	/* the pages that went over in the freeze */
+};
+
+PHAUL_API int phaul_source_open(int pid, uint32_t flags, struct phaul_source **ret,
+				struct phaul_error *err);
+/* Stops the process for about a millisecond and starts tracking. `ret_stop_ns`: how long it stood. */
+PHAUL_API int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns,
+			       struct phaul_error *err);
+/* The process runs. Sends PHAUL_NOTE_LAYOUT, then the pages written since the last round. */
+PHAUL_API int phaul_source_round(struct phaul_source *src, struct phaul_channel *ch,
+				 struct phaul_round *ret, struct phaul_error *err);
+/* How many pages are dirty now, without starting a round. */
+PHAUL_API int64_t phaul_source_dirty(struct phaul_source *src, struct phaul_error *err);
+PHAUL_API int phaul_source_freeze(struct phaul_source *src, int timeout_ms,
+				  struct phaul_freeze *ret, struct phaul_error *err);
+/* Sends the last LAYOUT and pages, then PHAUL_NOTE_STATE. */
+PHAUL_API int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch,
+				 struct phaul_freeze *ret, struct phaul_error *err);
+/* From here on the original may not run again: it dies with this thread. */
+PHAUL_API int phaul_source_commit(struct phaul_source *src, struct phaul_error *err);
+PHAUL_API int phaul_source_kill(struct phaul_source *src, struct phaul_error *err);
+/* Gives the process back as it was, interrupted system calls included. */
+PHAUL_API int phaul_source_thaw(struct phaul_source *src, struct phaul_error *err);
+/* Thaws if frozen and not committed, stops tracking, frees. */
+PHAUL_API void phaul_source_close(struct phaul_source *src);
+/* Frozen: a line "start-end hash\n" for each mapping whose content moves, to compare both sides. */
+PHAUL_API int phaul_source_checksum(struct phaul_source *src, char *ret_text, size_t size,
+				    struct phaul_error *err);
+
+/* ---- target ---- */
+
+struct phaul_target;
+
+struct phaul_applied {
+	uint32_t round;
+	uint32_t vmas;
+	uint64_t bytes;		/* page data that arrived, uncompressed */
+	uint64_t pages_dropped;
+	uint64_t layout_ns;	/* changing mappings */
+	uint64_t wait_ns;	/* until the last page was in place */
+};
+
+struct phaul_built {
+	uint64_t build_ns;
+	uint64_t threads_ns;	/* of it: making and filling threads */
+	uint64_t files_ns;	/* of it: descriptors */
+	uint32_t threads;
+	uint32_t descriptors;
+};
+
+/* Makes a husk with the wanted pid in the caller's pid namespace; it dies with the caller. `flags` is
+ * zero. -EEXIST: the pid is taken. */
+PHAUL_API int phaul_target_open(int pid, uint32_t flags, struct phaul_target **ret,
+				struct phaul_error *err);
+/* Starts the threads that put arriving pages in place. */
+PHAUL_API int phaul_target_receive(struct phaul_target *tgt, struct phaul_channel *ch,
+				   struct phaul_error *err);
+/* `layout` is the payload of a PHAUL_NOTE_LAYOUT. Returns when its round's pages are in place. */
+PHAUL_API int phaul_target_round(struct phaul_target *tgt, struct phaul_channel *ch,
+				 const void *layout, size_t size, int timeout_ms,
+				 struct phaul_applied *ret, struct phaul_error *err);
+/* `state` is the payload of a PHAUL_NOTE_STATE. The process is complete and held afterwards. */
+PHAUL_API int phaul_target_build(struct phaul_target *tgt, const void *state, size_t size,
+				 struct phaul_built *ret, struct phaul_error *err);
+PHAUL_API int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, size_t size,
+				    struct phaul_error *err);
+/* Lets the process go. It is nobody's child but init's. */
+PHAUL_API int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err);
+/* Discards a husk or held process that was not released, frees. */
+PHAUL_API void phaul_target_close(struct phaul_target *tgt);
+
+/* ---- for measuring ---- */
+
+/* A plain TLS 1.3 stream over loopback with the channel's cipher, in GB/s: what pages can't beat. */
+PHAUL_API int phaul_tls_baseline(size_t bytes, double *ret_gbps, struct phaul_error *err);
+/* SCHED_FIFO for the calling thread (1), or back to normal (0). */
+PHAUL_API int phaul_priority(int raised);
+/* CLOCK_MONOTONIC, comparable with frozen_at_ns. */
+PHAUL_API uint64_t phaul_now_ns(void);
+
+#endif
