@@ -1,0 +1,32 @@
+/* freeze.h - stop all threads of a process, and give them back as they were. */
+#ifndef PHAUL_FREEZE_H
+#define PHAUL_FREEZE_H
+
+#include "remote.h"
+
+struct frozen_thread {
+	pid_t tid;		/* as we see it */
+	bool stopped;
+	struct user_regs_struct regs;	/* as found; a restart of the interrupted call is still to come */
+};
+
+struct frozen {
+	pid_t pid;
+	struct frozen_thread *threads;	/* [0] is the leader */
+	size_t count, capacity;
+};
+
+/* Seizes and interrupts until no new thread appears. On failure nothing stays stopped.
+ * -ESRCH: gone; -EPERM: traced by someone else; -ETIMEDOUT: a thread would not stop. */
+int freeze(pid_t pid, int timeout_ms, struct frozen *ret, struct phaul_error *err);
+/* Restores every thread's registers and detaches; interrupted system calls go on. */
+int thaw(struct frozen *f);
+void frozen_free(struct frozen *f);
+
+/* What rax must be for the interrupted system call to go on, here or in another process, where the
+ * kernel has no restart block for it: changes regs; -516 becomes -514, and so does -EINTR of the calls
+ * that give it on every stop (epoll_wait, ...). `moved`: the process goes elsewhere, so that a
+ * nanosleep with a remainder goes on from there. */
+void freeze_fix_restart(struct user_regs_struct *regs, bool moved);
+
+#endif

@@ -1,0 +1,128 @@
+/* object.h - one kernel object, one file: how to recognise it, dump it and build it again.
+ *
+ * There are two tables. `descriptor_kinds`: what a file descriptor can be. `process_parts`: what a
+ * process or thread has beside memory and descriptors. Adding an object is adding a file, its entry in
+ * tables.c and its victim in test/victims.
+ */
+#ifndef PHAUL_OBJECT_H
+#define PHAUL_OBJECT_H
+
+#include <sys/stat.h>
+
+#include "../error.h"
+#include "../image.h"
+#include "../remote.h"
+
+/* ---- check: before anything is touched ---- */
+
+struct check {
+	pid_t pid;
+	uint32_t flags;		/* PHAUL_TCP_CLOSE ... */
+	int proc;		/* O_PATH descriptor of /proc/PID */
+	char *text;		/* lines, as phaul_check returns them */
+	size_t size, capacity;
+	int count;
+	struct descriptor_table *descriptors;	/* collected from /proc and pidfd_getfd */
+};
+
+/* Adds a line. The sentence says what was found, why it matters and what to do. */
+void obstacle(struct check *c, const char *code, const char *subject, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+/* Adds a notice ('~' line): the process can move, this will be different. */
+void notice(struct check *c, const char *code, const char *subject, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* ---- descriptors ---- */
+
+struct descriptor_kind;
+
+/* One open file description with a number in the process. */
+struct descriptor {
+	int fd;			/* its number there */
+	int own;		/* a duplicate in our process (pidfd_getfd), -1 if none */
+	bool cloexec;
+	uint32_t flags;		/* F_GETFL */
+	uint64_t pos;
+	uint32_t id;		/* the same for numbers that share one open file description; > 0 */
+	char *link;		/* readlink of /proc/PID/fd/N */
+	char *fdinfo;		/* text of /proc/PID/fdinfo/N */
+	struct stat st;
+	const struct descriptor_kind *kind;	/* NULL: none knows it */
+};
+
+struct descriptor_table {
+	pid_t pid;
+	struct descriptor *at;	/* by ascending fd */
+	size_t count;
+	int pidfd;
+};
+
+/* Works on running and on frozen processes; a running one may change meanwhile (vanished numbers are
+ * left out). */
+int descriptors_read(pid_t pid, struct descriptor_table *ret, struct phaul_error *err);
+void descriptors_free(struct descriptor_table *t);
+
+struct dump {
+	pid_t pid;			/* as we see it */
+	pid_t ns_pid;			/* as it sees itself: the id in image names */
+	uint32_t flags;
+	struct image_set *images;
+	struct descriptor_table *descriptors;
+	struct remote_area *area;
+	struct frozen_threads *threads;	/* dump.h */
+	struct phaul_error *err;
+};
+
+struct build {
+	pid_t pid;			/* the husk */
+	uint32_t flags;
+	const struct image_set *images;
+	struct remote *leader;
+	struct remote_area *area;
+	int *made;			/* our descriptor for each file id, -1: not made */
+	size_t made_count;
+	struct phaul_error *err;
+};
+
+struct descriptor_kind {
+	const char *name;		/* "a pipe", as in "fd 7 is a pipe: ..." */
+	/* Does this kind know the descriptor? From link, st, fdinfo and, if need be, asking `own`. */
+	bool (*is)(const struct descriptor *d);
+	/* May it move? Adds obstacles and notices. NULL: always. */
+	void (*check)(struct check *c, const struct descriptor *d);
+	/* Writes the description's image: file_entry with id d->id into "files", and whatever else. Called
+	 * once for each id. */
+	int (*dump)(struct dump *dump, const struct descriptor *d);
+	/* Makes the description in OUR process and returns it; it is handed to the husk afterwards. */
+	int (*build)(struct build *b, const FileEntry *file);
+	/* After all descriptors have their numbers in the husk (epoll_ctl by remote calls). May be NULL. */
+	int (*finish)(struct build *b, const FileEntry *file, int fd, struct batch *batch);
+	int type;			/* FD_TYPES__... of the images it makes */
+};
+
+extern const struct descriptor_kind *const descriptor_kinds[];	/* NULL-terminated; tables.c */
+
+/* objects/descriptors.c: all of them. Dumping is called with the process frozen. */
+void descriptors_check(struct check *c);
+int descriptors_dump(struct dump *d);
+/* Makes all descriptions here, hands them to the husk by its remote pidfd_getfd of us, puts them on
+ * their numbers, runs the finishers. The husk has no other descriptors open. */
+int descriptors_build(struct build *b, uint32_t *ret_count);
+
+/* ---- parts of a process ---- */
+
+/* What the leader is asked by remote calls while frozen, and told in the husk. One batch serves all
+ * parts: ask() adds calls and keeps what it needs to read the answers in *ret_answers (malloc'ed, freed
+ * by the walker), dump() reads them after the run. */
+struct process_part {
+	const char *name;
+	void (*check)(struct check *c);			/* from /proc only; may be NULL */
+	int (*ask)(struct dump *d, struct batch *b, void **ret_answers);	/* may be NULL */
+	int (*dump)(struct dump *d, struct batch *b, void *answers, CoreEntry *core);
+	/* Adds calls to the husk leader's last batch, or acts at once from outside (prlimit). */
+	int (*build)(struct build *b, struct batch *batch, const CoreEntry *core);
+};
+
+extern const struct process_part *const process_parts[];	/* NULL-terminated; tables.c */
+
+#endif
