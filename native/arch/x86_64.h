@@ -1,0 +1,98 @@
+/* x86_64.h - the only place that names registers. */
+#ifndef PHAUL_ARCH_H
+#define PHAUL_ARCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+
+/* The bytes of the instruction that enters the kernel. */
+#define ARCH_SYSCALL_BYTES "\x0f\x05"
+#define ARCH_SYSCALL_LENGTH 2
+
+/* orig_rax = -1: the thread is not inside a system call, so that the kernel restarts none. */
+static inline void arch_set_call(struct user_regs_struct *regs, uint64_t ip, long nr,
+				 const uint64_t args[6])
+{
+	regs->rip = ip;
+	regs->rax = nr;
+	regs->orig_rax = -1;
+	regs->rdi = args[0];
+	regs->rsi = args[1];
+	regs->rdx = args[2];
+	regs->r10 = args[3];
+	regs->r8 = args[4];
+	regs->r9 = args[5];
+}
+
+/* Where the batch code (blob/batch.S) takes its arguments from. */
+static inline void arch_set_batch(struct user_regs_struct *regs, uint64_t code, uint64_t entries,
+				  uint64_t count)
+{
+	regs->rip = code;
+	regs->rax = 0;
+	regs->orig_rax = -1;
+	regs->r12 = entries;
+	regs->r13 = count;
+}
+
+static inline int64_t arch_result(const struct user_regs_struct *regs)
+{
+	return regs->rax;
+}
+
+static inline uint64_t arch_ip(const struct user_regs_struct *regs)
+{
+	return regs->rip;
+}
+
+/* The number of the system call that the thread was stopped in, -1 if in none. */
+static inline long arch_interrupted_call(const struct user_regs_struct *regs)
+{
+	return (long)regs->orig_rax < 0 ? -1 : (long)regs->orig_rax;
+}
+
+enum {
+	RESTART_NOHAND = -514,		/* ERESTARTNOHAND of the kernel: again, or EINTR with a handler */
+	RESTART_BLOCK = -516,		/* ERESTART_RESTARTBLOCK: needs what the kernel has stored */
+};
+
+/* These answer -EINTR on any ptrace stop, where others ask to be restarted. */
+static inline bool arch_eintr_on_stop(long nr)
+{
+	switch (nr) {
+	case SYS_epoll_wait:
+	case SYS_epoll_pwait:
+	case SYS_epoll_pwait2:
+	case SYS_rt_sigtimedwait:
+	case SYS_semop:
+	case SYS_semtimedop:
+	case SYS_io_getevents:
+	case SYS_io_pgetevents:
+		return true;
+	}
+	return false;
+}
+
+static inline void arch_fix_restart(struct user_regs_struct *regs, bool moved)
+{
+	long nr = arch_interrupted_call(regs);
+	int64_t result = arch_result(regs);
+
+	if (nr < 0)
+		return;
+	if (result == -4 /* EINTR */ && arch_eintr_on_stop(nr))
+		regs->rax = RESTART_NOHAND;
+	if (!moved || result != RESTART_BLOCK)
+		return;
+	regs->rax = RESTART_NOHAND;
+	/* The kernel has stored what is left of the sleep where the caller wanted it: sleep that. */
+	if (nr == SYS_nanosleep && regs->rsi)
+		regs->rdi = regs->rsi;
+	if (nr == SYS_clock_nanosleep && regs->r10)
+		regs->rdx = regs->r10;
+}
+
+#endif

@@ -1,0 +1,202 @@
+#include "freeze.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "arch/x86_64.h"
+#include "error.h"
+
+static struct frozen_thread *find(struct frozen *f, pid_t tid)
+{
+	for (size_t i = 0; i < f->count; i++)
+		if (f->threads[i].tid == tid)
+			return &f->threads[i];
+	return NULL;
+}
+
+/* Room for one more; pointers into the array are void afterwards. */
+static struct frozen_thread *append(struct frozen *f, pid_t tid)
+{
+	if (f->count == f->capacity) {
+		size_t capacity = f->capacity ? 2 * f->capacity : 64;
+		void *threads = realloc(f->threads, capacity * sizeof(*f->threads));
+
+		if (!threads)
+			return NULL;
+		f->threads = threads;
+		f->capacity = capacity;
+	}
+	f->threads[f->count] = (struct frozen_thread){ .tid = tid };
+	return &f->threads[f->count++];
+}
+
+static int seize(struct frozen *f, pid_t tid, struct phaul_error *err)
+{
+	if (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD) < 0) {
+		int code = -errno;
+
+		if (code == -ESRCH && tid != f->pid)
+			return 0;
+		return phaul_fail(err, code, "freeze", "seizing thread %d of pid %d%s", tid, f->pid,
+				  code == -EPERM ? " (is another debugger or tracer attached to it, or has "
+				  "its main thread ended?)" : "");
+	}
+	if (!append(f, tid))
+		return phaul_fail(err, -ENOMEM, "freeze", "listing the threads of pid %d", f->pid);
+	(void)ptrace(PTRACE_INTERRUPT, tid, 0, 0);
+	return 1;
+}
+
+/* Seizes those that aren't yet. Returns how many were new. The kernel lists tids in the order of their
+ * making, so that a scan after the last stop sees every thread that a still running one made. */
+static int seize_new(struct frozen *f, struct phaul_error *err)
+{
+	char path[32];
+	struct dirent *d;
+	int new = 0, ret = 0;
+	size_t known = f->count;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", f->pid);
+	dir = opendir(path);
+	if (!dir)
+		return phaul_fail(err, -ESRCH, "freeze", "pid %d is gone", f->pid);
+	for (size_t at = 0; ret >= 0 && (d = readdir(dir)); ) {
+		pid_t tid = atoi(d->d_name);
+
+		if (tid <= 0)
+			continue;
+		if (at < known && f->threads[at].tid == tid) {
+			at++;
+			continue;
+		}
+		if (known && find(f, tid))
+			continue;
+		ret = seize(f, tid, err);
+		new += ret > 0;
+	}
+	closedir(dir);
+	return ret < 0 ? ret : new;
+}
+
+/* Real-time threads have no timer slack, so that this is about 25 us for the one that freezes. */
+static void rest(void)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
+}
+
+/* Returns 1 when stopped, 0 when it has ended meanwhile. A signal that arrives before the stop is passed
+ * on; the stop stays pending in the kernel. */
+static int wait_stopped(struct frozen_thread *t, uint64_t deadline_ns)
+{
+	for (;;) {
+		int status;
+		pid_t got = waitpid(t->tid, &status, __WALL | WNOHANG);
+
+		if (got < 0 && errno != EINTR)
+			return 0;
+		if (got == 0) {
+			if (phaul_now_ns() > deadline_ns)
+				return -ETIMEDOUT;
+			rest();
+		}
+		if (got <= 0)
+			continue;
+		if (!WIFSTOPPED(status))
+			return 0;
+		if (status >> 16 == PTRACE_EVENT_STOP)
+			return 1;
+		(void)ptrace(PTRACE_CONT, t->tid, 0, WSTOPSIG(status));
+	}
+}
+
+static int stop_all(struct frozen *f, uint64_t deadline_ns, struct phaul_error *err)
+{
+	for (size_t i = 0; i < f->count; ) {
+		struct frozen_thread *t = &f->threads[i];
+		int stopped = t->stopped ? 1 : wait_stopped(t, deadline_ns);
+
+		if (stopped < 0)
+			return phaul_fail(err, stopped, "freeze", "thread %d of pid %d does not stop; it is "
+					  "in an uninterruptible wait (state D: slow disk or NFS?)", t->tid,
+					  f->pid);
+		if (!stopped || (!t->stopped && ptrace(PTRACE_GETREGS, t->tid, 0, &t->regs) < 0)) {
+			if (t->tid == f->pid)
+				return phaul_fail(err, -ESRCH, "freeze", "pid %d ended", f->pid);
+			memmove(t, t + 1, (--f->count - i) * sizeof(*t));
+			continue;
+		}
+		t->stopped = true;
+		i++;
+	}
+	return 0;
+}
+
+int freeze(pid_t pid, int timeout_ms, struct frozen *ret, struct phaul_error *err)
+{
+	uint64_t deadline_ns = phaul_now_ns() + timeout_ms * 1000000ull;
+	int new;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->pid = pid;
+	do {
+		new = seize_new(ret, err);
+		if (new > 0) {
+			int stopped = stop_all(ret, deadline_ns, err);
+
+			new = stopped ? stopped : new;
+		}
+	} while (new > 0);
+	if (!new && (!ret->count || ret->threads[0].tid != pid))
+		new = phaul_fail(err, -ESRCH, "freeze", "the main thread of pid %d has ended", pid);
+	if (new < 0) {
+		(void)thaw(ret);
+		return new;
+	}
+	return 0;
+}
+
+void freeze_fix_restart(struct user_regs_struct *regs, bool moved)
+{
+	arch_fix_restart(regs, moved);
+}
+
+/* A thread that was seized but never stopped can't be detached; the kernel lets it go when the tracing
+ * thread ends, and its pending stop with it. */
+int thaw(struct frozen *f)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < f->count; i++) {
+		struct frozen_thread *t = &f->threads[i];
+
+		if (!t->stopped) {
+			int status;
+
+			if (waitpid(t->tid, &status, __WALL | WNOHANG) != t->tid || !WIFSTOPPED(status))
+				continue;
+		} else {
+			struct user_regs_struct regs = t->regs;
+
+			freeze_fix_restart(&regs, false);
+			(void)ptrace(PTRACE_SETREGS, t->tid, 0, &regs);
+		}
+		if (ptrace(PTRACE_DETACH, t->tid, 0, 0) < 0 && errno != ESRCH)
+			ret = -errno;
+	}
+	frozen_free(f);
+	return ret;
+}
+
+void frozen_free(struct frozen *f)
+{
+	free(f->threads);
+	memset(f, 0, sizeof(*f));
+}

@@ -1,0 +1,370 @@
+#include "remote.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "arch/x86_64.h"
+#include "error.h"
+
+#define PAGE 4096ul
+#define SYSCALL_STOP (SIGTRAP | 0x80)	/* PTRACE_O_TRACESYSGOOD */
+#define TRAP_BIT (1ull << (SIGTRAP - 1))
+
+extern const uint8_t remote_batch_code[], remote_batch_code_end[];
+
+struct entry {
+	uint64_t nr;
+	uint64_t args[6];
+	uint64_t result;
+};
+
+static long trace(int request, pid_t tid, unsigned long addr, void *data)
+{
+	long ret = ptrace(request, tid, addr, data);
+
+	return ret < 0 ? -errno : ret;
+}
+
+/* Waits for the stop that a request leads to. A SIGSTOP that comes meanwhile can't be blocked: it is
+ * swallowed and sent again by remote_end. */
+static int wait_for(struct remote *r, int request, int signal)
+{
+	for (;;) {
+		int status;
+		pid_t got = waitpid(r->tid, &status, __WALL);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0 || !WIFSTOPPED(status))
+			return -ESRCH;
+		if (!(status >> 16) && WSTOPSIG(status) == signal)
+			return 0;
+		if (!(status >> 16) && WSTOPSIG(status) == SIGSTOP)
+			r->saw_sigstop = true;
+		else if (!(status >> 16))
+			return -EFAULT;
+		if (trace(request, r->tid, 0, NULL) < 0)
+			return -ESRCH;
+	}
+}
+
+int remote_find_syscall(pid_t tid, remote_addr vdso, size_t size, remote_addr *ret)
+{
+	uint8_t text[4 * PAGE];
+	struct iovec local = { text, size < sizeof(text) ? size : sizeof(text) };
+	struct iovec remote = { (void *)vdso, local.iov_len };
+	ssize_t got = process_vm_readv(tid, &local, 1, &remote, 1, 0);
+	uint8_t *found;
+
+	if (got < 0)
+		return -errno;
+	found = memmem(text, got, ARCH_SYSCALL_BYTES, ARCH_SYSCALL_LENGTH);
+	if (!found)
+		return -ENOENT;
+	*ret = vdso + (found - text);
+	return 0;
+}
+
+int remote_begin(struct remote *r, pid_t tid, remote_addr syscall_at)
+{
+	uint64_t mask = ~TRAP_BIT;
+	int err;
+
+	memset(r, 0, sizeof(*r));
+	r->tid = tid;
+	r->syscall_at = syscall_at;
+	err = trace(PTRACE_GETREGS, tid, 0, &r->saved);
+	if (!err)
+		err = trace(PTRACE_GETSIGMASK, tid, 8, &r->saved_mask);
+	if (!err)
+		err = trace(PTRACE_SETSIGMASK, tid, 8, &mask);
+	r->begun = !err;
+	return err;
+}
+
+int remote_end(struct remote *r)
+{
+	int err;
+
+	if (!r->begun)
+		return 0;
+	r->begun = false;
+	err = trace(PTRACE_SETREGS, r->tid, 0, &r->saved);
+	if (!err)
+		err = trace(PTRACE_SETSIGMASK, r->tid, 8, &r->saved_mask);
+	if (!err && r->saw_sigstop)
+		(void)kill(r->tid, SIGSTOP);
+	return err;
+}
+
+int64_t remote_call6(struct remote *r, long nr, const uint64_t args[6])
+{
+	struct user_regs_struct regs = r->saved;
+	int err;
+
+	arch_set_call(&regs, r->syscall_at, nr, args);
+	err = trace(PTRACE_SETREGS, r->tid, 0, &regs);
+	/* Two stops, before and after the call, and no signal: SIGTRAP's disposition stays untouched. */
+	for (int stop = 0; !err && stop < 2; stop++) {
+		err = trace(PTRACE_SYSCALL, r->tid, 0, NULL);
+		if (!err)
+			err = wait_for(r, PTRACE_SYSCALL, SYSCALL_STOP);
+	}
+	if (!err)
+		err = trace(PTRACE_GETREGS, r->tid, 0, &regs);
+	return err ? err : arch_result(&regs);
+}
+
+static int write_forced(pid_t pid, remote_addr at, const void *bytes, size_t size)
+{
+	char path[32];
+	ssize_t put;
+	int fd, err;
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	put = pwrite(fd, bytes, size, at);
+	err = put < 0 ? -errno : put == (ssize_t)size ? 0 : -EIO;
+	close(fd);
+	return err;
+}
+
+/* int3 resets an ignored SIGTRAP to its default: so that it can be put back, see if it is ignored. */
+static bool trap_is_ignored(pid_t tid)
+{
+	char path[40], text[4096], *line;
+	ssize_t got;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	got = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[got > 0 ? got : 0] = 0;
+	line = strstr(text, "\nSigIgn:");
+	return line && (strtoull(line + 8, NULL, 16) & TRAP_BIT);
+}
+
+int remote_area_adopt(pid_t pid, remote_addr at, size_t size, struct remote_area *ret)
+{
+	*ret = (struct remote_area){ .at = at, .size = size, .pid = pid };
+	ret->mirror = calloc(1, size - PAGE);
+	if (!ret->mirror)
+		return -ENOMEM;
+	return write_forced(pid, at, remote_batch_code, remote_batch_code_end - remote_batch_code);
+}
+
+int remote_area_map(struct remote *r, remote_addr hint, size_t size, struct remote_area *ret)
+{
+	int64_t at, code;
+	int err;
+
+	memset(ret, 0, sizeof(*ret));
+	r->trap_ignored = trap_is_ignored(r->tid);
+	at = remote_call(r, SYS_mmap, hint, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | (hint ? MAP_FIXED_NOREPLACE : 0), -1, 0);
+	if (at < 0)
+		return at;
+	code = remote_call(r, SYS_mmap, at, PAGE, PROT_READ | PROT_EXEC,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	err = code < 0 ? code : remote_area_adopt(r->tid, at, size, ret);
+	if (err < 0) {
+		free(ret->mirror);
+		memset(ret, 0, sizeof(*ret));
+		(void)remote_call(r, SYS_munmap, at, size);
+	}
+	return err;
+}
+
+static int ignore_trap_again(struct remote *r, struct remote_area *area)
+{
+	uint64_t action[4] = { (uint64_t)SIG_IGN, 0, 0, 0 };
+	remote_addr data = area->at + PAGE;
+	struct iovec local = { action, sizeof(action) }, remote = { (void *)data, sizeof(action) };
+
+	if (process_vm_writev(r->tid, &local, 1, &remote, 1, 0) < 0)
+		return -errno;
+	return remote_call(r, SYS_rt_sigaction, SIGTRAP, data, 0, 8);
+}
+
+int remote_area_unmap(struct remote *r, struct remote_area *area)
+{
+	int err = 0, unmapped;
+
+	if (!area->at)
+		return 0;
+	if (r->trap_ignored)
+		err = ignore_trap_again(r, area);
+	unmapped = remote_call(r, SYS_munmap, area->at, area->size);
+	free(area->mirror);
+	memset(area, 0, sizeof(*area));
+	return err ? err : unmapped;
+}
+
+void remote_area_reset(struct remote_area *area)
+{
+	area->used = 0;
+}
+
+static void *take(struct remote_area *area, size_t size, size_t *ret_offset)
+{
+	size_t offset = (area->used + 15) & ~15ul;
+
+	if (size > area->size - PAGE || offset > area->size - PAGE - size)
+		return NULL;
+	area->used = offset + size;
+	*ret_offset = offset;
+	return memset(area->mirror + offset, 0, size);
+}
+
+int batch_begin(struct batch *b, struct remote_area *area, struct remote *r, size_t capacity)
+{
+	memset(b, 0, sizeof(*b));
+	b->area = area;
+	b->remote = r;
+	b->capacity = capacity;
+	b->names = calloc(capacity, sizeof(*b->names));
+	if (!b->names)
+		b->error = -ENOMEM;
+	else if (!take(area, capacity * sizeof(struct entry), &b->first))
+		b->error = -ENOSPC;
+	return b->error;
+}
+
+void batch_free(struct batch *b)
+{
+	free(b->names);
+	memset(b, 0, sizeof(*b));
+}
+
+static struct entry *entry(const struct batch *b, size_t index)
+{
+	return (struct entry *)(b->area->mirror + b->first) + index;
+}
+
+int batch_call6(struct batch *b, const char *name, long nr, const uint64_t args[6])
+{
+	struct entry *e;
+
+	if (!b->error && b->count == b->capacity)
+		b->error = -ENOSPC;
+	if (b->error)
+		return b->error;
+	e = entry(b, b->count);
+	e->nr = nr;
+	memcpy(e->args, args, sizeof(e->args));
+	e->result = -ENOSYS;
+	b->names[b->count] = name;
+	return b->count++;
+}
+
+remote_addr batch_space(struct batch *b, size_t size, void **ret_local)
+{
+	size_t offset;
+	void *local = b->error ? NULL : take(b->area, size, &offset);
+
+	*ret_local = local;
+	if (local)
+		return b->area->at + PAGE + offset;
+	if (!b->error)
+		b->error = -ENOSPC;
+	return 0;
+}
+
+remote_addr batch_bytes(struct batch *b, const void *bytes, size_t size)
+{
+	void *local;
+	remote_addr at = batch_space(b, size, &local);
+
+	if (at)
+		memcpy(local, bytes, size);
+	return at;
+}
+
+int64_t batch_result(const struct batch *b, int index)
+{
+	return index < 0 ? index : (int64_t)entry(b, index)->result;
+}
+
+static int copy_area(struct remote_area *area, bool out)
+{
+	struct iovec local = { area->mirror, area->used };
+	struct iovec remote = { (void *)(area->at + PAGE), area->used };
+	ssize_t done = out ? process_vm_writev(area->pid, &local, 1, &remote, 1, 0)
+			   : process_vm_readv(area->pid, &local, 1, &remote, 1, 0);
+
+	return done < 0 ? -errno : done == (ssize_t)area->used ? 0 : -EFAULT;
+}
+
+static int start(struct batch *b)
+{
+	struct user_regs_struct regs = b->remote->saved;
+	int err;
+
+	arch_set_batch(&regs, b->area->at, b->area->at + PAGE + b->first, b->count);
+	err = trace(PTRACE_SETREGS, b->remote->tid, 0, &regs);
+	return err ? err : trace(PTRACE_CONT, b->remote->tid, 0, NULL);
+}
+
+/* All are started before the first is waited for: waking a thread on another CPU takes far longer than
+ * what it has to do. */
+int batch_run(struct batch *batches, size_t n, struct phaul_error *err)
+{
+	size_t started = 0;
+	int ret = 0;
+
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = batches[i].error;
+	if (!n)
+		return 0;
+	if (!ret)
+		ret = copy_area(batches[0].area, true);
+	if (ret)
+		return phaul_fail(err, ret, "remote", "preparing %zu batches of system calls", n);
+	while (started < n && !ret) {
+		ret = start(&batches[started]);
+		if (ret)
+			phaul_fail(err, ret, "remote", "starting a batch in thread %d",
+				   batches[started].remote->tid);
+		else
+			started++;
+	}
+	for (size_t i = 0; i < started; i++) {
+		int stopped = wait_for(batches[i].remote, PTRACE_CONT, SIGTRAP);
+
+		ret = ret ? ret : stopped;
+		if (stopped)
+			phaul_fail(err, stopped, "remote", "thread %d did not come back from a batch "
+				   "that begins with: %s", batches[i].remote->tid,
+				   batches[i].count && batches[i].names[0] ? batches[i].names[0] : "?");
+	}
+	if (ret)
+		return ret;
+	ret = copy_area(batches[0].area, false);
+	return ret ? phaul_fail(err, ret, "remote", "reading the answers of %zu batches", n) : 0;
+}
+
+int batch_check(const struct batch *b, struct phaul_error *err)
+{
+	for (size_t i = 0; i < b->count; i++) {
+		int64_t result = entry(b, i)->result;
+
+		if (b->names[i] && result < 0 && result >= -4095)
+			return phaul_fail(err, result, "remote", "thread %d could not %s", b->remote->tid,
+					  b->names[i]);
+	}
+	return 0;
+}
