@@ -12,6 +12,7 @@ const exitCodes = {
   ERR_NO_PROCESS: 2, // no process has this pid here
   ERR_KERNEL_THREAD: 2, // the pid is a thread of the kernel
   ERR_OWN_PROCESS: 2, // the pid is phaul itself or a process that phaul depends on
+  ERR_INIT: 2, // the pid is 1, the init of its host or container
   ERR_NOT_AVAILABLE: 2, // a mode that exists by name but not in this version
 
   ERR_OBSTACLES: 1, // check or preflight found what can't move; see `obstacles`

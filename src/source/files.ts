@@ -1,0 +1,143 @@
+/** The files that a process maps or holds open, with what tells whether the target has the same ones. */
+import { open, readlink, stat } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { z } from 'zod';
+import { hashContent, readBuildId } from '../identity.ts';
+import { procError, type Descriptor, type Mapping } from '../proc.ts';
+
+export const planFileSchema = z.strictObject({
+  path: z.string().startsWith('/').max(4096),
+  kind: z.enum(['file', 'directory', 'device']),
+  how: z.enum(['exe', 'mapped', 'open', 'cwd']),
+  /** The process may change it: its content is then no proof, only its size is compared. */
+  writable: z.boolean(),
+  size: z.int().min(0),
+  mtimeMs: z.number(),
+  inode: z.number(),
+  /** Permission bits. */
+  mode: z.int().min(0).max(0o7777),
+  /** Of a device: its number. */
+  device: z.number().optional(),
+  buildId: z.string().max(128).optional(),
+  /** Of regular files without a build id: see hashContent. */
+  sha256: z.string().max(64).optional(),
+});
+
+export type PlanFile = z.infer<typeof planFileSchema>;
+
+/** `source` is a way to the file that works even if its path means another file by now. */
+interface Found {
+  path: string;
+  source: string;
+  how: PlanFile['how'];
+  writable: boolean;
+}
+
+const O_ACCMODE = 3;
+const DELETED = ' (deleted)';
+
+// Made by the kernel for whoever reads: there is no content to compare.
+const isVirtual = (path: string): boolean => /^\/(proc|sys|dev)\//.test(path);
+
+export async function collectFiles(
+  pid: number,
+  mappings: Mapping[],
+  descriptors: Descriptor[],
+): Promise<{ exe: string; cwd: string; files: PlanFile[] }> {
+  const [exe, cwd] = await Promise.all([readlink(`/proc/${pid}/exe`), readlink(`/proc/${pid}/cwd`)]).catch(
+    (error: unknown) => {
+      throw procError(pid, 'exe', error);
+    },
+  );
+  const found: Found[] = [
+    { path: exe, source: `/proc/${pid}/exe`, how: 'exe', writable: false },
+    ...mappings.map((mapping) => foundMapping(pid, mapping)),
+    ...descriptors.map(({ fd, link, flags }): Found => ({
+      path: link,
+      source: `/proc/${pid}/fd/${fd}`,
+      how: 'open',
+      writable: (flags & O_ACCMODE) !== 0,
+    })),
+    { path: cwd, source: `/proc/${pid}/cwd`, how: 'cwd', writable: false },
+  ];
+  const files: PlanFile[] = [];
+  for (const file of mergeByPath(found)) {
+    const described = await describe(file);
+    if (described !== undefined) {
+      files.push(described);
+    }
+  }
+  return { exe, cwd, files };
+}
+
+function foundMapping(pid: number, { start, end, path, protection }: Mapping): Found {
+  return {
+    path,
+    source: `/proc/${pid}/map_files/${start.toString(16)}-${end.toString(16)}`,
+    how: 'mapped',
+    writable: protection.endsWith('s') && protection.includes('w'),
+  };
+}
+
+/** One entry a path, as the first that was found; what is no path, and deleted files, are the engine's to judge. */
+function mergeByPath(found: Found[]): Found[] {
+  const merged = new Map<string, Found>();
+  for (const file of found) {
+    if (!file.path.startsWith('/') || file.path.endsWith(DELETED)) {
+      continue;
+    }
+    const known = merged.get(file.path);
+    if (known === undefined) {
+      merged.set(file.path, { ...file });
+    } else {
+      known.writable ||= file.writable;
+    }
+  }
+  return [...merged.values()];
+}
+
+/** undefined: gone meanwhile, or of a kind that the engine refuses or makes itself. */
+async function describe({ path, source, how, writable }: Found): Promise<PlanFile | undefined> {
+  let info: Stats;
+  try {
+    info = await stat(source);
+  } catch {
+    return undefined;
+  }
+  const kind = kindOf(info);
+  if (kind === undefined) {
+    return undefined;
+  }
+  const file: PlanFile = {
+    path,
+    kind,
+    how,
+    writable,
+    size: info.size,
+    mtimeMs: info.mtimeMs,
+    inode: info.ino,
+    mode: info.mode & 0o7777,
+  };
+  if (kind === 'device') {
+    return { ...file, device: info.rdev };
+  }
+  const hasContent = kind === 'file' && !writable && !isVirtual(path);
+  return hasContent ? { ...file, ...(await identify(source, info.size)) } : file;
+}
+
+export function kindOf(info: Stats): PlanFile['kind'] | undefined {
+  if (info.isFile()) {
+    return 'file';
+  }
+  if (info.isDirectory()) {
+    return 'directory';
+  }
+  return info.isCharacterDevice() || info.isBlockDevice() ? 'device' : undefined;
+}
+
+/** The build id if the file has one: it is quicker to read than the content is to hash. */
+export async function identify(path: string, size: number): Promise<{ buildId?: string; sha256?: string }> {
+  await using file = await open(path);
+  const buildId = await readBuildId(file);
+  return buildId === undefined ? { sha256: await hashContent(file, size) } : { buildId };
+}

@@ -1,0 +1,175 @@
+/**
+ * What the target has to know before anything is moved: the plan travels in the first messages and is
+ * checked there by preflight. Everything comes from /proc; the process isn't stopped.
+ */
+import { stat } from 'node:fs/promises';
+import { arch, hostname, release } from 'node:os';
+import { z } from 'zod';
+import { PhaulError } from '../errors.ts';
+import {
+  hashVdso,
+  innermostPid,
+  kilobytes,
+  listThreads,
+  procError,
+  readCpuFlags,
+  readDescriptors,
+  readHardLimits,
+  readMaps,
+  readPageSize,
+  readProc,
+  readStatus,
+  type Descriptor,
+} from '../proc.ts';
+import { PROTOCOLS, readBoundSockets, type BoundSocket } from '../sockets.ts';
+import { collectFiles, planFileSchema } from './files.ts';
+
+// Bounds of what a peer may send: Linux itself allows no more, or no real process comes near.
+const PIDS_MAX = 2 ** 22;
+const THREADS_MAX = 32_768;
+const FILES_MAX = 65_536;
+const PATH_MAX = 4096;
+
+const pid = z.int().min(1).max(PIDS_MAX);
+const size = z.int().min(0);
+const id = z.int().min(0).max(0xffffffff);
+const word = z.string().max(64);
+
+export const planSchema = z.strictObject({
+  /** As the process itself sees it, which may differ from what the operator typed. */
+  pid,
+  tids: z.array(pid).min(1).max(THREADS_MAX),
+  comm: word,
+  cmdline: z.array(z.string().max(PATH_MAX)).max(1024),
+  exe: z.string().max(PATH_MAX),
+  cwd: z.string().max(PATH_MAX),
+  uid: id,
+  gid: id,
+  rssBytes: size,
+  swapBytes: size,
+  vszBytes: size,
+  /** Private writable memory, which a host that doesn't overcommit must reserve. */
+  dataBytes: size,
+  mappings: z.int().min(1).max(2 ** 31),
+  /** Hard limits by short name ("nofile"); null is unlimited. */
+  limits: z.record(word, z.number().min(0).nullable()),
+  sockets: z
+    .array(z.strictObject({ protocol: z.enum(PROTOCOLS), address: word, port: z.int().min(1).max(65_535) }))
+    .max(FILES_MAX),
+  files: z.array(planFileSchema).max(FILES_MAX),
+  host: z.string().max(255),
+  arch: word,
+  kernel: z.string().max(256),
+  pageSize: z.int().min(1).max(2 ** 20),
+  cpuFlags: z.array(word).max(1024),
+  /** sha256, or "" if the process has no vdso. */
+  vdso: z.string().max(64),
+});
+
+export type Plan = z.infer<typeof planSchema>;
+
+export async function readPlan(pid: number): Promise<Plan> {
+  const [status, tids, mappings, descriptors, limits, cmdline, pageSize, cpuFlags, sockets] = await Promise.all([
+    readStatus(pid),
+    readInnermostTids(pid),
+    readMaps(pid),
+    readDescriptors(pid),
+    readHardLimits(pid),
+    readProc(pid, 'cmdline'),
+    readPageSize(pid),
+    readCpuFlags(),
+    readBoundSockets(pid),
+  ]);
+  if (mappings.length === 0) {
+    throw new PhaulError('ERR_NO_PROCESS', `Process ${pid} on ${hostname()} has no memory: it has ended, or it is a kernel thread.`);
+  }
+  const { exe, cwd, files } = await collectFiles(pid, mappings, descriptors);
+  return {
+    pid: innermostPid(status),
+    tids,
+    comm: status.get('Name') ?? '',
+    cmdline: splitArguments(cmdline),
+    exe,
+    cwd,
+    uid: effective(status.get('Uid')),
+    gid: effective(status.get('Gid')),
+    rssBytes: kilobytes(status.get('VmRSS')),
+    swapBytes: kilobytes(status.get('VmSwap')),
+    vszBytes: kilobytes(status.get('VmSize')),
+    dataBytes: kilobytes(status.get('VmData')) + kilobytes(status.get('VmStk')),
+    mappings: mappings.length,
+    limits,
+    sockets: socketsOf(descriptors, sockets),
+    files,
+    host: hostname(),
+    arch: arch(),
+    kernel: release(),
+    pageSize,
+    cpuFlags,
+    vdso: await hashVdso(pid, mappings),
+  };
+}
+
+/** A thread that ends meanwhile is left out: the freeze takes the list that counts. */
+async function readInnermostTids(pid: number): Promise<number[]> {
+  const read = (await listThreads(pid)).map(async (tid) => {
+    try {
+      return innermostPid(await readStatus(`${pid}/task/${tid}`));
+    } catch {
+      return undefined;
+    }
+  });
+  return (await Promise.all(read)).filter((tid) => tid !== undefined);
+}
+
+/** Arguments beyond the bounds of the schema are cut: they are only shown. */
+const splitArguments = (cmdline: Buffer): string[] =>
+  cmdline.toString().replace(/\0$/, '').split('\0').slice(0, 1024).map((text) => text.slice(0, PATH_MAX));
+
+/** "Uid: real effective saved fs" */
+const effective = (ids: string | undefined): number => Number(ids?.split(/\s+/)[1]);
+
+function socketsOf(descriptors: Descriptor[], sockets: BoundSocket[]): Plan['sockets'] {
+  const held = new Set(descriptors.map(({ link }) => /^socket:\[(\d+)\]$/.exec(link)?.[1]));
+  return sockets
+    .filter((socket) => held.has(String(socket.inode)) && socket.port > 0)
+    .map(({ protocol, address, port }) => ({ protocol, address, port }));
+}
+
+/**
+ * Refuses, before anything else is looked at, what no process could be moved by: a pid that is not a
+ * program's, or phaul's own.
+ */
+export async function requireProgram(pid: number): Promise<void> {
+  const host = hostname();
+  const status = await readStatus(pid);
+  const name = status.get('Name') ?? '';
+  if (Number(status.get('Tgid')) !== pid) {
+    throw new PhaulError('ERR_NO_PROCESS', `${pid} is a thread of process ${status.get('Tgid')} (${name}) on ${host}: give the pid of the process, all its threads move with it.`);
+  }
+  if (pid === process.pid || pid === process.ppid) {
+    throw new PhaulError('ERR_OWN_PROCESS', `Process ${pid} (${name}) on ${host} is phaul itself or what started it, and can't be moved by it.`);
+  }
+  if (status.get('Kthread') === '1') {
+    throw new PhaulError('ERR_KERNEL_THREAD', `Process ${pid} (${name}) is a thread of ${host}'s kernel: only programs can be moved.`);
+  }
+  if (status.get('State')?.startsWith('Z')) {
+    throw new PhaulError('ERR_NO_PROCESS', `Process ${pid} (${name}) on ${host} has already ended and waits for its parent: there is nothing to move.`);
+  }
+  if (pid === 1) {
+    throw new PhaulError('ERR_INIT', `Process 1 (${name}) is the init of ${host}: its pid is taken on every host, and all other processes would end with it.`);
+  }
+  await requireAccess(pid, name);
+}
+
+/** Without root, the kernel hides from phaul what it has to read. */
+async function requireAccess(pid: number, name: string): Promise<void> {
+  if (process.geteuid?.() !== 0) {
+    throw new PhaulError('ERR_NOT_ROOT', `Moving process ${pid} (${name}) takes root on ${hostname()}: run phaul with sudo.`);
+  }
+  try {
+    await stat(`/proc/${pid}/exe`);
+  } catch (error) {
+    throw procError(pid, 'exe', error);
+  }
+}

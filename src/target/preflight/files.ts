@@ -1,0 +1,103 @@
+/** Files don't travel: what the process maps or holds open must be here, and be the same. */
+import { stat } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { dirname } from 'node:path';
+import { formatBytes, formatCount } from '../../events.ts';
+import { identify, kindOf, type PlanFile } from '../../source/files.ts';
+import type { Plan } from '../../source/plan.ts';
+import type { Check, Finding } from '../preflight.ts';
+
+export const checkFiles: Check = async (plan, host) => {
+  const findings: Finding[] = [];
+  for (const file of plan.files) {
+    const finding = await checkFile(file, plan, host);
+    if (finding !== undefined) {
+      findings.push(finding);
+    }
+  }
+  return findings;
+};
+
+const ROLES: Record<PlanFile['how'], string> = {
+  exe: 'is the program of',
+  mapped: 'is mapped by',
+  open: 'is open in',
+  cwd: 'is the working directory of',
+};
+
+async function checkFile(file: PlanFile, plan: Plan, host: string): Promise<Finding | undefined> {
+  const subject = `${file.kind} ${file.path}`;
+  const what = `${file.path}, which ${ROLES[file.how]} ${plan.comm},`;
+  let here: Stats;
+  try {
+    here = await stat(file.path);
+  } catch (error) {
+    return {
+      code: file.kind === 'directory' ? 'DIRECTORY_MISSING' : 'FILE_MISSING',
+      subject,
+      sentence: `${what} ${reason(error)} on ${host}: ${mend(file, plan, host)}`,
+    };
+  }
+  if (kindOf(here) !== file.kind || (file.kind === 'device' && here.rdev !== file.device)) {
+    return { code: 'FILE_KIND', subject, sentence: `${what} is another kind of file on ${host} (${file.kind} on ${plan.host}).` };
+  }
+  if (file.kind !== 'file') {
+    return undefined;
+  }
+  if (file.how === 'exe' && (here.mode & 0o111) === 0) {
+    return { code: 'FILE_MODE', subject, sentence: `${what} isn't executable on ${host}: run "chmod +x ${file.path}" there.` };
+  }
+  const difference = await differenceOf(file, here);
+  if (difference === undefined || isSameButChanged(file, here)) {
+    return undefined;
+  }
+  return {
+    code: 'FILE_DIFFERS',
+    subject,
+    sentence: `${what} differs: ${difference.name} ${difference.there} on ${plan.host}, ${difference.here} on ${host}; ${mend(file, plan, host)}`,
+  };
+}
+
+async function differenceOf(
+  file: PlanFile,
+  here: Stats,
+): Promise<{ name: string; there: string; here: string } | undefined> {
+  if (here.size !== file.size) {
+    return { name: 'size', there: sizeText(file.size), here: sizeText(here.size) };
+  }
+  if (file.buildId === undefined && file.sha256 === undefined) {
+    return undefined;
+  }
+  const found = await identify(file.path, here.size);
+  if (file.buildId !== found.buildId) {
+    return { name: 'build id', there: file.buildId ?? 'none', here: found.buildId ?? 'none' };
+  }
+  return file.sha256 === found.sha256 ? undefined : { name: 'sha256', there: short(file.sha256), here: short(found.sha256) };
+}
+
+/**
+ * On a file system that both hosts share, an open file may have grown since the plan was made. A copy
+ * on a cloned disk has the same inode number too, but it was not written to later.
+ */
+const isSameButChanged = (file: PlanFile, here: Stats): boolean =>
+  file.how === 'open' && here.ino === file.inode && here.mtimeMs > file.mtimeMs;
+
+const sizeText = (size: number): string => (size < 10_240 ? `${formatCount(size)} bytes` : `${formatBytes(size)} (${formatCount(size)} bytes)`);
+
+const short = (hash: string | undefined): string => (hash === undefined ? 'none' : `${hash.slice(0, 16)}…`);
+
+function reason(error: unknown): string {
+  const code = (error as NodeJS.ErrnoException).code;
+  return code === 'ENOENT' || code === 'ENOTDIR' ? 'is missing' : `can't be looked at (${code})`;
+}
+
+function mend(file: PlanFile, plan: Plan, host: string): string {
+  if (file.kind === 'directory') {
+    return `run "mkdir -p ${file.path}" there, or copy it.`;
+  }
+  if (file.kind === 'device') {
+    return 'make the device there.';
+  }
+  const copy = `run "rsync -a ${file.path} root@${host}:${dirname(file.path)}/" on ${plan.host}`;
+  return file.how === 'open' ? `${copy}.` : `install the same package there, or ${copy}.`;
+}

@@ -1,0 +1,67 @@
+/** The process keeps its pid and its threads keep theirs, so each must be free here. */
+import { readProc, readStatus, readSysctl } from '../../proc.ts';
+import type { Plan } from '../../source/plan.ts';
+import type { Check, Finding } from '../preflight.ts';
+
+const SHOWN_MAX = 5;
+
+export const checkPids: Check = async (plan, host) => {
+  const wanted = [...new Set([plan.pid, ...plan.tids])];
+  return [...(await tooLarge(wanted, host)), ...(await taken(wanted, plan, host))];
+};
+
+async function tooLarge(wanted: number[], host: string): Promise<Finding[]> {
+  const pidMax = await readSysctl('kernel.pid_max');
+  const largest = Math.max(...wanted);
+  if (pidMax === undefined || largest < pidMax) {
+    return [];
+  }
+  return [
+    {
+      code: 'PID_TOO_LARGE',
+      subject: `pid ${largest}`,
+      sentence: `Pid ${largest} is beyond what ${host} allows: run "sysctl kernel.pid_max=${2 ** Math.ceil(Math.log2(largest + 1))}" there.`,
+    },
+  ];
+}
+
+/** One finding for each process that is in the way, not one for each of a thousand threads. */
+async function taken(wanted: number[], plan: Plan, host: string): Promise<Finding[]> {
+  const owners = new Map<number, { name: string; tids: number[] }>();
+  for (const tid of wanted) {
+    const owner = await readOwner(tid);
+    if (owner !== undefined) {
+      const known = owners.get(owner.pid) ?? { name: owner.name, tids: [] };
+      known.tids.push(tid);
+      owners.set(owner.pid, known);
+    }
+  }
+  return [...owners].map(([pid, { name, tids }]) => {
+    const isAgent = pid === process.pid || pid === process.ppid;
+    const subject = tids.includes(plan.pid) ? `pid ${plan.pid}` : `thread ${tids[0]}`;
+    const mend = isAgent
+      ? 'start the migration once more, the agent has another pid then.'
+      : 'stop that process, or start the agent in a pid namespace of its own (unshare --pid --fork --mount-proc phaul agent).';
+    const what = `${tids.length === 1 ? 'Pid' : 'Pids'} ${list(tids)}`;
+    return {
+      code: isAgent ? 'PID_TAKEN_BY_PHAUL' : 'PID_TAKEN',
+      subject,
+      sentence: `${what} of ${plan.comm} ${tids.length === 1 ? 'is' : 'are'} taken on ${host} by ${name} (pid ${pid}): ${mend}`,
+    };
+  });
+}
+
+/** /proc answers for the threads of other processes too, though it doesn't list them. */
+async function readOwner(tid: number): Promise<{ pid: number; name: string } | undefined> {
+  try {
+    const pid = Number((await readStatus(tid)).get('Tgid'));
+    return { pid, name: (await readProc(pid, 'comm')).toString().trim() };
+  } catch {
+    return undefined;
+  }
+}
+
+function list(tids: number[]): string {
+  const shown = tids.slice(0, SHOWN_MAX).join(', ');
+  return tids.length <= SHOWN_MAX ? shown : `${shown} and ${tids.length - SHOWN_MAX} more`;
+}
