@@ -1,5 +1,5 @@
 /** What a migration reports while it runs: typed events first, text from one table of formatters. */
-import type { ErrorCode, Obstacle } from './errors.ts';
+import { exitCodeOf, type ErrorCode, type Obstacle } from './errors.ts';
 
 export type Side = 'source' | 'target';
 
@@ -140,7 +140,7 @@ export function formatMs(ms: number): string {
 
 export const formatRate = (bytesPerSecond: number): string => `${formatBytes(bytesPerSecond)}/s`;
 
-const plural = (count: number, noun: string): string => `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
+export const plural = (count: number, noun: string): string => `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
 
 /** Two spaces stand between columns, so that a log can be read and cut. */
 const columns = (...parts: string[]): string => parts.filter((part) => part !== '').join('  ');
@@ -186,13 +186,22 @@ function doneText(e: DoneEvent): string {
     return `moved ${who} to ${e.host}: ${figures.join(', ')}`;
   }
   const why = e.error === undefined ? '' : `: ${e.error.message}`;
-  return e.outcome === 'failed' ? `not moved${why}` : `unknown where ${who} runs now${why}`;
+  if (e.outcome === 'unknown') {
+    return `unknown where ${who} runs now${why}`;
+  }
+  return stillRuns(e) ? `not moved, ${who} still runs on ${e.host}${why}` : `not moved${why}`;
 }
+
+const stillRuns = ({ error }: DoneEvent): boolean =>
+  error === undefined || (exitCodeOf(error.code) === 1 && error.code !== 'ERR_PROCESS_EXITED');
+
+/** One line whatever is in it: a process may call itself anything, escape sequences included. */
+export const oneLine = (text: string): string => text.replaceAll(/[\x00-\x1f\x7f-\x9f]+/g, ' ');
 
 /** The event in words, without time and side. */
 export function eventText(event: PhaulEvent): string {
   const format = formatters[event.event] as (e: PhaulEvent) => string;
-  return format(event);
+  return oneLine(format(event));
 }
 
 const pad = (value: number, width: number): string => String(value).padStart(width, '0');

@@ -1,0 +1,54 @@
+/** What the words of the command line mean, and one sentence for each that means nothing. */
+import { InvalidArgumentError } from 'commander';
+
+const PIDS_MAX = 2 ** 22;
+
+export function parsePid(text: string): number {
+  const pid = /^\d+$/.test(text) ? Number(text) : 0;
+  if (pid < 1 || pid > PIDS_MAX) {
+    throw new InvalidArgumentError(`A pid is a number from 1 to ${PIDS_MAX}, as "ps" and "pgrep" show it.`);
+  }
+  return pid;
+}
+
+/** For options that take a whole number. */
+export const wholeNumber =
+  (min: number, max: number) =>
+  (text: string): number => {
+    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+    if (!(value >= min && value <= max)) {
+      throw new InvalidArgumentError(`It takes a whole number from ${min} to ${max}.`);
+    }
+    return value;
+  };
+
+const DESTINATION = /^(?:[^\s@:/[\]-][^\s@:/[\]]*@)?(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\])(?::(\d{1,5}))?$/;
+
+/** Looks at the form only: whether the host exists is found out by reaching it. */
+export function parseDestination(text: string): string {
+  const match = DESTINATION.exec(text);
+  const port = match?.[1] === undefined ? 22 : Number(match[1]);
+  if (match === null || port < 1 || port > 65_535) {
+    throw new InvalidArgumentError('A host is written [USER@]HOST[:PORT], with an IPv6 address in brackets: root@beta, beta:2222, root@[fd00::2].');
+  }
+  return text;
+}
+
+/** Ways to converge that have a name, but no code behind them yet. */
+const NOT_YET = ['throttle', 'postcopy'];
+
+export function parseOnDiverge(text: string): 'freeze' | 'abort' {
+  if (text === 'freeze' || text === 'abort') {
+    return text;
+  }
+  throw new InvalidArgumentError(
+    NOT_YET.includes(text) ? `"${text}" is not available in this version: choose freeze or abort.` : 'Choose freeze or abort.',
+  );
+}
+
+export function parseTcp(text: string): 'close' | 'refuse' {
+  if (text === 'close' || text === 'refuse') {
+    return text;
+  }
+  throw new InvalidArgumentError('Choose refuse or close.');
+}
