@@ -4,6 +4,7 @@
  */
 import { stat } from 'node:fs/promises';
 import { arch, hostname, release } from 'node:os';
+import { basename } from 'node:path';
 import { z } from 'zod';
 import { PhaulError } from '../errors.ts';
 import {
@@ -39,6 +40,7 @@ export const planSchema = z.strictObject({
   /** As the process itself sees it, which may differ from what the operator typed. */
   pid,
   tids: z.array(pid).min(1).max(THREADS_MAX),
+  /** What operators know it by; see nameOf. */
   comm: word,
   cmdline: z.array(z.string().max(PATH_MAX)).max(1024),
   exe: z.string().max(PATH_MAX),
@@ -87,7 +89,7 @@ export async function readPlan(pid: number): Promise<Plan> {
   return {
     pid: innermostPid(status),
     tids,
-    comm: status.get('Name') ?? '',
+    comm: nameOf(status.get('Name') ?? '', splitArguments(cmdline)),
     cmdline: splitArguments(cmdline),
     exe,
     cwd,
@@ -125,6 +127,15 @@ async function readInnermostTids(pid: number): Promise<number[]> {
 /** Arguments beyond the bounds of the schema are cut: they are only shown. */
 const splitArguments = (cmdline: Buffer): string[] =>
   cmdline.toString().replace(/\0$/, '').split('\0').slice(0, 1024).map((text) => text.slice(0, PATH_MAX));
+
+/**
+ * The name that the kernel has, unless the program gave its first thread another ("MainThread" of
+ * node): then what it was started as.
+ */
+function nameOf(comm: string, [program = '']: string[]): string {
+  const started = basename(program.split(' ')[0] ?? '').slice(0, 64);
+  return program.includes(comm) || started === '' ? comm : started;
+}
 
 /** "Uid: real effective saved fs" */
 const effective = (ids: string | undefined): number => Number(ids?.split(/\s+/)[1]);
