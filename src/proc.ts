@@ -51,6 +51,15 @@ export const kilobytes = (field: string | undefined): number => Number.parseInt(
 export const innermostPid = (status: Map<string, string>): number =>
   Number(status.get('NSpid')?.split(/\s+/).at(-1));
 
+const PF_KTHREAD = 0x00200000;
+
+export async function isKernelThread(pid: Pid): Promise<boolean> {
+  const text = (await readProc(pid, 'stat')).toString();
+  // The name in parentheses may hold anything, parentheses too.
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[6]) & PF_KTHREAD) !== 0;
+}
+
 export async function listThreads(pid: Pid): Promise<number[]> {
   try {
     return (await readdir(`/proc/${pid}/task`)).map(Number).sort((a, b) => a - b);

@@ -1,23 +1,25 @@
 /** What the words of the command line mean, and one sentence for each that means nothing. */
-import { InvalidArgumentError } from 'commander';
+import { PhaulError } from '../errors.ts';
 
 const PIDS_MAX = 2 ** 22;
+
+const usage = (sentence: string): PhaulError => new PhaulError('ERR_USAGE', sentence);
 
 export function parsePid(text: string): number {
   const pid = /^\d+$/.test(text) ? Number(text) : 0;
   if (pid < 1 || pid > PIDS_MAX) {
-    throw new InvalidArgumentError(`A pid is a number from 1 to ${PIDS_MAX}, as "ps" and "pgrep" show it.`);
+    throw usage(`"${text}" is no pid: a pid is a number from 1 to ${PIDS_MAX}, as ps and pgrep show it.`);
   }
   return pid;
 }
 
-/** For options that take a whole number. */
+/** For an option that takes a whole number. */
 export const wholeNumber =
-  (min: number, max: number) =>
+  (option: string, min: number, max: number) =>
   (text: string): number => {
     const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
     if (!(value >= min && value <= max)) {
-      throw new InvalidArgumentError(`It takes a whole number from ${min} to ${max}.`);
+      throw usage(`${option} takes a whole number from ${min} to ${max}, not "${text}".`);
     }
     return value;
   };
@@ -29,7 +31,7 @@ export function parseDestination(text: string): string {
   const match = DESTINATION.exec(text);
   const port = match?.[1] === undefined ? 22 : Number(match[1]);
   if (match === null || port < 1 || port > 65_535) {
-    throw new InvalidArgumentError('A host is written [USER@]HOST[:PORT], with an IPv6 address in brackets: root@beta, beta:2222, root@[fd00::2].');
+    throw usage(`"${text}" is no host: write [USER@]HOST[:PORT], and an IPv6 address in brackets, such as root@beta, beta:2222, root@[fd00::2].`);
   }
   return text;
 }
@@ -41,14 +43,15 @@ export function parseOnDiverge(text: string): 'freeze' | 'abort' {
   if (text === 'freeze' || text === 'abort') {
     return text;
   }
-  throw new InvalidArgumentError(
-    NOT_YET.includes(text) ? `"${text}" is not available in this version: choose freeze or abort.` : 'Choose freeze or abort.',
-  );
+  if (NOT_YET.includes(text)) {
+    throw new PhaulError('ERR_NOT_AVAILABLE', `--on-diverge ${text} is not available in this version: choose freeze or abort.`);
+  }
+  throw usage(`--on-diverge takes freeze or abort, not "${text}".`);
 }
 
 export function parseTcp(text: string): 'close' | 'refuse' {
   if (text === 'close' || text === 'refuse') {
     return text;
   }
-  throw new InvalidArgumentError('Choose refuse or close.');
+  throw usage(`--tcp takes refuse or close, not "${text}".`);
 }

@@ -29,7 +29,7 @@ export interface ViewOptions {
 
 export function createView({ json, verbose, stdout, stderr }: ViewOptions): View {
   if (json) {
-    return { show: (event) => isShown(event, verbose) && stdout.write(`${JSON.stringify(event)}\n`) };
+    return createJsonView(verbose, stdout, stderr);
   }
   if (verbose) {
     return createLog(stdout, stderr);
@@ -37,21 +37,33 @@ export function createView({ json, verbose, stdout, stderr }: ViewOptions): View
   return stdout.isTTY ? createLiveView(stdout, stderr) : createPlainView(stdout, stderr);
 }
 
-const isShown = (event: PhaulEvent, verbose: boolean): boolean => verbose || event.event !== 'log';
-
-/** Failures are said on stderr whatever the view; a move is said on stdout. */
+/** A move is said on stdout, a failure on stderr, whatever the view. */
 function showDone(event: DoneEvent, stdout: Output, stderr: Output): void {
   if (event.outcome === 'moved') {
     stdout.write(`${style(stdout, 'bold', eventText(event))}\n`);
   } else {
-    stderr.write(`phaul: ${failureText(event)}\n`);
+    showFailure(event, stderr);
   }
 }
 
 /** The sentence, then all obstacles, each on a line of its own. */
-export function failureText(event: DoneEvent): string {
+function showFailure(event: DoneEvent, stderr: Output): void {
   const obstacles = event.error?.obstacles ?? [];
-  return [eventText(event), ...obstacles.map(({ sentence }) => `  - ${oneLine(sentence)}`)].join('\n');
+  const lines = [`phaul: ${eventText(event)}`, ...obstacles.map(({ sentence }) => `  - ${oneLine(sentence)}`)];
+  stderr.write(`${lines.join('\n')}\n`);
+}
+
+function createJsonView(verbose: boolean, stdout: Output, stderr: Output): View {
+  return {
+    show: (event) => {
+      if (event.event !== 'log' || verbose) {
+        stdout.write(`${JSON.stringify(event)}\n`);
+      }
+      if (event.event === 'done' && event.outcome !== 'moved') {
+        showFailure(event, stderr);
+      }
+    },
+  };
 }
 
 function createLog(stdout: Output, stderr: Output): View {

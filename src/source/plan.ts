@@ -10,6 +10,7 @@ import { PhaulError } from '../errors.ts';
 import {
   hashVdso,
   innermostPid,
+  isKernelThread,
   kilobytes,
   listThreads,
   procError,
@@ -149,9 +150,9 @@ function socketsOf(descriptors: Descriptor[], sockets: BoundSocket[]): Plan['soc
 
 /**
  * Refuses, before anything else is looked at, what no process could be moved by: a pid that is not a
- * program's, or phaul's own.
+ * program's, or phaul's own. Returns its name.
  */
-export async function requireProgram(pid: number): Promise<void> {
+export async function requireProgram(pid: number): Promise<string> {
   const host = hostname();
   const status = await readStatus(pid);
   const name = status.get('Name') ?? '';
@@ -161,7 +162,7 @@ export async function requireProgram(pid: number): Promise<void> {
   if (pid === process.pid || pid === process.ppid) {
     throw new PhaulError('ERR_OWN_PROCESS', `Process ${pid} (${name}) on ${host} is phaul itself or what started it, and can't be moved by it.`);
   }
-  if (status.get('Kthread') === '1') {
+  if (await isKernelThread(pid)) {
     throw new PhaulError('ERR_KERNEL_THREAD', `Process ${pid} (${name}) is a thread of ${host}'s kernel: only programs can be moved.`);
   }
   if (status.get('State')?.startsWith('Z')) {
@@ -171,6 +172,7 @@ export async function requireProgram(pid: number): Promise<void> {
     throw new PhaulError('ERR_INIT', `Process 1 (${name}) is the init of ${host}: its pid is taken on every host, and all other processes would end with it.`);
   }
   await requireAccess(pid, name);
+  return name;
 }
 
 /** Without root, the kernel hides from phaul what it has to read. */
