@@ -120,10 +120,12 @@ function createLiveView(stdout: Output, stderr: Output): View {
     erase();
   };
 
+  begin('connecting');
+
   const shows: { [K in PhaulEvent['event']]: (event: Extract<PhaulEvent, { event: K }>) => void } = {
     preflight: (e) => {
       line(subjectText(e));
-      begin(`connecting to ${e.host}`);
+      begin(`preparing ${e.host}`);
     },
     connect: (e) => begin(`preparing ${e.host}`),
     arm: () => {

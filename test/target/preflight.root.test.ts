@@ -59,7 +59,7 @@ test('threads of other processes count, and one owner is one obstacle', async (t
   const others = tids.filter((tid) => tid !== process.pid);
   const obstacles = await check({ tids: [running.pid, ...others] });
   t.deepEqual(codes(obstacles), ['PID_TAKEN_BY_PHAUL']);
-  t.regex(obstacles[0]!.sentence, /start the migration once more/);
+  t.regex(obstacles[0]!.sentence, /its agent and ssh session have other pids then/);
 });
 
 test('a pid beyond pid_max is an obstacle with the setting that mends it', async (t) => {

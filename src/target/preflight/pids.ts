@@ -36,11 +36,12 @@ async function taken(wanted: number[], plan: Plan, host: string): Promise<Findin
       owners.set(owner.pid, known);
     }
   }
+  const session = await readSession();
   return [...owners].map(([pid, { name, tids }]) => {
-    const isAgent = pid === process.pid || pid === process.ppid;
+    const isAgent = session.has(pid);
     const subject = tids.includes(plan.pid) ? `pid ${plan.pid}` : `thread ${tids[0]}`;
     const mend = isAgent
-      ? 'start the migration once more, the agent has another pid then.'
+      ? 'start the migration once more, its agent and ssh session have other pids then.'
       : 'stop that process, or start the agent in a pid namespace of its own (unshare --pid --fork --mount-proc phaul agent).';
     const what = `${tids.length === 1 ? 'Pid' : 'Pids'} ${list(tids)}`;
     return {
@@ -49,6 +50,21 @@ async function taken(wanted: number[], plan: Plan, host: string): Promise<Findin
       sentence: `${what} of ${plan.comm} ${tids.length === 1 ? 'is' : 'are'} taken on ${host} by ${name} (pid ${pid}): ${mend}`,
     };
   });
+}
+
+/** The agent and what exists only to carry it: the ssh session, but not the daemon that init started. */
+async function readSession(): Promise<Set<number>> {
+  const session = new Set([process.pid]);
+  let pid = process.ppid;
+  while (pid > 1) {
+    const parent = Number((await readStatus(pid)).get('PPid'));
+    if (parent <= 1) {
+      break;
+    }
+    session.add(pid);
+    pid = parent;
+  }
+  return session;
 }
 
 /** /proc answers for the threads of other processes too, though it doesn't list them. */
