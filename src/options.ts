@@ -1,4 +1,5 @@
-/** What an operator can ask for, as the command line has understood it. */
+/** What an operator can ask for, as the command line has understood it, and who answers. */
+import type { DoneEvent, Emit, PreflightEvent } from './events.ts';
 
 /** How to get to the other host. */
 export interface ReachOptions {
@@ -29,3 +30,13 @@ export interface CheckOptions {
   /** undefined: only this side is looked at. */
   reach?: ReachOptions;
 }
+
+/**
+ * src/migrate.ts: never rejects once the commit was sent. The returned event is not emitted; a
+ * rejection means that the process runs here as before. An aborted signal before the commit is
+ * ERR_INTERRUPTED, after it nothing.
+ */
+export type Migrate = (options: MigrateOptions, emit: Emit, signal: AbortSignal) => Promise<DoneEvent>;
+
+/** src/check.ts: obstacles are an answer, a rejection means that there is none. */
+export type Check = (options: CheckOptions) => Promise<PreflightEvent>;

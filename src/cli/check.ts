@@ -1,0 +1,53 @@
+/** phaul check PID [[USER@]HOST[:PORT]] */
+import { Argument, Command, Option } from 'commander';
+import type { Obstacle } from '../errors.ts';
+import { oneLine, plural, type PreflightEvent } from '../events.ts';
+import type { Check, CheckOptions } from '../options.ts';
+import { requireProgram } from '../source/plan.ts';
+import { parseDestination, parsePid, parseTcp } from './arguments.ts';
+import type { Output } from './output.ts';
+import { addReachOptions, reachOptions, type ReachFlags } from './reachOptions.ts';
+import { subjectText } from './view.ts';
+
+interface CheckFlags extends ReachFlags {
+  tcp: CheckOptions['tcp'];
+  json?: true;
+}
+
+const EPILOGUE = `
+Nothing is touched. Obstacles keep the process from moving, and each says how it is mended; notices
+tell what will be different on the other host.
+
+With --json, the answer is one line: {"event":"preflight",…,"obstacles":[…],"notices":[…]}.
+
+Exit codes: 0 it can move, 1 it can't, 2 wrong use.`;
+
+export function checkCommand({ stdout }: { stdout: Output }): Command {
+  const command = new Command('check')
+    .description('Tells whether process PID can move, and with HOST whether it can move there.')
+    .addArgument(new Argument('<pid>', 'the process').argParser(parsePid))
+    .addArgument(new Argument('[host]', '[USER@]HOST[:PORT], a Host of the ssh configuration, or [IPV6]').argParser(parseDestination))
+    .addOption(new Option('--tcp <mode>', 'as for migrate: established TCP connections are obstacles, or will be closed').argParser(parseTcp).default('refuse'));
+  return addReachOptions(command)
+    .addOption(new Option('--json', 'print the answer as JSON'))
+    .addHelpText('after', EPILOGUE)
+    .action(async (pid: number, host: string | undefined, flags: CheckFlags) => {
+      await requireProgram(pid);
+      const { check } = (await import('../check.ts' as string)) as { check: Check };
+      const answer = await check({ pid, tcp: flags.tcp, ...(host !== undefined && { reach: reachOptions(host, flags) }) });
+      stdout.write(flags.json === true ? `${JSON.stringify(answer)}\n` : `${answerText(answer, host)}\n`);
+      process.exitCode = answer.obstacles.length === 0 ? 0 : 1;
+    });
+}
+
+function answerText(answer: PreflightEvent, host: string | undefined): string {
+  const place = host === undefined ? '' : ` to ${answer.host}`;
+  const verdict =
+    answer.obstacles.length === 0
+      ? `It can move${place}.`
+      : `It can't move${place}: ${plural(answer.obstacles.length, 'obstacle')}.`;
+  return [subjectText(answer), ...section('Obstacles:', answer.obstacles), ...section('Notices:', answer.notices), verdict].join('\n');
+}
+
+const section = (title: string, entries: Obstacle[]): string[] =>
+  entries.length === 0 ? [] : [title, ...entries.map(({ sentence }) => `  - ${oneLine(sentence)}`)];

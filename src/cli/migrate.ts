@@ -1,0 +1,99 @@
+/** phaul migrate PID [USER@]HOST[:PORT] */
+import { Argument, Command, Option } from 'commander';
+import { inspect } from 'node:util';
+import { asPhaulError } from '../errors.ts';
+import { emitTo, type DoneEvent } from '../events.ts';
+import type { Migrate, MigrateOptions } from '../options.ts';
+import { requireProgram } from '../source/plan.ts';
+import { parseDestination, parseOnDiverge, parsePid, parseTcp, wholeNumber } from './arguments.ts';
+import { exitCodeOfDone, failedEvent } from './done.ts';
+import type { Output } from './output.ts';
+import { addReachOptions, reachOptions, type ReachFlags } from './reachOptions.ts';
+import { createView, type View } from './view.ts';
+
+/** What QEMU allows a virtual machine by default; most processes stay far below. */
+const MAX_DOWNTIME_MS = 300;
+
+/** Two streams keep a CPU of each host busy with encryption, and leave the process its own. */
+const STREAMS = 2;
+const STREAMS_MAX = 16;
+
+interface MigrateFlags extends ReachFlags {
+  maxDowntime: number;
+  streams: number;
+  tcp: MigrateOptions['tcp'];
+  onDiverge: MigrateOptions['onDiverge'];
+  verify?: true;
+  timeout?: number;
+  json?: true;
+  verbose?: true;
+}
+
+const EPILOGUE = `
+The process keeps its pid, memory, threads and open files; files themselves and the addresses it
+listens on must be on the other host already. "phaul check PID HOST" tells what is missing there.
+
+Whatever fails before the commit leaves the process running here. Ctrl-C before the commit does too.
+
+With --json, each line of stdout is an event: preflight, connect, arm, round, freeze, commit, notice,
+log (with --verbose), and always a last one {"event":"done","outcome":"moved"|"failed"|"unknown",…}
+with downtimeMs, totalMs, rounds, bytesSent, rssBytes, phases, and error if it wasn't moved.
+
+Exit codes: 0 moved, 1 not moved and still running here, 2 wrong use, 3 unknown, look.`;
+
+export function migrateCommand({ stdout, stderr }: { stdout: Output; stderr: Output }): Command {
+  const command = new Command('migrate')
+    .description('Moves process PID to HOST while it keeps working.')
+    .addArgument(new Argument('<pid>', 'the process, with all its threads').argParser(parsePid))
+    .addArgument(new Argument('<host>', '[USER@]HOST[:PORT], a Host of the ssh configuration, or [IPV6]').argParser(parseDestination))
+    .addOption(new Option('--max-downtime <ms>', 'freeze as soon as the predicted downtime is this short').argParser(wholeNumber('--max-downtime', 1, 3_600_000)).default(MAX_DOWNTIME_MS))
+    .addOption(new Option('--streams <n>', `parallel page streams, 1 to ${STREAMS_MAX}`).argParser(wholeNumber('--streams', 1, STREAMS_MAX)).default(STREAMS))
+    .addOption(new Option('--tcp <mode>', 'established TCP connections: refuse to move, or close (reset) them').argParser(parseTcp).default('refuse'))
+    .addOption(new Option('--on-diverge <what>', 'when rounds stop shrinking: freeze anyway, or abort').argParser(parseOnDiverge).default('freeze'))
+    .addOption(new Option('--verify', 'compare the memory of both sides while frozen; costs downtime'))
+    .addOption(new Option('--timeout <s>', 'give up, with the process running here, after this many seconds').argParser(wholeNumber('--timeout', 1, 86_400)));
+  return addReachOptions(command)
+    .addOption(new Option('--json', 'print one event a line, as JSON'))
+    .addOption(new Option('--verbose', 'print everything that is done, with times'))
+    .addHelpText('after', EPILOGUE)
+    .action(async (pid: number, host: string, flags: MigrateFlags) => {
+      const view = createView({ json: flags.json === true, verbose: flags.verbose === true, stdout, stderr });
+      process.exitCode = exitCodeOfDone(await run(migrateOptions(pid, host, flags), view));
+    });
+}
+
+const migrateOptions = (pid: number, host: string, flags: MigrateFlags): MigrateOptions => ({
+  ...reachOptions(host, flags),
+  pid,
+  maxDowntimeMs: flags.maxDowntime,
+  streams: flags.streams,
+  tcp: flags.tcp,
+  onDiverge: flags.onDiverge,
+  verify: flags.verify === true,
+  ...(flags.timeout !== undefined && { timeoutMs: flags.timeout * 1000 }),
+});
+
+async function run(options: MigrateOptions, view: View): Promise<DoneEvent> {
+  const emit = emitTo(view.show);
+  let comm = '';
+  let done: DoneEvent;
+  try {
+    comm = await requireProgram(options.pid);
+    const { migrate } = (await import('../migrate.ts' as string)) as { migrate: Migrate };
+    done = await migrate(options, emit, stopSignal());
+  } catch (thrown) {
+    emit({ event: 'log', level: 'debug', text: inspect(thrown) });
+    done = failedEvent(options.pid, asPhaulError(thrown), comm);
+  }
+  view.show(done);
+  return done;
+}
+
+/** Aborted by Ctrl-C, by a service manager's TERM or by a lost terminal. */
+function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => controller.abort(signal));
+  }
+  return controller.signal;
+}
