@@ -21,7 +21,11 @@ export function procError(pid: Pid, name: string, error: unknown): unknown {
     return new PhaulError('ERR_NO_PROCESS', `There is no process ${pid} on ${hostname()}: it has ended, or the pid is wrong.`, { cause: error });
   }
   if (code === 'EACCES' || code === 'EPERM') {
-    return new PhaulError('ERR_NOT_ROOT', `/proc/${pid}/${name} on ${hostname()} can't be read: run phaul as root.`, { cause: error });
+    const mend =
+      process.geteuid?.() === 0
+        ? 'even root may not, so phaul lacks CAP_SYS_PTRACE or a security module protects the process.'
+        : 'run phaul as root.';
+    return new PhaulError('ERR_NOT_ROOT', `/proc/${pid}/${name} on ${hostname()} can't be read: ${mend}`, { cause: error });
   }
   return error;
 }
