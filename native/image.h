@@ -1,0 +1,55 @@
+/* image.h - CRIU's images, in memory: a set of named images, each of entries, that travels as one piece or
+ * is saved as a directory that CRIU's tools read.
+ *
+ *	u32 IMG_COMMON_MAGIC, u32 magic of the name		("inventory" has the second alone)
+ *	u32 size, protobuf message, [raw bytes that the message tells of]	again and again
+ *
+ * Images of phaul's own ("phaul-...") are raw bytes.
+ */
+#ifndef PHAUL_IMAGE_H
+#define PHAUL_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "files.pb-c.h"
+#include "memory.pb-c.h"
+#include "phaul.h"
+#include "process.pb-c.h"
+
+struct image_set;
+
+struct image_set *image_set_new(void);
+void image_set_free(struct image_set *set);
+
+/* Appends an entry to the image `base`, or `base`-`id` if id is not negative. -EINVAL: no such base. */
+int image_put(struct image_set *set, const char *base, int64_t id, const ProtobufCMessage *message);
+/* Appends bytes as they are: what follows an entry, or a whole image of phaul's own. */
+int image_put_raw(struct image_set *set, const char *base, int64_t id, const void *bytes, size_t size);
+
+struct image_reader {
+	const uint8_t *at, *end;
+};
+
+/* Starts at the first entry. -ENOENT: the set has no such image; -EPROTO: its magic is wrong. */
+int image_read(const struct image_set *set, const char *base, int64_t id, struct image_reader *ret);
+/* 1 and a message to be freed by protobuf_c_message_free_unpacked(), 0 at the end, -EPROTO. */
+int image_next(struct image_reader *r, const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret);
+/* Points `ret` at the next bytes, which stay the set's. -EPROTO: there are fewer. */
+int image_next_raw(struct image_reader *r, size_t size, const void **ret);
+size_t image_left(const struct image_reader *r);
+
+/* For walking through all: the i-th image's name ("core-12"), NULL beyond the last. */
+const char *image_set_name(const struct image_set *set, size_t i);
+
+/* One piece of memory, malloc'ed. */
+int image_set_pack(const struct image_set *set, uint8_t **ret, size_t *ret_size);
+/* What comes from elsewhere is never trusted: -EPROTO for whatever isn't a set. */
+int image_set_unpack(const void *bytes, size_t size, struct image_set **ret, struct phaul_error *err);
+
+/* As NAME.img, mode 0600, synced to disk; and back. Pages are files of their own. */
+int image_set_save(const struct image_set *set, int directory, struct phaul_error *err);
+int image_set_load(int directory, struct image_set **ret, struct phaul_error *err);
+
+#endif
