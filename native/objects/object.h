@@ -23,6 +23,9 @@ struct check {
 	size_t size, capacity;
 	int count;
 	struct descriptor_table *descriptors;	/* collected from /proc and pidfd_getfd */
+	bool frozen;		/* in the freeze: no look at other processes */
+	struct pipe_holder *pipe_holders;	/* who else holds pipes; descriptors_check's */
+	size_t pipe_holder_count;
 };
 
 /* Adds a line. The sentence says what was found, why it matters and what to do. */
@@ -35,13 +38,17 @@ void notice(struct check *c, const char *code, const char *subject, const char *
 /* ---- descriptors ---- */
 
 struct descriptor_kind;
+struct call_stream;
 
 /* One open file description with a number in the process. */
 struct descriptor {
 	int fd;			/* its number there */
-	int own;		/* a duplicate in our process (pidfd_getfd), -1 if none */
+	/* A duplicate in our process. Only while a function of its kind runs, -1 otherwise: the more
+	 * we hold, and the longer, the more a running process could notice. -1 too for files and
+	 * directories, which have nothing to ask, and until is() for what is no socket. */
+	int own;
 	bool cloexec;
-	uint32_t flags;		/* F_GETFL */
+	uint32_t flags;		/* F_GETFL; O_CLOEXEC is no part of it */
 	uint64_t pos;
 	uint32_t id;		/* the same for numbers that share one open file description; > 0 */
 	char *link;		/* readlink of /proc/PID/fd/N */
@@ -69,7 +76,7 @@ struct dump {
 	struct image_set *images;
 	struct descriptor_table *descriptors;
 	struct remote_area *area;
-	struct frozen_threads *threads;	/* dump.h */
+	uint32_t next_file_id;		/* for file_entry ids; descriptors take theirs first */
 	struct phaul_error *err;
 };
 
@@ -81,6 +88,9 @@ struct build {
 	struct remote_area *area;
 	int *made;			/* our descriptor for each file id, -1: not made */
 	size_t made_count;
+	FileEntry **files;		/* by id, NULL where there is none; made_count long */
+	FdinfoEntry **numbers;		/* by ascending number */
+	size_t number_count;
 	struct phaul_error *err;
 };
 
@@ -95,8 +105,9 @@ struct descriptor_kind {
 	int (*dump)(struct dump *dump, const struct descriptor *d);
 	/* Makes the description in OUR process and returns it; it is handed to the husk afterwards. */
 	int (*build)(struct build *b, const FileEntry *file);
-	/* After all descriptors have their numbers in the husk (epoll_ctl by remote calls). May be NULL. */
-	int (*finish)(struct build *b, const FileEntry *file, int fd, struct batch *batch);
+	/* After all descriptors have their numbers in the husk (epoll_ctl by remote calls); adds calls to
+	 * `stream` (descriptors.h). May be NULL. */
+	int (*finish)(struct build *b, const FileEntry *file, int fd, struct call_stream *stream);
 	int type;			/* FD_TYPES__... of the images it makes */
 };
 
@@ -105,8 +116,12 @@ extern const struct descriptor_kind *const descriptor_kinds[];	/* NULL-terminate
 /* objects/descriptors.c: all of them. Dumping is called with the process frozen. */
 void descriptors_check(struct check *c);
 int descriptors_dump(struct dump *d);
+/* Makes room for numbers up to `highest` in the husk's table. Called before the husk has threads: in a
+ * shared table it costs a grace period of RCU, some 16 ms. */
+int descriptors_reserve(struct build *b, int highest);
 /* Makes all descriptions here, hands them to the husk by its remote pidfd_getfd of us, puts them on
- * their numbers, runs the finishers. The husk has no other descriptors open. */
+ * their numbers, runs the finishers. The husk still has the right to ptrace us, and none of the numbers
+ * is taken. Resets the area. */
 int descriptors_build(struct build *b, uint32_t *ret_count);
 
 /* ---- parts of a process ---- */

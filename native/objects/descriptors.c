@@ -1,0 +1,473 @@
+/* descriptors.c - all descriptors of a process: reading them, checking them, dumping them. */
+#include "descriptors.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+FownEntry no_owner = FOWN_ENTRY__INIT;
+
+/* ---- reading ---- */
+
+static int pidfd_of(pid_t pid)
+{
+	int fd = syscall(SYS_pidfd_open, pid, 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int text_at(int dir, const char *name, char **ret)
+{
+	size_t size = 1024, used = 0;
+	char *text = malloc(size);
+	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? -1 : 0;
+	int err = fd < 0 ? -errno : 0;
+
+	while (text && !err) {
+		size_t room = size - used - 1;
+		char *larger;
+
+		got = read(fd, text + used, room);
+		if (got < 0)
+			err = -errno;
+		else
+			used += got;
+		/* These files are made in one go: a short answer is all there is. */
+		if (err || (size_t)got < room)
+			break;
+		larger = realloc(text, size *= 4);
+		if (!larger)
+			err = -ENOMEM;
+		else
+			text = larger;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (!text || err) {
+		free(text);
+		return err ? err : -ENOMEM;
+	}
+	text[used] = 0;
+	*ret = text;
+	return 0;
+}
+
+bool fdinfo_number(const struct descriptor *d, const char *key, int base, uint64_t *ret)
+{
+	size_t length = strlen(key);
+
+	for (const char *line = d->fdinfo; line && *line; line = strchr(line, '\n')) {
+		if (*line == '\n')
+			line++;
+		if (!strncmp(line, key, length) && line[length] == ':') {
+			*ret = strtoull(line + length + 1, NULL, base);
+			return true;
+		}
+	}
+	return false;
+}
+
+static int own_begin(const struct descriptor_table *t, struct descriptor *d)
+{
+	if (S_ISREG(d->st.st_mode) || S_ISDIR(d->st.st_mode) || (d->flags & O_PATH))
+		return 0;
+	if (!d->kind && !S_ISSOCK(d->st.st_mode))
+		return 0;
+	d->own = syscall(SYS_pidfd_getfd, t->pidfd, d->fd, 0);
+	return d->own < 0 ? -errno : 0;
+}
+
+static void own_end(struct descriptor *d)
+{
+	if (d->own >= 0)
+		close(d->own);
+	d->own = -1;
+}
+
+static void recognise(const struct descriptor_table *t, struct descriptor *d)
+{
+	if (S_ISSOCK(d->st.st_mode) && own_begin(t, d))
+		return;
+	for (size_t i = 0; descriptor_kinds[i] && !d->kind; i++)
+		if (descriptor_kinds[i]->is(d))
+			d->kind = descriptor_kinds[i];
+	own_end(d);
+}
+
+static void descriptor_free(struct descriptor *d)
+{
+	own_end(d);
+	free(d->link);
+	free(d->fdinfo);
+}
+
+/* -ENOENT: the number is gone. */
+static int descriptor_read(int links, int infos, const char *number, struct descriptor *ret)
+{
+	char link[4096];
+	uint64_t value;
+	ssize_t length = readlinkat(links, number, link, sizeof(link) - 1);
+	int err;
+
+	*ret = (struct descriptor){ .fd = atoi(number), .own = -1 };
+	if (length < 0 || fstatat(links, number, &ret->st, 0) < 0)
+		return -errno;
+	err = text_at(infos, number, &ret->fdinfo);
+	if (err)
+		return err;
+	ret->link = strndup(link, length);
+	if (!ret->link)
+		return -ENOMEM;
+	if (fdinfo_number(ret, "pos", 10, &value))
+		ret->pos = value;
+	if (!fdinfo_number(ret, "flags", 8, &value))
+		return -EPROTO;
+	/* The kernel shows the number's flag among the description's. */
+	ret->cloexec = value & O_CLOEXEC;
+	ret->flags = value & ~O_CLOEXEC;
+	return 0;
+}
+
+static int add(struct descriptor_table *t, size_t *capacity, const struct descriptor *d)
+{
+	if (t->count == *capacity) {
+		size_t larger = *capacity ? *capacity * 2 : 64;
+		struct descriptor *at = reallocarray(t->at, larger, sizeof(*at));
+
+		if (!at)
+			return -ENOMEM;
+		t->at = at;
+		*capacity = larger;
+	}
+	t->at[t->count++] = *d;
+	return 0;
+}
+
+static int read_all(struct descriptor_table *t, DIR *links, int infos)
+{
+	size_t capacity = 0;
+	struct dirent *entry;
+	int err = 0;
+
+	while (!err && (entry = readdir(links))) {
+		struct descriptor d;
+
+		if (entry->d_name[0] == '.')
+			continue;
+		err = descriptor_read(dirfd(links), infos, entry->d_name, &d);
+		if (!err)
+			err = add(t, &capacity, &d);
+		if (err)
+			descriptor_free(&d);
+		if (err == -ENOENT)
+			err = 0;
+	}
+	return err;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const struct descriptor *left = a, *right = b;
+
+	return (left->fd > right->fd) - (left->fd < right->fd);
+}
+
+#define ORDER(a, b) \
+	if ((a) != (b)) \
+		return (a) < (b) ? -1 : 1
+
+/* What shares a description agrees in all of this; among those that agree, the kernel knows an order. */
+static int by_description(const void *a, const void *b, void *pid)
+{
+	const struct descriptor *left = *(struct descriptor **)a, *right = *(struct descriptor **)b;
+	pid_t p = *(pid_t *)pid;
+	long order;
+
+	ORDER(left->st.st_dev, right->st.st_dev);
+	ORDER(left->st.st_ino, right->st.st_ino);
+	ORDER(left->pos, right->pos);
+	ORDER(left->flags, right->flags);
+	order = syscall(SYS_kcmp, p, p, KCMP_FILE, left->fd, right->fd);
+	return order == 1 ? -1 : order == 2 ? 1 : 0;
+}
+
+static int number_descriptions(struct descriptor_table *t)
+{
+	struct descriptor **sorted = calloc(t->count + 1, sizeof(*sorted));
+	uint32_t group = 0, id = 0;
+	uint32_t *ids;
+
+	if (!sorted)
+		return -ENOMEM;
+	for (size_t i = 0; i < t->count; i++)
+		sorted[i] = &t->at[i];
+	qsort_r(sorted, t->count, sizeof(*sorted), by_description, &t->pid);
+	for (size_t i = 0; i < t->count; i++) {
+		if (!i || by_description(&sorted[i - 1], &sorted[i], &t->pid))
+			group++;
+		sorted[i]->id = group;
+	}
+	free(sorted);
+	ids = calloc(group + 1, sizeof(*ids));
+	if (!ids)
+		return -ENOMEM;
+	for (size_t i = 0; i < t->count; i++) {
+		uint32_t *known = &ids[t->at[i].id];
+
+		if (!*known)
+			*known = ++id;
+		t->at[i].id = *known;
+	}
+	free(ids);
+	return 0;
+}
+
+int descriptors_read(pid_t pid, struct descriptor_table *ret, struct phaul_error *err)
+{
+	char path[64];
+	DIR *links;
+	int infos, failed;
+
+	*ret = (struct descriptor_table){ .pid = pid };
+	ret->pidfd = pidfd_of(pid);
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	links = opendir(path);
+	failed = links ? 0 : -errno;
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo", pid);
+	infos = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (!failed && infos < 0)
+		failed = -errno;
+	if (ret->pidfd < 0)
+		failed = ret->pidfd;
+	if (!failed)
+		failed = read_all(ret, links, infos);
+	if (links)
+		closedir(links);
+	if (infos >= 0)
+		close(infos);
+	if (!failed) {
+		qsort(ret->at, ret->count, sizeof(*ret->at), by_number);
+		failed = number_descriptions(ret);
+	}
+	if (failed) {
+		descriptors_free(ret);
+		return phaul_fail(err, failed, "descriptors", "reading the descriptors of pid %d", pid);
+	}
+	for (size_t i = 0; i < ret->count; i++)
+		recognise(ret, &ret->at[i]);
+	return 0;
+}
+
+void descriptors_free(struct descriptor_table *t)
+{
+	for (size_t i = 0; i < t->count; i++)
+		descriptor_free(&t->at[i]);
+	free(t->at);
+	if (t->pidfd > 0)
+		close(t->pidfd);
+	memset(t, 0, sizeof(*t));
+	t->pidfd = -1;
+}
+
+/* ---- checking ---- */
+
+static void say(struct check *c, const struct descriptor *d, char *ret, size_t size, const char *format,
+		va_list args)
+{
+	const struct descriptor_table *t = c->descriptors;
+	int others = 0, used = snprintf(ret, size, "fd %d", d->fd);
+
+	for (size_t i = 0; t && i < t->count && others < 4; i++) {
+		if (t->at[i].id != d->id || t->at[i].fd == d->fd)
+			continue;
+		if (others++ < 3)
+			used += snprintf(ret + used, size - used, "%sfd %d", others == 1 ? " (also " : ", ",
+					 t->at[i].fd);
+		else
+			used += snprintf(ret + used, size - used, ", ...");
+	}
+	used += snprintf(ret + used, size - used, others ? ") " : " ");
+	vsnprintf(ret + used, size - used, format, args);
+}
+
+void refuse(struct check *c, const struct descriptor *d, const char *code, const char *format, ...)
+{
+	char subject[32], text[4096 + 512];
+	va_list args;
+
+	snprintf(subject, sizeof(subject), "fd %d", d->fd);
+	va_start(args, format);
+	say(c, d, text, sizeof(text), format, args);
+	va_end(args);
+	obstacle(c, code, subject, "%s", text);
+}
+
+void remark(struct check *c, const struct descriptor *d, const char *code, const char *format, ...)
+{
+	char subject[32], text[4096 + 512];
+	va_list args;
+
+	snprintf(subject, sizeof(subject), "fd %d", d->fd);
+	va_start(args, format);
+	say(c, d, text, sizeof(text), format, args);
+	va_end(args);
+	notice(c, code, subject, "%s", text);
+}
+
+static void check_lock(struct check *c, const struct descriptor *d)
+{
+	const char *line = strstr(d->fdinfo, "\nlock:");
+	char kind[16] = "file";
+
+	if (!line)
+		return;
+	sscanf(line, "\nlock: %*s %15s", kind);
+	refuse(c, d, "FD_LOCK", "holds a %s lock on %s: locks are not moved yet, and without it two programs "
+	       "could write there; let the program give it back, or stop it", kind, d->link);
+}
+
+static void check_owner(struct check *c, const struct descriptor *d)
+{
+	bool owned = d->flags & O_ASYNC;
+
+	if (d->own >= 0 && (fcntl(d->own, F_GETOWN) || fcntl(d->own, F_GETSIG) > 0))
+		owned = true;
+	if (owned)
+		refuse(c, d, "FD_OWNER", "(%s) sends signals when it is ready (fcntl F_SETOWN): "
+		       "this is not moved yet; start the program without signal-driven I/O", d->link);
+}
+
+static void check_one(struct check *c, const struct descriptor *d)
+{
+	if (d->flags & O_PATH) {
+		refuse(c, d, "FD_KIND", "is a mere reference to %s (O_PATH): these are not moved yet; let "
+		       "the program close it", d->link);
+		return;
+	}
+	if (!d->kind) {
+		unmovable_refuse(c, d);
+		return;
+	}
+	check_lock(c, d);
+	check_owner(c, d);
+	if (d->kind->check)
+		d->kind->check(c, d);
+}
+
+/* Whether d has the lowest number of its description. */
+static bool *first_numbers(const struct descriptor_table *t)
+{
+	bool *first = calloc(t->count + 1, sizeof(*first));
+	uint32_t seen = 0;
+
+	for (size_t i = 0; first && i < t->count; i++) {
+		first[i] = t->at[i].id > seen;
+		if (first[i])
+			seen = t->at[i].id;
+	}
+	return first;
+}
+
+void descriptors_check(struct check *c)
+{
+	struct descriptor_table *t = c->descriptors;
+	bool *first = first_numbers(t);
+
+	for (size_t i = 0; first && i < t->count; i++) {
+		/* A running program may have closed it meanwhile. */
+		if (!first[i] || own_begin(t, &t->at[i]))
+			continue;
+		check_one(c, &t->at[i]);
+		own_end(&t->at[i]);
+	}
+	free(first);
+	pipe_holders_free(c);
+}
+
+/* ---- dumping ---- */
+
+int file_put(struct dump *dump, const struct descriptor *d, FileEntry *file)
+{
+	file->type = d->kind->type;
+	file->id = d->id;
+	return image_put(dump->images, "files", -1, &file->base);
+}
+
+static int dump_number(struct dump *dump, const struct descriptor *d)
+{
+	FdinfoEntry entry = FDINFO_ENTRY__INIT;
+
+	entry.id = d->id;
+	entry.flags = d->cloexec ? FD_CLOEXEC : 0;
+	entry.type = d->kind->type;
+	entry.fd = d->fd;
+	return image_put(dump->images, "fdinfo", dump->ns_pid, &entry.base);
+}
+
+/* What came after the check, when the process still ran, is refused here. */
+static int check_again(struct dump *dump, struct check *c, const struct descriptor *d)
+{
+	const char *sentence;
+
+	check_one(c, d);
+	if (!c->count)
+		return 0;
+	sentence = c->text ? strchr(c->text, '\t') : NULL;
+	sentence = sentence ? strchr(sentence + 1, '\t') : NULL;
+	return phaul_fail(dump->err, -EOPNOTSUPP, "descriptors", "%.*s",
+			  sentence ? (int)strcspn(sentence + 1, "\n") : 40,
+			  sentence ? sentence + 1 : "there is one that can't move");
+}
+
+static int dump_one(struct dump *dump, struct check *c, struct descriptor *d)
+{
+	int err = own_begin(dump->descriptors, d);
+
+	if (err)
+		return phaul_fail(dump->err, err, "descriptors", "duplicating fd %d (%s)", d->fd, d->link);
+	dump->err->code = 0;
+	err = check_again(dump, c, d);
+	if (!err)
+		err = d->kind->dump(dump, d);
+	own_end(d);
+	if (err && !dump->err->code)
+		phaul_fail(dump->err, err, "descriptors", "dumping fd %d (%s)", d->fd, d->link);
+	return err;
+}
+
+int descriptors_dump(struct dump *d)
+{
+	struct descriptor_table *t = d->descriptors;
+	struct phaul_error unwanted, *wanted = d->err;
+	struct check c = { .pid = d->pid, .flags = d->flags, .proc = -1, .frozen = true,
+			   .descriptors = t };
+	bool *first = first_numbers(t);
+	int err = first ? 0 : -ENOMEM;
+
+	if (!d->err)
+		d->err = &unwanted;
+	for (size_t i = 0; i < t->count && !err; i++) {
+		if (first[i]) {
+			c.size = 0;	/* notices were given in the check */
+			err = dump_one(d, &c, &t->at[i]);
+		}
+		if (!err)
+			err = dump_number(d, &t->at[i]);
+	}
+	for (size_t i = 0; i < t->count; i++)
+		if (t->at[i].id >= d->next_file_id)
+			d->next_file_id = t->at[i].id + 1;
+	free(c.text);
+	free(first);
+	d->err = wanted;
+	return err;
+}

@@ -1,0 +1,506 @@
+/* descriptors_build.c - makes all descriptions in our process, then lets the husk fetch each and put it on
+ * its numbers.
+ *
+ *	ours          husk, while fd 5 and 9 get one description
+ *	made 37       pidfd_getfd(us, 37) -> 3, the lowest that is free
+ *	              dup3(3, 5)  dup3(3, 9)  close(3)
+ *
+ * The lowest free number is known beforehand, so that all calls go in a few batches.
+ */
+#include "descriptors.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* What the kernel allows at most (fs.nr_open); images are not trusted to stay below. */
+#define NUMBER_MAX (1 << 20)
+#define FILE_ID_MAX (1 << 22)
+#define CODE_PAGE 4096
+
+int file_number(const struct build *b, uint32_t id)
+{
+	for (size_t i = 0; i < b->number_count; i++)
+		if (b->numbers[i]->id == id)
+			return b->numbers[i]->fd;
+	return -1;
+}
+
+int file_set_flags(struct build *b, int fd, uint32_t flags)
+{
+	int now = fcntl(fd, F_GETFL);
+	int changeable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME, err;
+
+	if (now >= 0 && ((now ^ flags) & changeable) == 0)
+		return fd;
+	if (now >= 0 && !fcntl(fd, F_SETFL, (now & ~changeable) | (flags & changeable)))
+		return fd;
+	err = phaul_fail(b->err, -errno, "descriptors", "setting the flags %o of a descriptor", flags);
+	close(fd);
+	return err;
+}
+
+/* ---- calls in the husk ---- */
+
+static int stream_begin(struct call_stream *s)
+{
+	struct remote_area *area = s->build->area;
+	size_t capacity = (area->size - CODE_PAGE) * 3 / 4 / 64;
+
+	remote_area_reset(area);
+	return batch_begin(&s->batch, area, s->build->leader,
+			   capacity < CALL_STREAM_MAX ? capacity : CALL_STREAM_MAX);
+}
+
+static int stream_run(struct call_stream *s)
+{
+	int err = s->batch.error;
+
+	if (s->batch.count && !err)
+		err = batch_run(&s->batch, 1, s->build->err);
+	if (s->batch.count && !err)
+		err = batch_check(&s->batch, s->build->err);
+	batch_free(&s->batch);
+	while (s->handed_count)
+		close(s->handed[--s->handed_count]);
+	return err;
+}
+
+int call_stream_room(struct call_stream *s, size_t bytes)
+{
+	const struct remote_area *area = s->build->area;
+	int err;
+
+	if (s->batch.count < s->batch.capacity && area->used + bytes + 32 <= area->size - CODE_PAGE)
+		return s->batch.error;
+	err = stream_run(s);
+	return err ? err : stream_begin(s);
+}
+
+static int call(struct call_stream *s, const char *name, long nr, uint64_t a, uint64_t b, uint64_t c)
+{
+	int err = call_stream_room(s, 0);
+
+	if (err)
+		return err;
+	return batch_call(&s->batch, name, nr, a, b, c) < 0 ? s->batch.error : 0;
+}
+
+/* ---- the husk's table, as it will be ---- */
+
+struct table {
+	bool *taken;
+	int size;
+	int lowest;	/* free */
+	int us;		/* where the husk has a pidfd of us */
+};
+
+static void take(struct table *t, int number)
+{
+	t->taken[number] = true;
+	while (t->lowest < t->size - 1 && t->taken[t->lowest])
+		t->lowest++;
+}
+
+/* What staging left open stays where it is. */
+static int see_taken(struct build *b, struct table *t)
+{
+	struct dirent *entry;
+	char path[32];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", b->pid);
+	dir = opendir(path);
+	if (!dir)
+		return phaul_fail(b->err, -errno, "descriptors", "reading %s", path);
+	while ((entry = readdir(dir))) {
+		int number = atoi(entry->d_name);
+
+		if (entry->d_name[0] != '.' && number < t->size)
+			take(t, number);
+	}
+	closedir(dir);
+	for (size_t i = 0; i < b->number_count; i++)
+		if (t->taken[b->numbers[i]->fd])
+			return phaul_fail(b->err, -EBUSY, "descriptors", "fd %u is taken in the new process",
+					  b->numbers[i]->fd);
+	return 0;
+}
+
+/* Two numbers above the highest are ours while we build. */
+static int raise_limit(struct build *b, int highest, struct rlimit *ret_before)
+{
+	struct rlimit limit;
+	rlim_t needed = highest + 3;
+
+	if (prlimit(b->pid, RLIMIT_NOFILE, NULL, ret_before) < 0)
+		return phaul_fail(b->err, -errno, "descriptors", "asking for the limits of pid %d", b->pid);
+	if (ret_before->rlim_cur >= needed)
+		return 0;
+	limit = *ret_before;
+	limit.rlim_cur = needed;
+	if (limit.rlim_max < needed)
+		limit.rlim_max = needed;
+	if (prlimit(b->pid, RLIMIT_NOFILE, &limit, NULL) < 0)
+		return phaul_fail(b->err, -errno, "descriptors", "making room for fd %d: no more than %lu are "
+				  "allowed here (ulimit -Hn)", highest, (unsigned long)ret_before->rlim_max);
+	return 0;
+}
+
+static int lower_limit(struct build *b, const struct rlimit *before)
+{
+	return prlimit(b->pid, RLIMIT_NOFILE, before, NULL) < 0 ? -errno : 0;
+}
+
+int descriptors_reserve(struct build *b, int highest)
+{
+	struct rlimit before;
+	int64_t fd, high;
+	int err;
+
+	if (highest < 0 || highest >= NUMBER_MAX)
+		return highest < 0 ? 0 : -EMFILE;
+	err = raise_limit(b, highest, &before);
+	if (err)
+		return err;
+	fd = remote_call(b->leader, SYS_eventfd2, 0, O_CLOEXEC);
+	high = fd < 0 ? fd : remote_call(b->leader, SYS_dup3, fd, highest + 2, O_CLOEXEC);
+	if (fd >= 0)
+		(void)remote_call(b->leader, SYS_close, fd);
+	if (high >= 0)
+		(void)remote_call(b->leader, SYS_close, high);
+	err = lower_limit(b, &before);
+	if (high < 0)
+		err = high;
+	return err ? phaul_fail(b->err, err, "descriptors", "making room for %d descriptors", highest + 1) : 0;
+}
+
+/* ---- images ---- */
+
+/* Reads all messages of an image; `*ret` may be NULL if there are none. */
+static int read_messages(const struct image_set *set, const char *name, int id,
+			 const ProtobufCMessageDescriptor *type, ProtobufCMessage ***ret, size_t *ret_count)
+{
+	ProtobufCMessage **at = NULL, **larger, *message;
+	size_t count = 0, capacity = 0;
+	struct image_reader r;
+	int err = image_read(set, name, id, &r);
+
+	while (!err && (err = image_next(&r, type, &message)) > 0) {
+		err = 0;
+		if (count == capacity) {
+			capacity = capacity ? 2 * capacity : 64;
+			larger = reallocarray(at, capacity, sizeof(*at));
+			if (!larger) {
+				protobuf_c_message_free_unpacked(message, NULL);
+				err = -ENOMEM;
+				break;
+			}
+			at = larger;
+		}
+		at[count++] = message;
+	}
+	*ret = at;
+	*ret_count = count;
+	return err == -ENOENT ? 0 : err;
+}
+
+static void free_messages(void *messages, size_t count)
+{
+	ProtobufCMessage **at = messages;
+
+	for (size_t i = 0; at && i < count; i++)
+		if (at[i])
+			protobuf_c_message_free_unpacked(at[i], NULL);
+	free(at);
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const FdinfoEntry *left = *(FdinfoEntry *const *)a, *right = *(FdinfoEntry *const *)b;
+
+	return (left->fd > right->fd) - (left->fd < right->fd);
+}
+
+/* Takes the messages over, each to the place of its id. */
+static int sort_files(struct build *b, FileEntry **files, size_t count)
+{
+	uint32_t highest = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (files[i]->id > highest)
+			highest = files[i]->id;
+	if (highest > FILE_ID_MAX)
+		return -EPROTO;
+	b->files = calloc(highest + 1, sizeof(*b->files));
+	b->made = malloc((highest + 1) * sizeof(*b->made));
+	if (!b->files || !b->made)
+		return -ENOMEM;
+	b->made_count = highest + 1;
+	memset(b->made, -1, b->made_count * sizeof(*b->made));
+	for (size_t i = 0; i < count; i++) {
+		if (b->files[files[i]->id])
+			return -EPROTO;
+		b->files[files[i]->id] = files[i];
+		files[i] = NULL;
+	}
+	return 0;
+}
+
+static int read_images(struct build *b)
+{
+	ProtobufCMessage **files, **numbers;
+	size_t file_count;
+	int err;
+
+	err = read_messages(b->images, "files", -1, &file_entry__descriptor, &files, &file_count);
+	if (!err)
+		err = sort_files(b, (FileEntry **)files, file_count);
+	free_messages(files, file_count);
+	if (err)
+		return phaul_fail(b->err, err, "descriptors", "reading the image files");
+	err = read_messages(b->images, "fdinfo", b->pid, &fdinfo_entry__descriptor, &numbers,
+			    &b->number_count);
+	b->numbers = (FdinfoEntry **)numbers;
+	if (err)
+		return phaul_fail(b->err, err, "descriptors", "reading the image fdinfo-%d", b->pid);
+	if (b->number_count)
+		qsort(b->numbers, b->number_count, sizeof(*b->numbers), by_number);
+	return 0;
+}
+
+static int check_numbers(struct build *b)
+{
+	for (size_t i = 0; i < b->number_count; i++) {
+		const FdinfoEntry *n = b->numbers[i];
+
+		if (n->fd >= NUMBER_MAX || (i && n->fd == b->numbers[i - 1]->fd))
+			return phaul_fail(b->err, -EPROTO, "descriptors", "image fdinfo: fd %u is twice there, "
+					  "or too high", n->fd);
+		if (n->id >= b->made_count || !b->files[n->id])
+			return phaul_fail(b->err, -EPROTO, "descriptors", "image files: there is no entry %u, "
+					  "which fd %u needs", n->id, n->fd);
+	}
+	return 0;
+}
+
+/* ---- making and placing ---- */
+
+static const struct descriptor_kind *kind_of(const FileEntry *file)
+{
+	bool complete = file->type == FD_TYPES__REG ? file->reg != NULL :
+			file->type == FD_TYPES__PIPE ? file->pipe != NULL :
+			file->type == FD_TYPES__INETSK ? file->isk && file->isk->opts :
+			file->type == FD_TYPES__EVENTFD ? file->efd != NULL :
+			file->type == FD_TYPES__EVENTPOLL ? file->epfd != NULL :
+			file->type == FD_TYPES__SIGNALFD ? file->sgfd != NULL :
+			file->type == FD_TYPES__TIMERFD ? file->tfd != NULL : false;
+
+	for (size_t i = 0; complete && descriptor_kinds[i]; i++)
+		if (descriptor_kinds[i]->build && descriptor_kinds[i]->type == (int)file->type)
+			return descriptor_kinds[i];
+	return NULL;
+}
+
+static int make(struct build *b, const FdinfoEntry *number)
+{
+	const FileEntry *file = b->files[number->id];
+	const struct descriptor_kind *kind = kind_of(file);
+	int fd;
+
+	if (b->made[number->id] >= 0)
+		return 0;
+	if (!kind)
+		return phaul_fail(b->err, -EPROTO, "descriptors", "fd %u: nothing here builds files of type %d",
+				  number->fd, file->type);
+	b->err->code = 0;
+	fd = kind->build(b, file);
+	if (fd >= 0) {
+		b->made[number->id] = fd;
+		return 0;
+	}
+	if (!b->err->code)
+		phaul_fail(b->err, fd, "descriptors", "making fd %u, %s", number->fd, kind->name);
+	return fd;
+}
+
+/* Puts the description on the numbers from `first` on that share it. */
+static int place(struct call_stream *s, struct table *t, const FdinfoEntry *const *shared, size_t count)
+{
+	int fetched = t->lowest, ours = s->build->made[shared[0]->id];
+	int err = call(s, "fetch a descriptor", SYS_pidfd_getfd, t->us, ours, 0);
+	bool keep = false;
+
+	if (err)
+		return err;
+	s->handed[s->handed_count++] = ours;
+	s->build->made[shared[0]->id] = -1;
+	for (size_t i = 0; i < count && !err; i++) {
+		bool cloexec = shared[i]->flags & FD_CLOEXEC;
+
+		if ((int)shared[i]->fd != fetched) {
+			err = call(s, "put a descriptor on its number", SYS_dup3, fetched, shared[i]->fd,
+				   cloexec ? O_CLOEXEC : 0);
+			continue;
+		}
+		keep = true;
+		if (!cloexec)
+			err = call(s, "keep a descriptor on exec", SYS_fcntl, fetched, F_SETFD, 0);
+	}
+	if (!keep && !err)
+		err = call(s, "close a number in between", SYS_close, fetched, 0, 0);
+	for (size_t i = 0; i < count; i++)
+		take(t, shared[i]->fd);
+	return err;
+}
+
+/* The numbers of each description side by side, in the order of the lowest of each. */
+static const FdinfoEntry **by_description(const struct build *b)
+{
+	const FdinfoEntry **sorted = calloc(b->number_count + 1, sizeof(*sorted));
+	uint32_t *start = calloc(b->made_count + 1, sizeof(*start));
+	uint32_t next = 0;
+
+	/* First how many each has, kept at its first; then where the next of each goes. */
+	for (size_t i = 0; sorted && start && i < b->number_count; i++)
+		start[b->numbers[i]->id]++;
+	for (size_t i = 0; sorted && start && i < b->number_count; i++) {
+		uint32_t *at = &start[b->numbers[i]->id];
+
+		if (!(*at & 1u << 31)) {
+			uint32_t count = *at;
+
+			*at = next | 1u << 31;
+			next += count;
+		}
+		sorted[(*at)++ & ~(1u << 31)] = b->numbers[i];
+	}
+	free(start);
+	return sorted;
+}
+
+static int place_all(struct call_stream *s, struct table *t)
+{
+	struct build *b = s->build;
+	const FdinfoEntry **sorted = by_description(b);
+	int err = sorted ? 0 : -ENOMEM;
+	size_t i = 0;
+
+	while (i < b->number_count && !err) {
+		size_t count = 1;
+
+		while (i + count < b->number_count && sorted[i + count]->id == sorted[i]->id)
+			count++;
+		err = make(b, sorted[i]);
+		if (!err)
+			err = place(s, t, sorted + i, count);
+		i += count;
+	}
+	free(sorted);
+	return err;
+}
+
+static int finish_all(struct call_stream *s)
+{
+	struct build *b = s->build;
+	int err = 0;
+
+	for (size_t i = 0; i < b->number_count && !err; i++) {
+		const FileEntry *file = b->files[b->numbers[i]->id];
+		const struct descriptor_kind *kind = kind_of(file);
+
+		if (kind->finish && file_number(b, file->id) == (int)b->numbers[i]->fd)
+			err = kind->finish(b, file, b->numbers[i]->fd, s);
+	}
+	return err;
+}
+
+/* The husk's pidfd of us goes above all numbers, which also makes the table as large as it gets. */
+static int fetch_us(struct call_stream *s, struct table *t)
+{
+	int fetched = t->lowest;
+	int err = call(s, "open a pidfd of the engine", SYS_pidfd_open, getpid(), 0, 0);
+
+	if (!err)
+		err = call(s, "make room for descriptors", SYS_dup3, fetched, t->us, O_CLOEXEC);
+	return err ? err : call(s, "close a number in between", SYS_close, fetched, 0, 0);
+}
+
+static int build_all(struct build *b, int highest)
+{
+	struct table t = { .size = highest + 3, .us = highest + 1 };
+	struct call_stream s = { .build = b, .spare = highest + 2 };
+	int err;
+
+	t.taken = calloc(t.size, sizeof(*t.taken));
+	if (!t.taken)
+		return -ENOMEM;
+	err = see_taken(b, &t);
+	if (!err)
+		err = stream_begin(&s);
+	if (!err)
+		err = fetch_us(&s, &t);
+	if (!err)
+		err = place_all(&s, &t);
+	if (!err)
+		err = finish_all(&s);
+	if (!err)
+		err = call(&s, "close the pidfd of the engine", SYS_close, t.us, 0, 0);
+	if (!err)
+		err = stream_run(&s);
+	else
+		batch_free(&s.batch);
+	while (s.handed_count)
+		close(s.handed[--s.handed_count]);
+	free(t.taken);
+	return err;
+}
+
+static void forget(struct build *b)
+{
+	for (size_t id = 0; id < b->made_count; id++)
+		if (b->made[id] >= 0)
+			close(b->made[id]);
+	free_messages(b->files, b->made_count);
+	free_messages(b->numbers, b->number_count);
+	free(b->made);
+	b->files = NULL;
+	b->numbers = NULL;
+	b->made = NULL;
+	b->made_count = b->number_count = 0;
+}
+
+int descriptors_build(struct build *b, uint32_t *ret_count)
+{
+	struct phaul_error unwanted, *wanted = b->err;
+	struct rlimit before;
+	int err, highest;
+
+	if (!b->err)
+		b->err = &unwanted;
+	b->made_count = b->number_count = 0;
+	b->files = NULL;
+	b->numbers = NULL;
+	b->made = NULL;
+	err = read_images(b);
+	if (!err)
+		err = check_numbers(b);
+	*ret_count = b->number_count;
+	highest = err || !b->number_count ? -1 : (int)b->numbers[b->number_count - 1]->fd;
+	if (highest >= 0)
+		err = raise_limit(b, highest, &before);
+	if (highest >= 0 && !err) {
+		err = build_all(b, highest);
+		if (!err)
+			err = lower_limit(b, &before);
+	}
+	forget(b);
+	b->err = wanted;
+	return err;
+}

@@ -1,0 +1,320 @@
+/* pipe.c - pipes with their content. An end that another process holds can't come along: standard input is
+ * at its end on the target, and standard output and error go to a file there (pipe_log.h). */
+#include "descriptors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "pipe_log.h"
+
+#define USUAL_SIZE 65536
+
+static bool is(const struct descriptor *d)
+{
+	return S_ISFIFO(d->st.st_mode) && !strncmp(d->link, "pipe:[", 6);
+}
+
+static bool reads(uint32_t flags)
+{
+	return (flags & O_ACCMODE) != O_WRONLY;
+}
+
+static bool writes(uint32_t flags)
+{
+	return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+/* What the process itself has of a pipe. */
+struct ends {
+	bool read, write;
+	bool packets;
+	int input;	/* 0 if standard input reads from it, else -1 */
+	int output;	/* 1 or 2 if standard output or error writes to it, else -1 */
+};
+
+static struct ends ends_of(const struct descriptor_table *t, ino_t ino)
+{
+	struct ends ends = { .input = -1, .output = -1 };
+
+	for (size_t i = 0; i < t->count; i++) {
+		const struct descriptor *d = &t->at[i];
+
+		if (d->st.st_ino != ino || !is(d))
+			continue;
+		ends.read |= reads(d->flags);
+		ends.write |= writes(d->flags);
+		ends.packets |= !!(d->flags & O_DIRECT);
+		if (d->fd == 0 && reads(d->flags))
+			ends.input = 0;
+		if ((d->fd == 1 || d->fd == 2) && writes(d->flags) && ends.output < 0)
+			ends.output = d->fd;
+	}
+	return ends;
+}
+
+/* Whether anybody at all has the other end. */
+static bool is_connected(const struct descriptor *d)
+{
+	struct pollfd end = { .fd = d->own, .events = 0 };
+
+	if (poll(&end, 1, 0) < 0)
+		return true;
+	return !(end.revents & (writes(d->flags) ? POLLERR : POLLHUP));
+}
+
+static void check_writer(struct check *c, const struct descriptor *d, const struct ends *ends)
+{
+	const struct pipe_holder *h = pipe_holder_find(c, d->st.st_ino, true, false);
+	char path[64], who[64] = "another process";
+
+	if (h)
+		snprintf(who, sizeof(who), "pid %d (%s)", h->pid, h->name);
+	if (ends->output < 0) {
+		refuse(c, d, "FD_PIPE", "is a pipe that %s reads, which stays here: what is written there would "
+		       "be lost; move them apart, or let the program close it", who);
+		return;
+	}
+	pipe_log_path(path, sizeof(path), c->pid, ends->output);
+	remark(c, d, "FD_PIPE_LOG", "is a pipe read by %s, which stays here: on the target it is written to %s",
+	       who, path);
+}
+
+static void check_reader(struct check *c, const struct descriptor *d, const struct ends *ends)
+{
+	const struct pipe_holder *h = pipe_holder_find(c, d->st.st_ino, false, true);
+	char who[64] = "another process";
+
+	if (h)
+		snprintf(who, sizeof(who), "pid %d (%s)", h->pid, h->name);
+	if (ends->input < 0)
+		refuse(c, d, "FD_PIPE", "is a pipe that %s writes, which stays here: nothing would come any "
+		       "more; move them apart, or let the program close it", who);
+	else
+		remark(c, d, "FD_PIPE_END", "is a pipe written by %s, which stays here: on the target it is at "
+		       "its end once what is in it now was read", who);
+}
+
+static void check(struct check *c, const struct descriptor *d)
+{
+	struct ends ends = ends_of(c->descriptors, d->st.st_ino);
+	const struct pipe_holder *h;
+	int waiting = 0;
+
+	if (ends.packets && !ioctl(d->own, FIONREAD, &waiting) && waiting)
+		refuse(c, d, "FD_PIPE", "is a pipe of packets (O_DIRECT) with %d bytes in it: where one packet "
+		       "ends can't be seen from outside; try again when it is empty", waiting);
+	if (ends.read && ends.write) {
+		h = pipe_holder_find(c, d->st.st_ino, true, true);
+		if (h)
+			refuse(c, d, "FD_PIPE", "is a pipe that pid %d (%s) holds too, which stays here; stop "
+			       "that process first", h->pid, h->name);
+	} else if (is_connected(d)) {
+		if (ends.write)
+			check_writer(c, d, &ends);
+		else
+			check_reader(c, d, &ends);
+	}
+}
+
+/* tee() copies what is in a pipe into another one and leaves it there. */
+static int copy_content(int from, int size, char *ret, int bytes)
+{
+	int copy[2], got = 0, err = 0;
+
+	if (pipe2(copy, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	(void)fcntl(copy[1], F_SETPIPE_SZ, size);
+	if (tee(from, copy[1], bytes, SPLICE_F_NONBLOCK) != bytes)
+		err = -EIO;
+	while (!err && got < bytes) {
+		ssize_t n = read(copy[0], ret + got, bytes - got);
+
+		if (n <= 0)
+			err = n < 0 ? -errno : -EIO;
+		else
+			got += n;
+	}
+	close(copy[0]);
+	close(copy[1]);
+	return err;
+}
+
+static int dump_content(struct dump *dump, const struct descriptor *d)
+{
+	PipeDataEntry data = PIPE_DATA_ENTRY__INIT;
+	int size = fcntl(d->own, F_GETPIPE_SZ), bytes = 0, err = 0;
+	char *content = NULL;
+
+	/* What is in a pipe whose reader stays here is the reader's. */
+	if (size < 0 || (reads(d->flags) && ioctl(d->own, FIONREAD, &bytes) < 0))
+		return -errno;
+	if (bytes) {
+		content = malloc(bytes);
+		err = content ? copy_content(d->own, size, content, bytes) : -ENOMEM;
+	} else if (size == USUAL_SIZE) {
+		return 0;
+	}
+	data.pipe_id = d->st.st_ino;
+	data.bytes = bytes;
+	data.has_size = true;
+	data.size = size;
+	if (!err)
+		err = image_put(dump->images, "pipes-data", -1, &data.base);
+	if (!err && bytes)
+		err = image_put_raw(dump->images, "pipes-data", -1, content, bytes);
+	free(content);
+	return err;
+}
+
+/* The one description of a pipe that its content is written with. */
+static bool carries_content(const struct dump *dump, const struct descriptor *d)
+{
+	const struct descriptor_table *t = dump->descriptors;
+	struct ends ends = ends_of(t, d->st.st_ino);
+
+	if (!reads(d->flags))
+		return !ends.read;
+	for (size_t i = 0; i < t->count; i++)
+		if (t->at[i].st.st_ino == d->st.st_ino && is(&t->at[i]) && reads(t->at[i].flags))
+			return t->at[i].id == d->id;
+	return true;
+}
+
+static int dump(struct dump *dump, const struct descriptor *d)
+{
+	PipeEntry pipe = PIPE_ENTRY__INIT;
+	FileEntry file = FILE_ENTRY__INIT;
+	struct ends ends = ends_of(dump->descriptors, d->st.st_ino);
+
+	pipe.id = d->id;
+	pipe.pipe_id = d->st.st_ino;
+	pipe.flags = d->flags;
+	pipe.fown = &no_owner;
+	if (!ends.read && is_connected(d)) {
+		pipe.has_phaul_reader_outside = true;
+		pipe.phaul_reader_outside = true;
+	}
+	file.pipe = &pipe;
+	if (carries_content(dump, d)) {
+		int err = dump_content(dump, d);
+
+		if (err)
+			return err;
+	}
+	return file_put(dump, d, &file);
+}
+
+static int fill(struct build *b, const PipeDataEntry *data, const void *content, int end)
+{
+	int size = fcntl(end, F_GETPIPE_SZ);
+
+	if (data->has_size && data->size && (int)data->size != size &&
+	    fcntl(end, F_SETPIPE_SZ, data->size) < 0)
+		return phaul_fail(b->err, -errno, "descriptors", "making a pipe of %u bytes (see "
+				  "/proc/sys/fs/pipe-max-size)", data->size);
+	if (data->bytes && write(end, content, data->bytes) != (ssize_t)data->bytes)
+		return phaul_fail(b->err, -EIO, "descriptors", "putting %u bytes into a pipe", data->bytes);
+	return 0;
+}
+
+/* Finds what was in the pipe, an entry followed by the bytes, and puts it in. */
+static int restore_content(struct build *b, uint32_t pipe_id, int end)
+{
+	struct image_reader r;
+	ProtobufCMessage *message;
+	const void *content;
+	bool found = false;
+	int err = image_read(b->images, "pipes-data", -1, &r);
+
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	while (!found && (err = image_next(&r, &pipe_data_entry__descriptor, &message)) > 0) {
+		const PipeDataEntry *data = (const PipeDataEntry *)message;
+
+		err = data->bytes ? image_next_raw(&r, data->bytes, &content) : 0;
+		found = data->pipe_id == pipe_id || err;
+		if (found && !err)
+			err = fill(b, data, content, end);
+		protobuf_c_message_free_unpacked(message, NULL);
+	}
+	return err;
+}
+
+/* Gives a description its end: the pipe's own if it is still to be had, or another one of the same. */
+static int claim(struct build *b, const PipeEntry *pipe, int ends[2], bool claimed[2])
+{
+	int side = writes(pipe->flags), fd;
+	char path[32];
+
+	if (!claimed[side] && !(reads(pipe->flags) && writes(pipe->flags))) {
+		claimed[side] = true;
+		fd = ends[side];
+	} else {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", ends[side]);
+		fd = open(path, (pipe->flags & O_ACCMODE) | O_NONBLOCK | O_CLOEXEC);
+		if (fd < 0)
+			return phaul_fail(b->err, -errno, "descriptors", "opening a pipe once more");
+	}
+	return file_set_flags(b, fd, pipe->flags);
+}
+
+static int start_log(struct build *b, uint32_t pipe_id, int end)
+{
+	int number = -1, err;
+	char path[64];
+
+	for (size_t i = 0; i < b->number_count && number < 1; i++) {
+		const FdinfoEntry *n = b->numbers[i];
+		const FileEntry *file = n->id < b->made_count ? b->files[n->id] : NULL;
+
+		if (file && file->pipe && file->pipe->pipe_id == pipe_id)
+			number = n->fd;
+	}
+	pipe_log_path(path, sizeof(path), b->pid, number);
+	(void)fcntl(end, F_SETFL, 0);
+	err = pipe_log_start(end, path);
+	return err ? phaul_fail(b->err, err, "descriptors", "starting cat for fd %d, to write to %s", number,
+				path) : 0;
+}
+
+/* Builds all descriptions of the pipe, whichever of them is asked for first. */
+static int build(struct build *b, const FileEntry *file)
+{
+	uint32_t pipe_id = file->pipe->pipe_id;
+	bool claimed[2] = { false, false }, logged = false;
+	int ends[2], err;
+
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	err = restore_content(b, pipe_id, ends[1]);
+	for (size_t id = 0; id < b->made_count && !err; id++) {
+		const PipeEntry *pipe = b->files[id] ? b->files[id]->pipe : NULL;
+
+		if (!pipe || pipe->pipe_id != pipe_id || file_number(b, id) < 0)
+			continue;
+		b->made[id] = claim(b, pipe, ends, claimed);
+		err = b->made[id] < 0 ? b->made[id] : 0;
+		logged |= pipe->phaul_reader_outside;
+	}
+	if (!err && logged && !claimed[0])
+		err = start_log(b, pipe_id, ends[0]);
+	for (int side = 0; side < 2; side++)
+		if (!claimed[side])
+			close(ends[side]);
+	return err ? err : b->made[file->id];
+}
+
+const struct descriptor_kind pipe_kind = {
+	.name = "a pipe",
+	.is = is,
+	.check = check,
+	.dump = dump,
+	.build = build,
+	.type = FD_TYPES__PIPE,
+};

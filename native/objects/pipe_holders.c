@@ -1,0 +1,110 @@
+/* pipe_holders.c - which other processes have ends of pipes: one look at all of them. */
+#include "descriptors.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void read_name(int proc, char ret[16])
+{
+	int fd = openat(proc, "comm", O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? 0 : read(fd, ret, 15);
+
+	if (fd >= 0)
+		close(fd);
+	ret[got > 0 ? got : 0] = 0;
+	ret[strcspn(ret, "\n")] = 0;
+}
+
+static void add(struct check *c, const struct pipe_holder *holder)
+{
+	size_t n = c->pipe_holder_count;
+	struct pipe_holder *larger;
+
+	/* Doubled whenever full: at powers of two. */
+	if (!(n & (n - 1)) || !n) {
+		larger = reallocarray(c->pipe_holders, n ? 2 * n : 1, sizeof(*larger));
+		if (!larger)
+			return;
+		c->pipe_holders = larger;
+	}
+	c->pipe_holders[c->pipe_holder_count++] = *holder;
+}
+
+static void look_at(struct check *c, pid_t pid)
+{
+	struct pipe_holder holder = { .pid = pid };
+	char path[32], link[64];
+	struct dirent *entry;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	dir = opendir(path);
+	while (dir && (entry = readdir(dir))) {
+		ssize_t length = readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
+		unsigned long ino;
+		struct stat st;
+
+		if (length <= 0)
+			continue;
+		link[length] = 0;
+		if (sscanf(link, "pipe:[%lu]", &ino) != 1 ||
+		    fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		/* The permissions of the link say how the descriptor is open. */
+		holder.ino = ino;
+		holder.reads = st.st_mode & S_IRUSR;
+		holder.writes = st.st_mode & S_IWUSR;
+		if (!holder.name[0]) {
+			int proc = openat(dirfd(dir), "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+			read_name(proc, holder.name);
+			close(proc);
+		}
+		add(c, &holder);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+static void look_at_all(struct check *c)
+{
+	DIR *dir = opendir("/proc");
+	struct dirent *entry;
+
+	while (dir && (entry = readdir(dir))) {
+		pid_t pid = atoi(entry->d_name);
+
+		if (pid > 0 && pid != c->pid && pid != getpid())
+			look_at(c, pid);
+	}
+	if (dir)
+		closedir(dir);
+	/* An end mark, so that no holders at all are not looked for again. */
+	add(c, &(struct pipe_holder){ 0 });
+}
+
+const struct pipe_holder *pipe_holder_find(struct check *c, ino_t ino, bool reads, bool writes)
+{
+	if (c->frozen)
+		return NULL;
+	if (!c->pipe_holders)
+		look_at_all(c);
+	for (size_t i = 0; i < c->pipe_holder_count; i++) {
+		const struct pipe_holder *h = &c->pipe_holders[i];
+
+		if (h->ino == ino && ((reads && h->reads) || (writes && h->writes)))
+			return h;
+	}
+	return NULL;
+}
+
+void pipe_holders_free(struct check *c)
+{
+	free(c->pipe_holders);
+	c->pipe_holders = NULL;
+	c->pipe_holder_count = 0;
+}

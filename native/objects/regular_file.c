@@ -1,0 +1,126 @@
+/* regular_file.c - files and directories: path, flags and position; the content is on both hosts. */
+#include "descriptors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* What open() does once, and what would change the file. */
+#define OPEN_ONCE (O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_ASYNC | O_CLOEXEC)
+
+static bool is(const struct descriptor *d)
+{
+	return (S_ISREG(d->st.st_mode) || S_ISDIR(d->st.st_mode)) && d->link[0] == '/' &&
+	       strncmp(d->link, "/memfd:", 7) && strncmp(d->link, "/SYSV", 5) &&
+	       strncmp(d->link, "/dmabuf:", 8);
+}
+
+/* Not only unlinked ones: a file that was replaced by another under its name is marked as well. */
+static bool is_deleted(const struct descriptor *d)
+{
+	const char *mark = " (deleted)";
+	size_t length = strlen(d->link), tail = strlen(mark);
+
+	return !d->st.st_nlink || (length > tail && !strcmp(d->link + length - tail, mark));
+}
+
+static void check_name(struct check *c, const struct descriptor *d)
+{
+	char path[4096 + 8];
+	struct stat named;
+	int length = snprintf(path, sizeof(path), "root%s", d->link);
+
+	if (c->proc < 0 || length >= (int)sizeof(path))
+		return;
+	if (fstatat(c->proc, path, &named, 0) < 0)
+		refuse(c, d, "FD_FILE", "is %s, which can't be reached under this name any more: the target "
+		       "could not open it; put it back, or let the program reopen it", d->link);
+	else if (named.st_dev != d->st.st_dev || named.st_ino != d->st.st_ino)
+		refuse(c, d, "FD_FILE", "is %s, but another file has this name now (inode %lu, not %lu): the "
+		       "target would open the wrong one; let the program reopen it", d->link,
+		       (unsigned long)named.st_ino, (unsigned long)d->st.st_ino);
+}
+
+static void check(struct check *c, const struct descriptor *d)
+{
+	if (!is_deleted(d))
+		check_name(c, d);
+	else if (strstr(d->link, "/#"))
+		refuse(c, d, "FD_DELETED", "is a file without a name (O_TMPFILE, %s): its content is only here, "
+		       "and is not moved yet; let the program close it", d->link);
+	else
+		refuse(c, d, "FD_DELETED", "is a %s that was deleted while open, %s: its content is only here, "
+		       "and is not moved yet; let the program close or reopen it",
+		       S_ISDIR(d->st.st_mode) ? "directory" : "file", d->link);
+}
+
+int regular_file_dump(struct dump *dump, const struct descriptor *d)
+{
+	RegFileEntry reg = REG_FILE_ENTRY__INIT;
+	FileEntry file = FILE_ENTRY__INIT;
+
+	reg.id = d->id;
+	reg.flags = d->flags;
+	reg.pos = d->pos;
+	reg.fown = &no_owner;
+	reg.name = d->link;
+	reg.has_mode = true;
+	reg.mode = d->st.st_mode;
+	reg.has_size = true;
+	reg.size = d->st.st_size;
+	file.reg = &reg;
+	return file_put(dump, d, &file);
+}
+
+/* Whether what has this name here is what the image means. */
+static int compare(struct build *b, const RegFileEntry *reg, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return phaul_fail(b->err, -errno, "descriptors", "looking at %s", reg->name);
+	if (reg->has_mode && (reg->mode ^ st.st_mode) & S_IFMT)
+		return phaul_fail(b->err, -ESTALE, "descriptors", "fd %d is %s, which is of another type "
+				  "here (mode %o, not %o)", file_number(b, reg->id), reg->name, st.st_mode, reg->mode);
+	if (S_ISCHR(st.st_mode) && !device_is_plain(st.st_rdev))
+		return phaul_fail(b->err, -ESTALE, "descriptors", "fd %d is %s, which is another device "
+				  "here", file_number(b, reg->id), reg->name);
+	if (S_ISREG(st.st_mode) && reg->has_size && (uint64_t)st.st_size != reg->size)
+		return phaul_fail(b->err, -ESTALE, "descriptors", "fd %d: the file %s has %ld bytes here, "
+				  "%lu on the source", file_number(b, reg->id), reg->name, (long)st.st_size,
+				  (unsigned long)reg->size);
+	return 0;
+}
+
+static int build(struct build *b, const FileEntry *file)
+{
+	const RegFileEntry *reg = file->reg;
+	int fd, err;
+
+	/* Without O_NONBLOCK a name that is a FIFO here would hold us for ever. */
+	fd = open(reg->name, (reg->flags & ~OPEN_ONCE) | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return phaul_fail(b->err, -errno, "descriptors", "opening %s for fd %d", reg->name,
+				  file_number(b, reg->id));
+	err = compare(b, reg, fd);
+	if (!err && reg->pos && lseek(fd, reg->pos, SEEK_SET) < 0)
+		err = phaul_fail(b->err, -errno, "descriptors", "setting the position of fd %d, %s",
+				 file_number(b, reg->id), reg->name);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	return file_set_flags(b, fd, reg->flags);
+}
+
+const struct descriptor_kind regular_file = {
+	.name = "a file",
+	.is = is,
+	.check = check,
+	.dump = regular_file_dump,
+	.build = build,
+	.type = FD_TYPES__REG,
+};

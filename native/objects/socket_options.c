@@ -1,0 +1,259 @@
+#include "socket_options.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK 72
+#endif
+
+enum { PART_SK, PART_IP, PART_TCP };
+
+/* Options that the images have fields for. Fields of 4 bytes, whether they count or are true. */
+static const struct field {
+	int level, name, part;
+	size_t has, at;
+	const char *text;
+} fields[] = {
+#define SK(option, field) \
+	{ SOL_SOCKET, option, PART_SK, offsetof(SkOptsEntry, has_##field), \
+	  offsetof(SkOptsEntry, field), #option }
+	{ SOL_SOCKET, SO_REUSEADDR, PART_SK, offsetof(SkOptsEntry, has_reuseaddr),
+	  offsetof(SkOptsEntry, reuseaddr), "SO_REUSEADDR" },
+	SK(SO_REUSEPORT, so_reuseport),
+	SK(SO_RCVLOWAT, so_rcvlowat),
+	SK(SO_MARK, so_mark),
+	SK(SO_DONTROUTE, so_dontroute),
+	SK(SO_NO_CHECK, so_no_check),
+	SK(SO_BROADCAST, so_broadcast),
+	SK(SO_KEEPALIVE, so_keepalive),
+	SK(SO_OOBINLINE, so_oobinline),
+#define IP(option, field) \
+	{ IPPROTO_IP, option, PART_IP, offsetof(IpOptsEntry, has_##field), \
+	  offsetof(IpOptsEntry, field), #option }
+	IP(IP_FREEBIND, freebind),
+	IP(IP_PKTINFO, pktinfo),
+	IP(IP_TOS, tos),
+	IP(IP_TTL, ttl),
+	/* After the type of service, which sets it too. */
+	SK(SO_PRIORITY, so_priority),
+#define TCP(option, field) \
+	{ IPPROTO_TCP, option, PART_TCP, offsetof(TcpOptsEntry, has_##field), \
+	  offsetof(TcpOptsEntry, field), #option }
+	TCP(TCP_NODELAY, nodelay),
+	TCP(TCP_KEEPCNT, keepcnt),
+	TCP(TCP_KEEPIDLE, keepidle),
+	TCP(TCP_KEEPINTVL, keepintvl),
+	TCP(TCP_CORK, cork),
+};
+
+/* Options without a field, of int type. Those of datagrams have other meanings inside TCP. */
+static const struct {
+	int level, name;
+	bool datagrams;
+} others[] = {
+	{ IPPROTO_TCP, TCP_DEFER_ACCEPT, false },
+	{ IPPROTO_TCP, TCP_FASTOPEN, false },
+	{ IPPROTO_TCP, TCP_USER_TIMEOUT, false },
+	{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, false },
+	{ IPPROTO_TCP, TCP_SYNCNT, false },
+	{ IPPROTO_TCP, TCP_LINGER2, false },
+	{ IPPROTO_UDP, UDP_GRO, true },
+	{ IPPROTO_UDP, UDP_SEGMENT, true },
+	{ IPPROTO_IP, IP_TRANSPARENT, false },
+	{ IPPROTO_IP, IP_MTU_DISCOVER, false },
+	{ IPPROTO_IP, IP_RECVERR, false },
+	{ IPPROTO_IP, IP_RECVTOS, false },
+	{ IPPROTO_IP, IP_RECVTTL, false },
+	{ IPPROTO_IP, IP_MULTICAST_TTL, true },
+	{ IPPROTO_IP, IP_MULTICAST_LOOP, true },
+	{ IPPROTO_IPV6, IPV6_RECVPKTINFO, false },
+	{ IPPROTO_IPV6, IPV6_UNICAST_HOPS, false },
+	{ IPPROTO_IPV6, IPV6_TCLASS, false },
+	{ IPPROTO_IPV6, IPV6_MTU_DISCOVER, false },
+	{ IPPROTO_IPV6, IPV6_RECVERR, false },
+	{ IPPROTO_IPV6, IPV6_MULTICAST_HOPS, true },
+	{ IPPROTO_IPV6, IPV6_MULTICAST_LOOP, true },
+	{ SOL_SOCKET, SO_TIMESTAMP, false },
+	{ SOL_SOCKET, SO_TIMESTAMPNS, false },
+	{ SOL_SOCKET, SO_RXQ_OVFL, false },
+	{ SOL_SOCKET, SO_BUSY_POLL, false },
+	{ SOL_SOCKET, SO_ZEROCOPY, false },
+};
+_Static_assert(sizeof(others) / sizeof(*others) <= SOCKET_OPTIONS_OTHERS, "all of them fit");
+
+static int get(int fd, int level, int name, int *ret)
+{
+	socklen_t size = sizeof(*ret);
+
+	*ret = 0;
+	return getsockopt(fd, level, name, ret, &size) < 0 ? -errno : 0;
+}
+
+static bool differs(int fd, int fresh, int level, int name, int *ret)
+{
+	int usual;
+
+	return !get(fd, level, name, ret) && !get(fresh, level, name, &usual) && *ret != usual;
+}
+
+/* A second's fraction is kept in ticks: what comes back may be a little more than what was set. */
+static void get_timeout(int fd, int name, uint64_t *ret_sec, uint64_t *ret_usec)
+{
+	struct timeval timeout = { 0 };
+	socklen_t size = sizeof(timeout);
+
+	(void)getsockopt(fd, SOL_SOCKET, name, &timeout, &size);
+	*ret_sec = timeout.tv_sec;
+	*ret_usec = timeout.tv_usec;
+}
+
+static void dump_required(int fd, struct socket_options *store)
+{
+	SkOptsEntry *sk = &store->sk;
+	socklen_t size = sizeof(store->device);
+	struct linger linger = { 0 };
+	int value;
+
+	if (!get(fd, SOL_SOCKET, SO_SNDBUF, &value))
+		sk->so_sndbuf = value;
+	if (!get(fd, SOL_SOCKET, SO_RCVBUF, &value))
+		sk->so_rcvbuf = value;
+	/* Which of the two the program has set itself; the kernel tunes the others. */
+	sk->has_so_buf_lock = !get(fd, SOL_SOCKET, SO_BUF_LOCK, &value);
+	sk->so_buf_lock = value;
+	get_timeout(fd, SO_SNDTIMEO, &sk->so_snd_tmo_sec, &sk->so_snd_tmo_usec);
+	get_timeout(fd, SO_RCVTIMEO, &sk->so_rcv_tmo_sec, &sk->so_rcv_tmo_usec);
+	if (!getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, store->device, &size) && size)
+		sk->so_bound_dev = store->device;
+	size = sizeof(linger);
+	if (!getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size) && linger.l_onoff) {
+		sk->has_so_linger = true;
+		sk->so_linger = linger.l_linger;
+	}
+}
+
+static void *part_of(struct socket_options *store, int part)
+{
+	return part == PART_SK ? (void *)&store->sk : part == PART_IP ? (void *)&store->ip :
+	       (void *)&store->tcp;
+}
+
+int socket_options_dump(int fd, struct socket_options *store, InetSkEntry *image)
+{
+	int fresh = socket(image->family, image->type | SOCK_CLOEXEC, image->proto), value;
+	size_t count = 0;
+
+	if (fresh < 0)
+		return -errno;
+	memset(store, 0, sizeof(*store));
+	sk_opts_entry__init(&store->sk);
+	ip_opts_entry__init(&store->ip);
+	tcp_opts_entry__init(&store->tcp);
+	dump_required(fd, store);
+	for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
+		uint8_t *part = part_of(store, fields[i].part);
+
+		if (!differs(fd, fresh, fields[i].level, fields[i].name, &value))
+			continue;
+		*(protobuf_c_boolean *)(part + fields[i].has) = true;
+		*(uint32_t *)(part + fields[i].at) = value;
+	}
+	for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++) {
+		if ((others[i].datagrams && image->type != SOCK_DGRAM) ||
+		    !differs(fd, fresh, others[i].level, others[i].name, &value))
+			continue;
+		store->values[count] = value;
+		store->list[count] = &store->others[count];
+		sk_option_entry__init(store->list[count]);
+		store->list[count]->level = others[i].level;
+		store->list[count]->name = others[i].name;
+		store->list[count]->value.data = (uint8_t *)&store->values[count];
+		store->list[count]->value.len = sizeof(value);
+		count++;
+	}
+	close(fresh);
+	image->opts = &store->sk;
+	image->ip_opts = &store->ip;
+	image->tcp_opts = image->type == SOCK_STREAM ? &store->tcp : NULL;
+	image->phaul_options = store->list;
+	image->n_phaul_options = count;
+	return 0;
+}
+
+static int set(int fd, const struct field *field, int value, struct phaul_error *err)
+{
+	int now;
+
+	if ((!get(fd, field->level, field->name, &now) && now == value) ||
+	    !setsockopt(fd, field->level, field->name, &value, sizeof(value)))
+		return 0;
+	return phaul_fail(err, -errno, "descriptors", "setting %s to %d on a socket", field->text, value);
+}
+
+/* The kernel doubles what is set. Beyond the system's maximum it takes a capability. */
+static void set_buffer(int fd, int force, int name, uint32_t doubled)
+{
+	int value = doubled / 2;
+
+	if (setsockopt(fd, SOL_SOCKET, force, &value, sizeof(value)) < 0)
+		(void)setsockopt(fd, SOL_SOCKET, name, &value, sizeof(value));
+}
+
+static int build_required(int fd, const SkOptsEntry *sk, struct phaul_error *err)
+{
+	struct timeval send = { sk->so_snd_tmo_sec, sk->so_snd_tmo_usec };
+	struct timeval receive = { sk->so_rcv_tmo_sec, sk->so_rcv_tmo_usec };
+	struct linger linger = { 1, sk->so_linger };
+
+	if (!sk->has_so_buf_lock || sk->so_buf_lock & 1)
+		set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, sk->so_sndbuf);
+	if (!sk->has_so_buf_lock || sk->so_buf_lock & 2)
+		set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, sk->so_rcvbuf);
+	if (((send.tv_sec || send.tv_usec) &&
+	     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &send, sizeof(send)) < 0) ||
+	    ((receive.tv_sec || receive.tv_usec) &&
+	     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &receive, sizeof(receive)) < 0) ||
+	    (sk->has_so_linger && setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0))
+		return phaul_fail(err, -errno, "descriptors", "setting the timeouts of a socket");
+	if (sk->so_bound_dev && *sk->so_bound_dev &&
+	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, sk->so_bound_dev, strlen(sk->so_bound_dev)) < 0)
+		return phaul_fail(err, -errno, "descriptors", "binding a socket to the network device %s",
+				  sk->so_bound_dev);
+	return 0;
+}
+
+static int build_fields(int fd, const InetSkEntry *image, struct phaul_error *err)
+{
+	const void *parts[] = { image->opts, image->ip_opts, image->tcp_opts };
+	int failed = 0;
+
+	for (size_t i = 0; i < sizeof(fields) / sizeof(*fields) && !failed; i++) {
+		const uint8_t *part = parts[fields[i].part];
+
+		if (part && *(const protobuf_c_boolean *)(part + fields[i].has))
+			failed = set(fd, &fields[i], *(const int32_t *)(part + fields[i].at), err);
+	}
+	return failed;
+}
+
+int socket_options_build(int fd, const InetSkEntry *image, struct phaul_error *err)
+{
+	int failed = build_required(fd, image->opts, err);
+
+	if (!failed)
+		failed = build_fields(fd, image, err);
+	for (size_t i = 0; i < image->n_phaul_options && !failed; i++) {
+		const SkOptionEntry *o = image->phaul_options[i];
+
+		if (setsockopt(fd, o->level, o->name, o->value.data, o->value.len) < 0)
+			failed = phaul_fail(err, -errno, "descriptors", "setting option %u of level %u on a "
+					    "socket", o->name, o->level);
+	}
+	return failed;
+}

@@ -1,0 +1,24 @@
+/* socket_options.h - what was set on a socket, as far as it differs from a new one. */
+#ifndef PHAUL_SOCKET_OPTIONS_H
+#define PHAUL_SOCKET_OPTIONS_H
+
+#include "object.h"
+
+#define SOCKET_OPTIONS_OTHERS 32
+
+/* Memory for the parts of an image, which it points into. */
+struct socket_options {
+	SkOptsEntry sk;
+	IpOptsEntry ip;
+	TcpOptsEntry tcp;
+	SkOptionEntry others[SOCKET_OPTIONS_OTHERS];
+	SkOptionEntry *list[SOCKET_OPTIONS_OTHERS];
+	int values[SOCKET_OPTIONS_OTHERS];
+	char device[16];
+};
+
+int socket_options_dump(int fd, struct socket_options *store, InetSkEntry *image);
+/* Before bind(). The error names the option. */
+int socket_options_build(int fd, const InetSkEntry *image, struct phaul_error *err);
+
+#endif
