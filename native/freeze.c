@@ -163,6 +163,20 @@ int freeze(pid_t pid, int timeout_ms, struct frozen *ret, struct phaul_error *er
 	return 0;
 }
 
+int freeze_leader(pid_t pid, int timeout_ms, struct frozen *ret, struct phaul_error *err)
+{
+	int code;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->pid = pid;
+	code = seize(ret, pid, err);
+	if (code > 0)
+		code = stop_all(ret, phaul_now_ns() + timeout_ms * 1000000ull, err);
+	if (code < 0)
+		(void)thaw(ret);
+	return code < 0 ? code : 0;
+}
+
 void freeze_fix_restart(struct user_regs_struct *regs, bool moved)
 {
 	arch_fix_restart(regs, moved);

@@ -19,6 +19,8 @@ struct frozen {
 /* Seizes and interrupts until no new thread appears. On failure nothing stays stopped.
  * -ESRCH: gone; -EPERM: traced by someone else; -ETIMEDOUT: a thread would not stop. */
 int freeze(pid_t pid, int timeout_ms, struct frozen *ret, struct phaul_error *err);
+/* The leader alone, for what one thread can be asked. */
+int freeze_leader(pid_t pid, int timeout_ms, struct frozen *ret, struct phaul_error *err);
 /* Restores every thread's registers and detaches; interrupted system calls go on. */
 int thaw(struct frozen *f);
 void frozen_free(struct frozen *f);

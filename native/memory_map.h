@@ -39,6 +39,7 @@ enum {
 	VMA_DROPPABLE = 1 << 16,
 	VMA_IO = 1 << 17,		/* device memory */
 	VMA_UFFD = 1 << 18,		/* a userfaultfd of the process itself watches it */
+	VMA_MAYWRITE = 1 << 19,		/* mprotect may make it writable */
 };
 
 struct vma {

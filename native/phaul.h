@@ -131,7 +131,8 @@ PHAUL_API int phaul_source_abandon(struct phaul_source *src, struct phaul_error 
 PHAUL_API int phaul_source_thaw(struct phaul_source *src, struct phaul_error *err);
 /* Thaws if frozen and not committed, stops tracking, frees. */
 PHAUL_API void phaul_source_close(struct phaul_source *src);
-/* Frozen: a line "start-end hash\n" for each mapping whose content moves, to compare both sides. */
+/* Frozen: a line "start-end hash\n" for each mapping whose content moves. To compare both sides: before
+ * phaul_source_final here, after the last phaul_target_round there. */
 PHAUL_API int phaul_source_checksum(struct phaul_source *src, char *ret_text, size_t size,
 				    struct phaul_error *err);
 

@@ -185,6 +185,17 @@ static int by_number(const void *a, const void *b)
 	if ((a) != (b)) \
 		return (a) < (b) ? -1 : 1
 
+/* Anonymous inodes are all one; of these, eventfds by the thousand have a name of their own. */
+static uint64_t identity(const struct descriptor *d)
+{
+	uint64_t id = 0;
+
+	if (S_ISREG(d->st.st_mode) || S_ISDIR(d->st.st_mode) || S_ISSOCK(d->st.st_mode))
+		return 0;
+	(void)fdinfo_number(d, "eventfd-id", 10, &id);
+	return id;
+}
+
 /* What shares a description agrees in all of this; among those that agree, the kernel knows an order. */
 static int by_description(const void *a, const void *b, void *pid)
 {
@@ -196,6 +207,7 @@ static int by_description(const void *a, const void *b, void *pid)
 	ORDER(left->st.st_ino, right->st.st_ino);
 	ORDER(left->pos, right->pos);
 	ORDER(left->flags, right->flags);
+	ORDER(identity(left), identity(right));
 	order = syscall(SYS_kcmp, p, p, KCMP_FILE, left->fd, right->fd);
 	return order == 1 ? -1 : order == 2 ? 1 : 0;
 }

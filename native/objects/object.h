@@ -76,12 +76,19 @@ struct dump {
 	struct image_set *images;
 	struct descriptor_table *descriptors;
 	struct remote_area *area;
+	struct dump_block *blocks;	/* of dump_alloc() */
+	uint32_t securebits;
 	uint32_t next_file_id;		/* for file_entry ids; descriptors take theirs first */
 	struct phaul_error *err;
 };
 
+/* Zeroed memory that lives until the dump is written; NULL if there is none. */
+void *dump_alloc(struct dump *d, size_t size);
+void dump_free(struct dump *d);
+
 struct build {
 	pid_t pid;			/* the husk */
+	int dumpable;			/* of the process: each change of credentials resets it */
 	uint32_t flags;
 	const struct image_set *images;
 	struct remote *leader;
@@ -91,8 +98,13 @@ struct build {
 	FileEntry **files;		/* by id, NULL where there is none; made_count long */
 	FdinfoEntry **numbers;		/* by ascending number */
 	size_t number_count;
+	struct dump scratch;		/* for dump_alloc(); freed when the process is built */
+	CredsEntry *own;		/* what the husk has before it is changed */
 	struct phaul_error *err;
 };
+
+/* The path of a file_entry of "files". -ENOENT: there is none of that id. */
+int image_find_path(const struct image_set *set, uint32_t id, char ret[4096]);
 
 struct descriptor_kind {
 	const char *name;		/* "a pipe", as in "fd 7 is a pipe: ..." */
@@ -127,12 +139,12 @@ int descriptors_build(struct build *b, uint32_t *ret_count);
 /* ---- parts of a process ---- */
 
 /* What the leader is asked by remote calls while frozen, and told in the husk. One batch serves all
- * parts: ask() adds calls and keeps what it needs to read the answers in *ret_answers (malloc'ed, freed
- * by the walker), dump() reads them after the run. */
+ * parts: ask() adds calls and keeps what it needs to read the answers in *ret_answers, dump() reads them
+ * after the run. */
 struct process_part {
 	const char *name;
 	void (*check)(struct check *c);			/* from /proc only; may be NULL */
-	int (*ask)(struct dump *d, struct batch *b, void **ret_answers);	/* may be NULL */
+	int (*ask)(struct dump *d, struct batch *b, void **ret_answers);	/* dump_alloc; may be NULL */
 	int (*dump)(struct dump *d, struct batch *b, void *answers, CoreEntry *core);
 	/* Adds calls to the husk leader's last batch, or acts at once from outside (prlimit). */
 	int (*build)(struct build *b, struct batch *batch, const CoreEntry *core);

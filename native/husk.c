@@ -1,0 +1,431 @@
+#include "husk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "arch/x86_64.h"
+#include "error.h"
+
+#define PAGE 4096ul
+#define AREA_SIZE (1ul << 20)	/* some 10,000 calls, or the last words to 1,000 threads */
+#define CLONES_AT_ONCE 512
+
+#ifndef CLONE_CLEAR_SIGHAND
+#define CLONE_CLEAR_SIGHAND 0x100000000ull
+#endif
+
+extern const uint8_t husk_program[], husk_program_end[];
+
+/* Runs in a fork of ours, then in a vfork of that: nothing but system calls. */
+static int become_husk(int program)
+{
+	uint64_t none = 0;
+
+	setsid();
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8);
+	syscall(SYS_close_range, 0, program - 1, 0);
+	syscall(SYS_close_range, program + 1, ~0u, 0);
+	syscall(SYS_execveat, program, "", (char *[]){ NULL }, (char *[]){ NULL }, AT_EMPTY_PATH);
+	return errno;
+}
+
+/* The husk's parent ends at once, which makes it init's child. VFORK: when the parent has ended, the exec
+ * is done. Its exit status is an errno. */
+static int beget(pid_t pid, int program)
+{
+	volatile int failed = 0;
+	struct clone_args args = {
+		.flags = CLONE_VFORK | CLONE_VM | CLONE_CLEAR_SIGHAND,
+		.exit_signal = SIGCHLD,
+		.set_tid = (uintptr_t)&pid,
+		.set_tid_size = 1,
+	};
+	long child = syscall(SYS_clone3, &args, sizeof(args));
+
+	if (child == 0) {
+		failed = become_husk(program);
+		_exit(failed);
+	}
+	return child < 0 ? errno : failed;
+}
+
+static int spawn(pid_t pid)
+{
+	int program = memfd_create("phaul-husk", MFD_CLOEXEC);
+	size_t size = husk_program_end - husk_program;
+	int status, err = 0;
+	pid_t parent;
+
+	if (program < 0)
+		return -errno;
+	if (write(program, husk_program, size) != (ssize_t)size) {
+		close(program);
+		return -EIO;
+	}
+	/* exit_signal 0: no SIGCHLD for whoever else lives in this process, and no one else's wait. */
+	parent = syscall(SYS_clone, 0, NULL, NULL, NULL, 0);
+	if (parent == 0)
+		_exit(beget(pid, program));
+	if (parent < 0)
+		err = -errno;
+	close(program);
+	while (!err && waitpid(parent, &status, __WALL) < 0)
+		if (errno != EINTR)
+			err = -errno;
+	if (err)
+		return err;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+}
+
+static int stop(pid_t pid)
+{
+	int status;
+
+	if (ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL) < 0)
+		return -errno;
+	if (ptrace(PTRACE_INTERRUPT, pid, 0, 0) < 0)
+		return -errno;
+	while (waitpid(pid, &status, __WALL) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFSTOPPED(status) ? 0 : -ESRCH;
+}
+
+int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err)
+{
+	struct memory_map map;
+	remote_addr syscall_at;
+	const struct vma *vdso;
+	int code;
+
+	memset(ret, 0, sizeof(*ret));
+	code = spawn(pid);
+	if (code == -EEXIST)
+		return phaul_fail(err, code, "husk", "pid %d is taken on this host; a process keeps its pid "
+				  "when it moves. End what has it, or move to another host", pid);
+	if (code == -EPERM)
+		return phaul_fail(err, code, "husk", "making a process with pid %d: that needs "
+				  "CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE", pid);
+	if (code)
+		return phaul_fail(err, code, "husk", "making a process with pid %d", pid);
+	ret->pid = pid;
+	code = stop(pid);
+	if (code) {
+		(void)kill(pid, SIGKILL);
+		ret->pid = 0;
+		return phaul_fail(err, code, "husk", "stopping the new process %d", pid);
+	}
+	code = memory_map_read(pid, false, &map, err);
+	if (code)
+		goto fail;
+	vdso = memory_map_named(&map, "[vdso]");
+	code = vdso ? remote_find_syscall(pid, vdso->start, vdso->end - vdso->start, &syscall_at)
+		    : -ENOENT;
+	memory_map_free(&map);
+	if (!code)
+		code = remote_begin(&ret->leader, pid, syscall_at);
+	if (!code)
+		return 0;
+	phaul_fail(err, code, "husk", "finding a way into the new process %d", pid);
+fail:
+	husk_close(ret);
+	return code;
+}
+
+/* The kernel's mappings go by way of a place that both layouts leave free: where they are and where they
+ * shall be may overlap. */
+static void move_kernel_mappings(struct batch *b, const struct memory_map *own,
+				 const struct memory_map *map, remote_addr between)
+{
+	for (int leg = 0; leg < 2; leg++) {
+		remote_addr at = between;
+
+		for (size_t i = 0; i < own->count; i++) {
+			const struct vma *vma = &own->at[i];
+			const struct vma *wanted = memory_map_named(map, vma->path);
+			uint64_t size = vma->end - vma->start;
+
+			if ((vma->kind != VMA_VDSO && vma->kind != VMA_VVAR) || !wanted)
+				continue;
+			batch_call(b, "move the kernel's own mappings (vdso, vvar)", SYS_mremap,
+				   leg ? at : vma->start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
+				   leg ? wanted->start : at);
+			at += size;
+		}
+	}
+}
+
+static int check_kernel_mappings(const struct memory_map *own, const struct memory_map *map,
+				 struct phaul_error *err)
+{
+	for (size_t i = 0; i < map->count; i++) {
+		const struct vma *wanted = &map->at[i];
+		const struct vma *vma;
+
+		if (wanted->kind != VMA_VDSO && wanted->kind != VMA_VVAR)
+			continue;
+		vma = memory_map_named(own, wanted->path);
+		if (!vma || vma->end - vma->start != wanted->end - wanted->start)
+			return phaul_fail(err, -EXDEV, "husk", "this host's kernel has another %s than the "
+					  "source's: its size differs", wanted->path);
+	}
+	return 0;
+}
+
+static int add_vma(struct memory_map *map, const struct vma *vma)
+{
+	if (map->count == map->capacity) {
+		size_t capacity = 2 * map->capacity + 256;
+		void *at = realloc(map->at, capacity * sizeof(*map->at));
+
+		if (!at)
+			return -ENOMEM;
+		map->at = at;
+		map->capacity = capacity;
+	}
+	map->at[map->count++] = *vma;
+	return 0;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct vma *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* A place that is free in both. */
+static uint64_t gap_of_both(const struct memory_map *a, const struct memory_map *b)
+{
+	struct memory_map both = {0};
+	uint64_t gap = 0;
+	int err = 0;
+
+	for (size_t i = 0; i < a->count && !err; i++)
+		err = add_vma(&both, &a->at[i]);
+	for (size_t i = 0; i < b->count && !err; i++)
+		err = add_vma(&both, &b->at[i]);
+	if (!err) {
+		qsort(both.at, both.count, sizeof(*both.at), by_start);
+		gap = memory_map_gap(&both);
+	}
+	free(both.at);
+	return gap;
+}
+
+static int empty(struct husk *h, const struct memory_map *own, const struct memory_map *map,
+		 struct phaul_error *err)
+{
+	const struct vma *old = memory_map_named(own, "[vdso]"), *new = memory_map_named(map, "[vdso]");
+	struct batch b;
+	int code = batch_begin(&b, &h->area, &h->leader, 2 * own->count + 8);
+
+	for (size_t i = 0; !code && i < own->count; i++) {
+		const struct vma *vma = &own->at[i];
+
+		if (vma->kind == VMA_VSYSCALL || vma->kind == VMA_VDSO || vma->kind == VMA_VVAR)
+			continue;
+		batch_call(&b, "empty the new process", SYS_munmap, vma->start, vma->end - vma->start);
+	}
+	move_kernel_mappings(&b, own, map, h->area.at + 16 * AREA_SIZE);
+	code = batch_run(&b, 1, err) ?: batch_check(&b, err);
+	batch_free(&b);
+	remote_area_reset(&h->area);
+	if (!code && old && new)
+		h->leader.syscall_at += new->start - old->start;
+	return code;
+}
+
+int husk_settle(struct husk *h, const struct memory_map *map, struct phaul_error *err)
+{
+	struct memory_map own;
+	int code = memory_map_read(h->pid, false, &own, err);
+
+	if (code)
+		return code;
+	if (!memory_map_named(map, "[vdso]"))
+		code = phaul_fail(err, -EXDEV, "husk", "the process has no [vdso], which its last system "
+				  "call before it runs would be made through");
+	if (!code)
+		code = check_kernel_mappings(&own, map, err);
+	if (!code) {
+		code = remote_area_map(&h->leader, gap_of_both(&own, map), AREA_SIZE, &h->area);
+		if (code)
+			phaul_fail(err, code, "husk", "mapping the batch area in pid %d", h->pid);
+	}
+	if (!code)
+		code = empty(h, &own, map, err);
+	memory_map_free(&own);
+	return code;
+}
+
+int husk_clear_area(struct husk *h, const struct memory_map *map, struct phaul_error *err)
+{
+	remote_addr gap;
+	int64_t at;
+
+	for (size_t i = 0; i < map->count; i++) {
+		const struct vma *vma = &map->at[i];
+
+		if (vma->start < h->area.at + AREA_SIZE && h->area.at < vma->end)
+			goto move;
+	}
+	return 0;
+move:
+	gap = memory_map_gap(map);
+	/* Code and data are two mappings. */
+	at = remote_call(&h->leader, SYS_mremap, h->area.at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, gap);
+	if (at >= 0)
+		at = remote_call(&h->leader, SYS_mremap, h->area.at + PAGE, AREA_SIZE - PAGE,
+				 AREA_SIZE - PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, gap + PAGE);
+	if (at < 0)
+		return phaul_fail(err, at, "husk", "moving the batch area of pid %d out of the way", h->pid);
+	h->area.at = gap;
+	return 0;
+}
+
+static int append_thread(struct husk *h, pid_t tid)
+{
+	if (h->thread_count == h->thread_capacity) {
+		size_t capacity = 2 * h->thread_capacity + 16;
+		void *threads = realloc(h->threads, capacity * sizeof(*h->threads));
+
+		if (!threads)
+			return -ENOMEM;
+		h->threads = threads;
+		h->thread_capacity = capacity;
+	}
+	/* It comes up attached, in a stop, before its first instruction (CLONE_PTRACE of a seized parent). */
+	while (waitpid(tid, NULL, __WALL) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return remote_begin(&h->threads[h->thread_count++], tid, h->leader.syscall_at);
+}
+
+static int make_threads(struct husk *h, const pid_t *tids, size_t count, struct phaul_error *err)
+{
+	struct batch b;
+	int code;
+
+	remote_area_reset(&h->area);
+	code = batch_begin(&b, &h->area, &h->leader, count);
+	for (size_t i = 0; i < count; i++) {
+		struct clone_args args = {
+			.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
+				 CLONE_SYSVSEM | CLONE_PTRACE,
+			.set_tid = batch_bytes(&b, &tids[i], sizeof(tids[i])),
+			.set_tid_size = 1,
+		};
+
+		batch_call(&b, NULL, SYS_clone3, batch_bytes(&b, &args, sizeof(args)), sizeof(args));
+	}
+	code = batch_run(&b, 1, err);
+	for (size_t i = 0; i < count && !code; i++) {
+		int64_t made = batch_result(&b, i);
+
+		if (made == -EEXIST)
+			code = phaul_fail(err, made, "husk", "thread id %d is taken on this host; a process "
+					  "keeps its thread ids when it moves", tids[i]);
+		else if (made < 0)
+			code = phaul_fail(err, made, "husk", "making thread %d of pid %d", tids[i], h->pid);
+		else if ((code = append_thread(h, tids[i])))
+			phaul_fail(err, code, "husk", "taking over thread %d of pid %d", tids[i], h->pid);
+	}
+	batch_free(&b);
+	remote_area_reset(&h->area);
+	return code;
+}
+
+/* The thread leaves by exit(2), seen by us as its tracer. */
+static int end_thread(struct husk *h, size_t index)
+{
+	struct remote *r = &h->threads[index];
+	struct user_regs_struct regs = r->saved;
+	int status;
+
+	arch_set_call(&regs, r->syscall_at, SYS_exit, (uint64_t[6]){0});
+	if (ptrace(PTRACE_SETREGS, r->tid, 0, &regs) < 0 || ptrace(PTRACE_CONT, r->tid, 0, 0) < 0)
+		return -errno;
+	while (waitpid(r->tid, &status, __WALL) < 0)
+		if (errno != EINTR)
+			return -errno;
+	*r = h->threads[--h->thread_count];
+	return WIFEXITED(status) || WIFSIGNALED(status) ? 0 : -EBUSY;
+}
+
+static int tid_order(const void *a, const void *b)
+{
+	return *(const pid_t *)a - *(const pid_t *)b;
+}
+
+static int remote_order(const void *a, const void *b)
+{
+	return ((const struct remote *)a)->tid - ((const struct remote *)b)->tid;
+}
+
+int husk_threads(struct husk *h, const pid_t *tids, size_t count, struct phaul_error *err)
+{
+	pid_t *wanted = malloc((count + 1) * sizeof(*wanted)), *new = malloc((count + 1) * sizeof(*new));
+	pid_t *have = malloc((h->thread_count + 1) * sizeof(*have));
+	size_t new_count = 0, have_count = h->thread_count;
+	int code = wanted && new && have ? 0 : -ENOMEM;
+
+	if (!code) {
+		memcpy(wanted, tids, count * sizeof(*wanted));
+		qsort(wanted, count, sizeof(*wanted), tid_order);
+		for (size_t i = 0; i < have_count; i++)
+			have[i] = h->threads[i].tid;
+		qsort(have, have_count, sizeof(*have), tid_order);
+	}
+	for (size_t i = h->thread_count; !code && i-- > 0; )
+		if (!bsearch(&h->threads[i].tid, wanted, count, sizeof(*wanted), tid_order))
+			code = end_thread(h, i);
+	if (code)
+		phaul_fail(err, code, "husk", "ending a thread of pid %d that the source has no more",
+			   h->pid);
+	for (size_t i = 0; !code && i < count; i++)
+		if (tids[i] != h->pid && !bsearch(&tids[i], have, have_count, sizeof(*have), tid_order))
+			new[new_count++] = tids[i];
+	for (size_t done = 0; !code && done < new_count; done += CLONES_AT_ONCE)
+		code = make_threads(h, new + done, new_count - done < CLONES_AT_ONCE
+				    ? new_count - done : CLONES_AT_ONCE, err);
+	if (h->thread_count)
+		qsort(h->threads, h->thread_count, sizeof(*h->threads), remote_order);
+	free(wanted);
+	free(new);
+	free(have);
+	return code;
+}
+
+struct remote *husk_thread(struct husk *h, pid_t tid)
+{
+	if (tid == h->pid)
+		return &h->leader;
+	return bsearch(&(struct remote){ .tid = tid }, h->threads, h->thread_count, sizeof(*h->threads),
+		       remote_order);
+}
+
+/* Threads are reaped before the leader, or the wait for the leader would never end. */
+void husk_close(struct husk *h)
+{
+	if (h->pid && kill(h->pid, SIGKILL) == 0) {
+		for (size_t i = 0; i < h->thread_count; i++)
+			while (waitpid(h->threads[i].tid, NULL, __WALL) < 0 && errno == EINTR)
+				;
+		while (waitpid(h->pid, NULL, __WALL) < 0 && errno == EINTR)
+			;
+	}
+	free(h->threads);
+	free(h->area.mirror);
+	memset(h, 0, sizeof(*h));
+}

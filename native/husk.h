@@ -1,0 +1,34 @@
+/* husk.h - an empty process with a wanted pid, stopped and traced, that a moved process grows in. */
+#ifndef PHAUL_HUSK_H
+#define PHAUL_HUSK_H
+
+#include "memory_map.h"
+#include "remote.h"
+
+struct husk {
+	pid_t pid;
+	struct remote leader;		/* begun */
+	struct remote_area area;	/* mapped by husk_settle */
+	struct remote *threads;		/* beside the leader, begun; by tid */
+	size_t thread_count, thread_capacity;
+};
+
+/* Makes the process: it is init's child, leader of a session of its own, has no descriptors and dies with
+ * the calling thread. -EEXIST: the pid is taken. */
+int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err);
+
+/* Empties the address space but for the batch area, which comes to lie in the middle of the largest gap of
+ * `map`, and puts the kernel's own mappings where `map` has them. */
+int husk_settle(struct husk *h, const struct memory_map *map, struct phaul_error *err);
+
+/* Moves the batch area out of the way of a mapping that `map` has there. */
+int husk_clear_area(struct husk *h, const struct memory_map *map, struct phaul_error *err);
+
+/* Makes the threads that are missing and ends those that are too many. */
+int husk_threads(struct husk *h, const pid_t *tids, size_t count, struct phaul_error *err);
+struct remote *husk_thread(struct husk *h, pid_t tid);
+
+/* Kills it if it is still ours, frees. */
+void husk_close(struct husk *h);
+
+#endif

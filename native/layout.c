@@ -1,0 +1,414 @@
+#include "layout.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "error.h"
+
+#define USER_END 0x7ffffffff000ull
+#define PAGE 4096ull
+#define VMAS_MAX (1u << 20)
+#define TIDS_MAX (1u << 20)
+
+/* CRIU's vma status bits. */
+enum {
+	STATUS_REGULAR = 1 << 0,
+	STATUS_STACK = 1 << 1,
+	STATUS_VSYSCALL = 1 << 2,
+	STATUS_VDSO = 1 << 3,
+	STATUS_HEAP = 1 << 5,
+	STATUS_FILE_PRIVATE = 1 << 6,
+	STATUS_FILE_SHARED = 1 << 7,
+	STATUS_ANON_PRIVATE = 1 << 9,
+	STATUS_VVAR = 1 << 12,
+};
+
+static uint32_t status_of(const struct vma *vma)
+{
+	switch (vma->kind) {
+	case VMA_VDSO:
+		return STATUS_REGULAR | STATUS_VDSO | STATUS_ANON_PRIVATE;
+	case VMA_VVAR:
+		return STATUS_REGULAR | STATUS_VVAR | STATUS_ANON_PRIVATE;
+	case VMA_VSYSCALL:
+		return STATUS_VSYSCALL;
+	case VMA_FILE:
+		return STATUS_REGULAR | (vma->shared ? STATUS_FILE_SHARED : STATUS_FILE_PRIVATE);
+	default:
+		return STATUS_REGULAR | STATUS_ANON_PRIVATE |
+		       (!strcmp(vma->path, "[heap]") ? STATUS_HEAP : 0);
+	}
+}
+
+static uint64_t madv_of(const struct vma *vma)
+{
+	return (vma->flags & VMA_HUGEPAGE ? 1ull << MADV_HUGEPAGE : 0) |
+	       (vma->flags & VMA_NOHUGEPAGE ? 1ull << MADV_NOHUGEPAGE : 0) |
+	       (vma->flags & VMA_DONTFORK ? 1ull << MADV_DONTFORK : 0) |
+	       (vma->flags & VMA_DONTDUMP ? 1ull << MADV_DONTDUMP : 0) |
+	       (vma->flags & VMA_WIPEONFORK ? 1ull << MADV_WIPEONFORK : 0) |
+	       (vma->flags & VMA_MERGEABLE ? 1ull << MADV_MERGEABLE : 0) |
+	       (vma->flags & VMA_SEQUENTIAL ? 1ull << MADV_SEQUENTIAL : 0) |
+	       (vma->flags & VMA_RANDOM ? 1ull << MADV_RANDOM : 0);
+}
+
+void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret)
+{
+	vma_entry__init(ret);
+	ret->start = vma->start;
+	ret->end = vma->end;
+	ret->pgoff = vma->offset;
+	ret->shmid = file_id;
+	ret->prot = vma->prot;
+	ret->flags = (vma->shared ? MAP_SHARED : MAP_PRIVATE) |
+		     (vma->kind == VMA_FILE ? 0 : MAP_ANONYMOUS) |
+		     (vma->flags & VMA_GROWSDOWN ? MAP_GROWSDOWN : 0) |
+		     (vma->flags & VMA_LOCKED ? MAP_LOCKED : 0) |
+		     (vma->flags & VMA_NORESERVE ? MAP_NORESERVE : 0);
+	ret->status = status_of(vma);
+	ret->fd = -1;
+	ret->has_madv = true;
+	ret->madv = madv_of(vma);
+	ret->has_fdflags = vma->kind == VMA_FILE;
+	ret->fdflags = vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY;
+	ret->has_phaul_flags = true;
+	ret->phaul_flags = vma->flags;
+}
+
+/* Mappings of one file follow each other nearly always: ids are given by comparing with the last ones. */
+static int put_file(struct image_set *set, const struct vma *vma, uint32_t id)
+{
+	FileEntry file = FILE_ENTRY__INIT;
+	RegFileEntry reg = REG_FILE_ENTRY__INIT;
+	FownEntry fown = FOWN_ENTRY__INIT;
+
+	reg.id = id;
+	reg.flags = vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY;
+	reg.fown = &fown;
+	reg.name = (char *)vma->path;
+	file.type = FD_TYPES__REG;
+	file.id = id;
+	file.reg = &reg;
+	return image_put(set, "files", -1, &file.base);
+}
+
+static int put_map(struct image_set *set, pid_t pid, const struct memory_map *map)
+{
+	MmEntry mm = MM_ENTRY__INIT;
+	VmaEntry *entries = calloc(map->count, sizeof(*entries));
+	VmaEntry **pointers = calloc(map->count, sizeof(*pointers));
+	const char *last_path = NULL;
+	uint32_t id = 0;
+	int err = entries && pointers ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < map->count && !err; i++) {
+		const struct vma *vma = &map->at[i];
+
+		if (vma->kind == VMA_FILE && (!last_path || strcmp(last_path, vma->path))) {
+			last_path = vma->path;
+			err = put_file(set, vma, ++id);
+		}
+		layout_vma_entry(vma, vma->kind == VMA_FILE ? id : 0, &entries[i]);
+		pointers[i] = &entries[i];
+	}
+	mm.n_vmas = map->count;
+	mm.vmas = pointers;
+	if (!err)
+		err = image_put(set, "mm", pid, &mm.base);
+	free(entries);
+	free(pointers);
+	return err;
+}
+
+static int put_ranges(struct image_set *set, const char *name, const struct range_list *list)
+{
+	return image_put_raw(set, name, -1, list->at, list->count * sizeof(*list->at));
+}
+
+int layout_pack(pid_t pid, const struct layout *layout, const struct final_scan *gone, uint8_t **ret,
+		size_t *ret_size, struct phaul_error *err)
+{
+	struct image_set *set = image_set_new();
+	int code = set ? put_map(set, pid, &layout->map) : -ENOMEM;
+
+	if (!code)
+		code = image_put_raw(set, "phaul-round", -1, &layout->round, sizeof(layout->round));
+	if (!code)
+		code = image_put_raw(set, "phaul-threads", -1, layout->tids,
+				     layout->tid_count * sizeof(*layout->tids));
+	if (!code && gone)
+		code = put_ranges(set, "phaul-absent", &gone->absent) ?:
+		       put_ranges(set, "phaul-sparse", &gone->sparse) ?:
+		       put_ranges(set, "phaul-populated", &gone->populated) ?:
+		       put_ranges(set, "phaul-guards", &gone->guards);
+	if (!code)
+		code = image_set_pack(set, ret, ret_size);
+	image_set_free(set);
+	return code ? phaul_fail(err, code, "layout", "packing the mappings of pid %d", pid) : 0;
+}
+
+/* ---- unpack ---- */
+
+static int get_raw(const struct image_set *set, const char *name, size_t unit, size_t most, void **ret,
+		   size_t *ret_count)
+{
+	struct image_reader r;
+	const void *bytes;
+	size_t size;
+	int err = image_read(set, name, -1, &r);
+
+	*ret = NULL;
+	*ret_count = 0;
+	if (err == -ENOENT)
+		return 0;
+	if (err)
+		return err;
+	size = image_left(&r);
+	if (size % unit || size / unit > most)
+		return -EPROTO;
+	err = image_next_raw(&r, size, &bytes);
+	if (err)
+		return err;
+	*ret = malloc(size + 1);
+	if (!*ret)
+		return -ENOMEM;
+	memcpy(*ret, bytes, size);
+	*ret_count = size / unit;
+	return 0;
+}
+
+static bool range_ok(uint64_t start, uint64_t size)
+{
+	return !(start % PAGE) && !(size % PAGE) && size && start >= PAGE && start < USER_END &&
+	       size <= USER_END - start;
+}
+
+static int get_ranges(const struct image_set *set, const char *name, struct range_list *ret)
+{
+	uint64_t at = 0;
+	void *bytes;
+	int err = get_raw(set, name, sizeof(*ret->at), ~0u, &bytes, &ret->count);
+
+	if (err)
+		return err;
+	ret->at = bytes;
+	ret->capacity = ret->count;
+	for (size_t i = 0; i < ret->count; i++) {
+		const struct page_range *r = &ret->at[i];
+
+		if (r->pages > USER_END / PAGE || !range_ok(r->address, r->pages * PAGE) || r->address < at)
+			return -EPROTO;
+		at = r->address + r->pages * PAGE;
+	}
+	return 0;
+}
+
+struct file_names {
+	char **at;		/* by id; 0 is none */
+	size_t count;
+};
+
+static int get_files(const struct image_set *set, struct memory_map *map, struct file_names *names)
+{
+	struct image_reader r;
+	ProtobufCMessage *msg;
+	size_t used = 0, capacity = 0;
+	int err = image_read(set, "files", -1, &r), more;
+
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	/* All names lie in map->text, which grows: offsets until the end. */
+	while ((more = image_next(&r, &file_entry__descriptor, &msg)) > 0) {
+		FileEntry *file = (FileEntry *)msg;
+		size_t size = file->reg && file->reg->name ? strlen(file->reg->name) + 1 : 0;
+
+		if (!size || size > PATH_MAX || file->id != names->count + 1) {
+			protobuf_c_message_free_unpacked(msg, NULL);
+			return -EPROTO;
+		}
+		if (used + size > capacity) {
+			capacity = 2 * (used + size);
+			map->text = realloc(map->text, capacity);
+			names->at = realloc(names->at, capacity * sizeof(*names->at));
+			if (!map->text || !names->at) {
+				protobuf_c_message_free_unpacked(msg, NULL);
+				return -ENOMEM;
+			}
+		}
+		memcpy(map->text + used, file->reg->name, size);
+		names->at[names->count++] = (char *)used;
+		used += size;
+		protobuf_c_message_free_unpacked(msg, NULL);
+	}
+	for (size_t i = 0; i < names->count; i++)
+		names->at[i] = map->text + (size_t)names->at[i];
+	return more;
+}
+
+static enum vma_kind kind_of(const VmaEntry *e)
+{
+	if (e->status & STATUS_VDSO)
+		return VMA_VDSO;
+	if (e->status & STATUS_VVAR)
+		return VMA_VVAR;
+	if (e->status & STATUS_VSYSCALL)
+		return VMA_VSYSCALL;
+	if (e->status & (STATUS_FILE_PRIVATE | STATUS_FILE_SHARED))
+		return VMA_FILE;
+	return VMA_ANON;
+}
+
+static int get_vma(const VmaEntry *e, const struct file_names *names, unsigned *vvars, uint64_t after,
+		   struct vma *ret)
+{
+	static const char *const vvar_names[] = { "[vvar]", "[vvar_vclock]" };
+
+	*ret = (struct vma){
+		.start = e->start, .end = e->end, .offset = e->pgoff,
+		.prot = e->prot & (PROT_READ | PROT_WRITE | PROT_EXEC),
+		.shared = e->flags & MAP_SHARED, .kind = kind_of(e), .flags = e->phaul_flags, .path = "",
+	};
+	if (ret->kind == VMA_VSYSCALL)
+		return 0;
+	if (e->end <= e->start || !range_ok(e->start, e->end - e->start) || e->start < after ||
+	    e->pgoff % PAGE)
+		return -EPROTO;
+	if (ret->kind == VMA_VDSO)
+		ret->path = "[vdso]";
+	if (ret->kind == VMA_VVAR) {
+		if (*vvars == 2)
+			return -EPROTO;
+		ret->path = vvar_names[(*vvars)++];
+	}
+	if (ret->kind == VMA_FILE) {
+		if (!e->shmid || e->shmid > names->count)
+			return -EPROTO;
+		ret->path = names->at[e->shmid - 1];
+	}
+	if (ret->kind == VMA_ANON && ret->shared)
+		return -EPROTO;
+	return 0;
+}
+
+static int get_map(const struct image_set *set, pid_t pid, struct memory_map *map)
+{
+	struct file_names names = {0};
+	struct image_reader r;
+	ProtobufCMessage *msg = NULL;
+	unsigned vvars = 0;
+	uint64_t after = 0;
+	int err = get_files(set, map, &names);
+	MmEntry *mm;
+
+	if (!err)
+		err = image_read(set, "mm", pid, &r);
+	if (!err)
+		err = image_next(&r, &mm_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
+	mm = (MmEntry *)msg;
+	if (!err && mm->n_vmas > VMAS_MAX)
+		err = -EPROTO;
+	if (!err) {
+		map->at = calloc(mm->n_vmas + 1, sizeof(*map->at));
+		map->capacity = mm->n_vmas;
+		err = map->at ? 0 : -ENOMEM;
+	}
+	for (size_t i = 0; !err && i < mm->n_vmas; i++) {
+		err = get_vma(mm->vmas[i], &names, &vvars, after, &map->at[i]);
+		after = map->at[i].end;
+		map->count++;
+	}
+	if (msg)
+		protobuf_c_message_free_unpacked(msg, NULL);
+	free(names.at);
+	return err;
+}
+
+int layout_unpack(pid_t pid, const void *bytes, size_t size, struct layout *ret, struct phaul_error *err)
+{
+	struct image_set *set = NULL;
+	uint32_t *round = NULL;
+	size_t rounds = 0;
+	int code = image_set_unpack(bytes, size, &set, err);
+
+	memset(ret, 0, sizeof(*ret));
+	if (code)
+		return code;
+	code = get_map(set, pid, &ret->map) ?:
+	       get_raw(set, "phaul-round", sizeof(*round), 1, (void **)&round, &rounds) ?:
+	       get_raw(set, "phaul-threads", sizeof(*ret->tids), TIDS_MAX, (void **)&ret->tids,
+		       &ret->tid_count) ?:
+	       get_ranges(set, "phaul-absent", &ret->gone.absent) ?:
+	       get_ranges(set, "phaul-sparse", &ret->gone.sparse) ?:
+	       get_ranges(set, "phaul-populated", &ret->gone.populated) ?:
+	       get_ranges(set, "phaul-guards", &ret->gone.guards);
+	if (!code && (rounds != 1 || !ret->tid_count))
+		code = -EPROTO;
+	if (!code)
+		ret->round = *round;
+	free(round);
+	image_set_free(set);
+	if (code) {
+		layout_free(ret);
+		return phaul_fail(err, code, "layout", "the source's description of pid %d's memory is "
+				  "malformed", pid);
+	}
+	return 0;
+}
+
+void layout_free(struct layout *layout)
+{
+	memory_map_free(&layout->map);
+	free(layout->tids);
+	range_list_free(&layout->gone.dirty);
+	range_list_free(&layout->gone.absent);
+	range_list_free(&layout->gone.sparse);
+	range_list_free(&layout->gone.populated);
+	range_list_free(&layout->gone.guards);
+	memset(layout, 0, sizeof(*layout));
+}
+
+int threads_list(pid_t pid, pid_t **ret, size_t *ret_count)
+{
+	size_t count = 0, capacity = 64;
+	pid_t *tids = malloc(capacity * sizeof(*tids));
+	char path[32];
+	struct dirent *d;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = opendir(path);
+	while (tids && dir && (d = readdir(dir))) {
+		pid_t tid = atoi(d->d_name);
+
+		if (tid <= 0)
+			continue;
+		if (count == capacity) {
+			void *more = realloc(tids, (capacity *= 2) * sizeof(*tids));
+
+			if (!more) {
+				free(tids);
+				tids = NULL;
+				break;
+			}
+			tids = more;
+		}
+		tids[count++] = tid;
+	}
+	if (dir)
+		closedir(dir);
+	*ret = tids;
+	*ret_count = count;
+	if (!tids)
+		return -ENOMEM;
+	if (!dir || !count) {
+		free(tids);
+		*ret = NULL;
+		return -ESRCH;
+	}
+	return 0;
+}

@@ -1,0 +1,80 @@
+/* memory_check.c - mappings that can't move, each by name. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "memory_map.h"
+#include "objects/object.h"
+
+static const char *what_is(const struct vma *vma)
+{
+	const char *path = vma->path;
+
+	if (vma->flags & VMA_HUGETLB)
+		return "huge pages (hugetlb)";
+	if (!strncmp(path, "/SYSV", 5))
+		return "System V shared memory";
+	if (!strncmp(path, "/memfd:", 7))
+		return "a memfd";
+	if (!strncmp(path, "/dev/zero", 9) || (!*path && vma->shared))
+		return "shared anonymous memory";
+	if (!strncmp(path, "/dev/shm/", 9))
+		return "POSIX shared memory";
+	if (!strncmp(path, "/[aio]", 6))
+		return "an AIO ring (io_setup)";
+	if (!strncmp(path, "anon_inode:", 11))
+		return "memory of a kernel object";
+	if (!strncmp(path, "/dev/", 5))
+		return "device memory";
+	if (strstr(path, " (deleted)"))
+		return "a file that was deleted or replaced";
+	return "memory of a kind that phaul doesn't know";
+}
+
+static const char *remedy(const struct vma *vma)
+{
+	if (strstr(vma->path, " (deleted)") && vma->path[0] == '/' && strncmp(vma->path, "/SYSV", 5) &&
+	    strncmp(vma->path, "/memfd:", 7) && strncmp(vma->path, "/dev/", 5))
+		return "the target could not open it; restart the process after an upgrade of its files";
+	return "this kind can't be moved yet; restart the service without it, or leave it here";
+}
+
+static void check_vma(struct check *c, const struct vma *vma)
+{
+	char subject[64];
+
+	snprintf(subject, sizeof(subject), "memory %llx-%llx", (unsigned long long)vma->start,
+		 (unsigned long long)vma->end);
+	if (vma->kind == VMA_OTHER || (vma->flags & VMA_HUGETLB))
+		obstacle(c, "MEMORY_KIND", subject, "%s is %s%s%s%s: %s", subject, what_is(vma),
+			 *vma->path ? " (" : "", vma->path, *vma->path ? ")" : "", remedy(vma));
+	else if (vma->flags & VMA_UFFD)
+		obstacle(c, "MEMORY_UFFD", subject, "%s is watched by a userfaultfd of the process itself, "
+			 "which can't be moved", subject);
+	else if (vma->flags & VMA_DROPPABLE)
+		obstacle(c, "MEMORY_DROPPABLE", subject, "%s is droppable memory (MAP_DROPPABLE), whose "
+			 "writes can't be tracked", subject);
+	else if (vma->flags & VMA_IO)
+		obstacle(c, "MEMORY_DEVICE", subject, "%s maps a device (%s), which stays on this host",
+			 subject, vma->path);
+	else if ((vma->flags & VMA_SEALED) && vma_has_pages(vma))
+		obstacle(c, "MEMORY_SEALED", subject, "%s is sealed (mseal), which can't be moved yet",
+			 subject);
+}
+
+void memory_check(struct check *c)
+{
+	struct memory_map map;
+	struct phaul_error err;
+
+	if (memory_map_read(c->pid, true, &map, &err) < 0) {
+		obstacle(c, "MEMORY_READ", "memory", "%s", err.what);
+		return;
+	}
+	if (!memory_map_named(&map, "[vdso]"))
+		obstacle(c, "MEMORY_VDSO", "memory", "pid %d has no [vdso] mapping (booted with vdso=0, or it "
+			 "was unmapped), through which phaul would ask for its state", c->pid);
+	for (size_t i = 0; i < map.count; i++)
+		check_vma(c, &map.at[i]);
+	memory_map_free(&map);
+}

@@ -1,0 +1,276 @@
+#include "memory_map.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "error.h"
+
+/* A /proc file whole, as a string. */
+static int slurp(const char *path, char **ret)
+{
+	size_t size = 0, capacity = 1 << 16;
+	char *text = malloc(capacity);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = 0;
+
+	while (text && fd >= 0 && (got = read(fd, text + size, capacity - size - 1)) > 0) {
+		size += got;
+		if (capacity - size < 8192) {
+			char *larger = realloc(text, capacity *= 2);
+
+			if (!larger) {
+				free(text);
+				text = NULL;
+				break;
+			}
+			text = larger;
+		}
+	}
+	if (!text || fd < 0 || got < 0) {
+		int err = text ? -errno : -ENOMEM;
+
+		if (fd >= 0)
+			close(fd);
+		free(text);
+		return err;
+	}
+	close(fd);
+	text[size] = 0;
+	*ret = text;
+	return 0;
+}
+
+/* sscanf takes most of the time of a freeze with many mappings; this does not. */
+static uint64_t number(char **at, int base)
+{
+	uint64_t value = 0;
+
+	for (;; (*at)++) {
+		char c = **at;
+		int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : 99;
+
+		if (digit >= base)
+			return value;
+		value = value * base + digit;
+	}
+}
+
+static bool deleted(const char *path)
+{
+	size_t n = strlen(path);
+
+	return n > 10 && !strcmp(path + n - 10, " (deleted)");
+}
+
+static enum vma_kind kind_of(const struct vma *vma)
+{
+	const char *path = vma->path;
+
+	if (!strcmp(path, "[vdso]"))
+		return VMA_VDSO;
+	if (!strncmp(path, "[vvar", 5))
+		return VMA_VVAR;
+	if (!strcmp(path, "[vsyscall]"))
+		return VMA_VSYSCALL;
+	if (!*path && vma->inode == 0)
+		return vma->shared ? VMA_OTHER : VMA_ANON;
+	if (!strcmp(path, "[heap]") || !strcmp(path, "[stack]") || !strncmp(path, "[anon:", 6))
+		return VMA_ANON;
+	if (path[0] == '/' && path[1] != '[' && !deleted(path) && strncmp(path, "/dev/", 5) &&
+	    strncmp(path, "/SYSV", 5) && strncmp(path, "/memfd:", 7))
+		return VMA_FILE;
+	return VMA_OTHER;
+}
+
+/* "7f00-7f10 rw-p 00000000 08:01 1234    /path": `line` is cut at its end. */
+static void parse_vma(char *line, struct vma *vma)
+{
+	uint64_t major;
+	char *at = line;
+
+	memset(vma, 0, sizeof(*vma));
+	vma->start = number(&at, 16);
+	at++;
+	vma->end = number(&at, 16);
+	at++;
+	vma->prot = (at[0] == 'r' ? PROT_READ : 0) | (at[1] == 'w' ? PROT_WRITE : 0) |
+		    (at[2] == 'x' ? PROT_EXEC : 0);
+	vma->shared = at[3] == 's';
+	at += 5;
+	vma->offset = number(&at, 16);
+	at++;
+	major = number(&at, 16);
+	at++;
+	vma->dev = makedev(major, number(&at, 16));
+	at++;
+	vma->inode = number(&at, 10);
+	while (*at == ' ')
+		at++;
+	vma->path = at;
+	vma->kind = kind_of(vma);
+}
+
+static uint32_t flag_of(const char *two)
+{
+	static const struct { char name[3]; uint32_t flag; } flags[] = {
+		{ "gd", VMA_GROWSDOWN }, { "lo", VMA_LOCKED }, { "lf", VMA_LOCK_ON_FAULT },
+		{ "hg", VMA_HUGEPAGE }, { "nh", VMA_NOHUGEPAGE }, { "dc", VMA_DONTFORK },
+		{ "dd", VMA_DONTDUMP }, { "wf", VMA_WIPEONFORK }, { "nr", VMA_NORESERVE },
+		{ "ac", VMA_ACCOUNT }, { "mg", VMA_MERGEABLE }, { "sr", VMA_SEQUENTIAL },
+		{ "rr", VMA_RANDOM }, { "ht", VMA_HUGETLB }, { "sl", VMA_SEALED },
+		{ "dp", VMA_DROPPABLE }, { "io", VMA_IO }, { "um", VMA_UFFD },
+		{ "mw", VMA_MAYWRITE },
+	};
+
+	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++)
+		if (!memcmp(two, flags[i].name, 2))
+			return flags[i].flag;
+	return 0;
+}
+
+static uint32_t parse_flags(const char *at)
+{
+	uint32_t flags = VMA_KNOWN;
+
+	while (*at == ' ')
+		at++;
+	while (at[0] && at[1]) {
+		flags |= flag_of(at);
+		for (at += 2; *at == ' '; at++)
+			;
+	}
+	return flags;
+}
+
+static struct vma *append(struct memory_map *map)
+{
+	if (map->count == map->capacity) {
+		size_t capacity = map->capacity ? 2 * map->capacity : 256;
+		void *at = realloc(map->at, capacity * sizeof(*map->at));
+
+		if (!at)
+			return NULL;
+		map->at = at;
+		map->capacity = capacity;
+	}
+	return &map->at[map->count++];
+}
+
+static int parse(struct memory_map *map)
+{
+	for (char *line = map->text, *end; *line; line = end + 1) {
+		end = strchrnul(line, '\n');
+		if (!*end)
+			break;
+		*end = 0;
+		/* Addresses are in lower case; the other lines of smaps begin with a capital. */
+		if (*line >= 'A' && *line <= 'Z') {
+			if (map->count && !strncmp(line, "VmFlags:", 8))
+				map->at[map->count - 1].flags = parse_flags(line + 8);
+			continue;
+		}
+		struct vma *vma = append(map);
+
+		if (!vma)
+			return -ENOMEM;
+		parse_vma(line, vma);
+	}
+	return 0;
+}
+
+int memory_map_read(pid_t tid, bool with_flags, struct memory_map *ret, struct phaul_error *err)
+{
+	char path[48];
+	int code;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->tid = tid;
+	snprintf(path, sizeof(path), "/proc/%d/%s", tid, with_flags ? "smaps" : "maps");
+	code = slurp(path, &ret->text);
+	if (!code)
+		code = parse(ret);
+	if (!code && !ret->count)
+		code = -ESRCH;
+	if (code) {
+		memory_map_free(ret);
+		return phaul_fail(err, code, "memory map", "reading the mappings of pid %d", tid);
+	}
+	return 0;
+}
+
+void memory_map_free(struct memory_map *map)
+{
+	free(map->at);
+	free(map->text);
+	memset(map, 0, sizeof(*map));
+}
+
+/* The first that ends above `address`; count if none. */
+static size_t first_above(const struct memory_map *map, uint64_t address)
+{
+	size_t low = 0, high = map->count;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (map->at[middle].end > address)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+struct vma *memory_map_find(const struct memory_map *map, uint64_t address)
+{
+	size_t i = first_above(map, address);
+
+	return i < map->count && map->at[i].start <= address ? &map->at[i] : NULL;
+}
+
+const struct vma *memory_map_named(const struct memory_map *map, const char *path)
+{
+	for (size_t i = 0; i < map->count; i++)
+		if (!strcmp(map->at[i].path, path))
+			return &map->at[i];
+	return NULL;
+}
+
+void memory_map_inherit_flags(struct memory_map *map, const struct memory_map *known)
+{
+	for (size_t i = 0; i < map->count; i++) {
+		struct vma *vma = &map->at[i];
+		size_t at = first_above(known, vma->start);
+
+		if (at == known->count || known->at[at].start >= vma->end)
+			continue;
+		const struct vma *old = &known->at[at];
+
+		if (old->kind == vma->kind && old->shared == vma->shared && old->inode == vma->inode)
+			vma->flags = old->flags;
+	}
+}
+
+uint64_t memory_map_gap(const struct memory_map *map)
+{
+	uint64_t below = 0x10000, at = 0, size = 0;
+
+	for (size_t i = 0; i < map->count; i++) {
+		const struct vma *vma = &map->at[i];
+
+		if (vma->kind == VMA_VSYSCALL)
+			break;
+		if (vma->start > below && vma->start - below > size) {
+			size = vma->start - below;
+			at = below + size / 2;
+		}
+		below = vma->end;
+	}
+	return at & ~4095ull;
+}

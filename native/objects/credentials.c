@@ -1,0 +1,211 @@
+/* credentials.c - who each thread is and what it may do. */
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "parts.h"
+#include "proc_status.h"
+
+#define CAPS 64		/* bits of a set; the kernel has 41 */
+
+static int ask(struct dump *d, struct batch *b, void **ret)
+{
+	int *call = *ret = dump_alloc(d, sizeof(*call));
+
+	if (!call)
+		return -ENOMEM;
+	*call = batch_call(b, "tell its securebits", SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0);
+	return b->error;
+}
+
+static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
+{
+	(void)core;
+	d->securebits = batch_result(b, *(int *)answers);
+	return 0;
+}
+
+static bool get_ids(const struct proc_status *s, const char *name, uint32_t to[4])
+{
+	const char *at = proc_status_field(s, name);
+	char *end;
+
+	for (int i = 0; at && i < 4; i++, at = end)
+		to[i] = strtoul(at, &end, 10);
+	return at;
+}
+
+static bool get_caps(const struct proc_status *s, const char *name, uint32_t to[2])
+{
+	const char *at = proc_status_field(s, name);
+	uint64_t caps = at ? strtoull(at, NULL, 16) : 0;
+
+	to[0] = caps;
+	to[1] = caps >> 32;
+	return at;
+}
+
+struct creds_store {
+	CredsEntry entry;
+	uint32_t inh[2], prm[2], eff[2], bnd[2], amb[2];
+};
+
+static int get_groups(const struct proc_status *s, struct dump *d, CredsEntry *c)
+{
+	const char *at = proc_status_field(s, "Groups");
+	size_t n = 0;
+
+	if (!at)
+		return -EPROTO;
+	for (const char *p = at; *p && *p != '\n'; p++)
+		n += *p == ' ';
+	c->groups = dump_alloc(d, (n + 1) * sizeof(*c->groups));
+	if (!c->groups)
+		return -ENOMEM;
+	while (*at >= '0' && *at <= '9') {
+		char *end;
+
+		c->groups[c->n_groups++] = strtoul(at, &end, 10);
+		at = *end == ' ' ? end + 1 : end;
+	}
+	return 0;
+}
+
+static int read_creds(struct dump *d, pid_t pid, pid_t tid, CredsEntry **ret)
+{
+	struct creds_store *store = dump_alloc(d, sizeof(*store));
+	struct proc_status status;
+	uint32_t uid[4], gid[4];
+	CredsEntry *c = &store->entry;
+	int err = store ? proc_status_read(pid, tid, &status) : -ENOMEM;
+	const char *privs;
+
+	if (err)
+		return err;
+	creds_entry__init(c);
+	if (!get_ids(&status, "Uid", uid) || !get_ids(&status, "Gid", gid) ||
+	    !get_caps(&status, "CapInh", store->inh) || !get_caps(&status, "CapPrm", store->prm) ||
+	    !get_caps(&status, "CapEff", store->eff) || !get_caps(&status, "CapBnd", store->bnd) ||
+	    !get_caps(&status, "CapAmb", store->amb))
+		return -EPROTO;
+	c->uid = uid[0];
+	c->euid = uid[1];
+	c->suid = uid[2];
+	c->fsuid = uid[3];
+	c->gid = gid[0];
+	c->egid = gid[1];
+	c->sgid = gid[2];
+	c->fsgid = gid[3];
+	c->n_cap_inh = c->n_cap_prm = c->n_cap_eff = c->n_cap_bnd = c->n_cap_amb = 2;
+	c->cap_inh = store->inh;
+	c->cap_prm = store->prm;
+	c->cap_eff = store->eff;
+	c->cap_bnd = store->bnd;
+	c->cap_amb = store->amb;
+	c->secbits = d->securebits;
+	privs = proc_status_field(&status, "NoNewPrivs");
+	c->has_no_new_privs = true;
+	c->no_new_privs = privs && *privs == '1';
+	*ret = c;
+	return get_groups(&status, d, c);
+}
+
+int credentials_dump_thread(struct dump *d, pid_t tid, ThreadCoreEntry *to)
+{
+	return read_creds(d, d->pid, tid, &to->creds);
+}
+
+/* ---- build ---- */
+
+static uint64_t caps(size_t n, const uint32_t *words)
+{
+	return (n > 0 ? words[0] : 0) | (n > 1 ? (uint64_t)words[1] << 32 : 0);
+}
+
+/* What the husk has is what phaul has: asked once. */
+static int husk_creds(struct build *b)
+{
+	if (b->own)
+		return 0;
+	return read_creds(&b->scratch, b->pid, b->pid, &b->own);
+}
+
+static bool same(const CredsEntry *a, const CredsEntry *b)
+{
+	return a->uid == b->uid && a->euid == b->euid && a->suid == b->suid && a->fsuid == b->fsuid &&
+	       a->gid == b->gid && a->egid == b->egid && a->sgid == b->sgid && a->fsgid == b->fsgid &&
+	       caps(a->n_cap_inh, a->cap_inh) == caps(b->n_cap_inh, b->cap_inh) &&
+	       caps(a->n_cap_prm, a->cap_prm) == caps(b->n_cap_prm, b->cap_prm) &&
+	       caps(a->n_cap_eff, a->cap_eff) == caps(b->n_cap_eff, b->cap_eff) &&
+	       caps(a->n_cap_bnd, a->cap_bnd) == caps(b->n_cap_bnd, b->cap_bnd) &&
+	       caps(a->n_cap_amb, a->cap_amb) == caps(b->n_cap_amb, b->cap_amb) &&
+	       a->secbits == b->secbits && a->n_groups == b->n_groups &&
+	       (!a->n_groups || !memcmp(a->groups, b->groups, a->n_groups * sizeof(*a->groups)));
+}
+
+static void set_ids(struct batch *batch, const CredsEntry *c)
+{
+	/* Capabilities must outlive the change of user, until they are set themselves. */
+	batch_call(batch, "keep capabilities while it changes its user", SYS_prctl, PR_SET_SECUREBITS,
+		   SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS, 0, 0, 0);
+	batch_call(batch, "set its groups", SYS_setgroups, c->n_groups,
+		   batch_bytes(batch, c->groups, c->n_groups * sizeof(*c->groups)));
+	batch_call(batch, "set its group", SYS_setresgid, c->gid, c->egid, c->sgid);
+	batch_call(batch, NULL, SYS_setfsgid, c->fsgid);
+	batch_call(batch, "set its user", SYS_setresuid, c->uid, c->euid, c->suid);
+	batch_call(batch, NULL, SYS_setfsuid, c->fsuid);
+}
+
+static void set_caps(struct batch *batch, const CredsEntry *c, uint64_t had_bnd)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+	uint64_t drop = had_bnd & ~caps(c->n_cap_bnd, c->cap_bnd), amb = caps(c->n_cap_amb, c->cap_amb);
+
+	for (int cap = 0; cap < CAPS; cap++)
+		if (drop >> cap & 1)
+			batch_call(batch, "drop a capability from its bounding set", SYS_prctl,
+				   PR_CAPBSET_DROP, cap, 0, 0, 0);
+	batch_call(batch, "set its securebits", SYS_prctl, PR_SET_SECUREBITS, c->secbits, 0, 0, 0);
+	for (int i = 0; i < 2; i++)
+		data[i] = (struct __user_cap_data_struct){
+			.effective = c->cap_eff[i], .permitted = c->cap_prm[i], .inheritable = c->cap_inh[i],
+		};
+	batch_call(batch, "set its capabilities (does phaul on this host lack one that the process has?)",
+		   SYS_capset, batch_bytes(batch, &head, sizeof(head)), batch_bytes(batch, data, sizeof(data)));
+	for (int cap = 0; cap < CAPS; cap++)
+		if (amb >> cap & 1)
+			batch_call(batch, "raise an ambient capability", SYS_prctl, PR_CAP_AMBIENT,
+				   PR_CAP_AMBIENT_RAISE, cap, 0, 0);
+}
+
+int credentials_build_thread(struct build *b, struct batch *batch, const ThreadCoreEntry *from)
+{
+	const CredsEntry *c = from->creds;
+	int err = husk_creds(b);
+
+	if (err)
+		return err;
+	if (!c || c->n_cap_inh != 2 || c->n_cap_prm != 2 || c->n_cap_eff != 2 || c->n_cap_bnd != 2)
+		return -EPROTO;
+	if (caps(2, c->cap_bnd) & ~caps(2, b->own->cap_bnd))
+		return phaul_fail(b->err, -EPERM, "credentials", "the process may gain capabilities (bounding set "
+				  "%llx) that phaul on this host doesn't have to give (%llx)",
+				  (unsigned long long)caps(2, c->cap_bnd),
+				  (unsigned long long)caps(2, b->own->cap_bnd));
+	if (!same(c, b->own)) {
+		set_ids(batch, c);
+		set_caps(batch, c, caps(2, b->own->cap_bnd));
+		/* Reset by each of those changes. */
+		batch_call(batch, NULL, SYS_prctl, PR_SET_DUMPABLE, b->dumpable, 0, 0, 0);
+	}
+	if (c->no_new_privs)
+		batch_call(batch, "set no_new_privs", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	return batch->error;
+}
+
+const struct process_part credentials_part = { .name = "credentials", .ask = ask, .dump = dump };

@@ -1,0 +1,83 @@
+/* filesystem.c - the current directory and the umask. The root is the host's: check.c refuses others. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "parts.h"
+#include "proc_status.h"
+
+static int put_directory(struct dump *d, const char *link, uint32_t *ret_id)
+{
+	FileEntry file = FILE_ENTRY__INIT;
+	RegFileEntry reg = REG_FILE_ENTRY__INIT;
+	FownEntry fown = FOWN_ENTRY__INIT;
+	char path[48], name[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", d->pid, link);
+	n = readlink(path, name, sizeof(name) - 1);
+	if (n < 0)
+		return -errno;
+	name[n] = 0;
+	*ret_id = reg.id = file.id = d->next_file_id++;
+	reg.flags = O_RDONLY | O_DIRECTORY;
+	reg.fown = &fown;
+	reg.name = name;
+	file.type = FD_TYPES__REG;
+	file.reg = &reg;
+	return image_put(d->images, "files", -1, &file.base);
+}
+
+static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
+{
+	FsEntry fs = FS_ENTRY__INIT;
+	struct proc_status status;
+	const char *umask;
+	int err = proc_status_read(d->pid, d->pid, &status);
+
+	(void)b;
+	(void)answers;
+	(void)core;
+	if (!err)
+		err = put_directory(d, "cwd", &fs.cwd_id) ?: put_directory(d, "root", &fs.root_id);
+	if (err)
+		return err;
+	umask = proc_status_field(&status, "Umask");
+	fs.has_umask = umask != NULL;
+	fs.umask = umask ? strtoul(umask, NULL, 8) : 0;
+	return image_put(d->images, "fs", d->ns_pid, &fs.base);
+}
+
+static int build(struct build *b, struct batch *batch, const CoreEntry *core)
+{
+	struct image_reader r;
+	ProtobufCMessage *msg = NULL;
+	char cwd[PATH_MAX];
+	const FsEntry *fs;
+	int err = image_read(b->images, "fs", b->pid, &r);
+
+	(void)core;
+	if (!err)
+		err = image_next(&r, &fs_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
+	if (err)
+		return err;
+	fs = (FsEntry *)msg;
+	err = image_find_path(b->images, fs->cwd_id, cwd);
+	if (!err && access(cwd, F_OK) < 0)
+		err = phaul_fail(b->err, -errno, "filesystem", "entering %s, the current directory of the process; "
+				 "make it on this host", cwd);
+	if (!err)
+		batch_call(batch, "change to its current directory", SYS_chdir,
+			   batch_bytes(batch, cwd, strlen(cwd) + 1));
+	if (fs->has_umask)
+		batch_call(batch, "set its umask", SYS_umask, fs->umask);
+	protobuf_c_message_free_unpacked(msg, NULL);
+	return err ? err : batch->error;
+}
+
+const struct process_part filesystem_part = { .name = "directories", .dump = dump, .build = build };

@@ -1,0 +1,159 @@
+#include "mm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/prctl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define AUXV_MAX 128		/* 64-bit words; Linux has about 50 */
+
+/* Fields of /proc/PID/stat, counted from 1 as proc(5) does. */
+enum {
+	STAT_START_CODE = 26, STAT_END_CODE = 27, STAT_START_STACK = 28,
+	STAT_START_DATA = 45, STAT_END_DATA = 46, STAT_START_BRK = 47,
+	STAT_ARG_START = 48, STAT_ARG_END = 49, STAT_ENV_START = 50, STAT_ENV_END = 51,
+	STAT_LAST = 51,
+};
+
+static ssize_t read_proc(pid_t pid, const char *name, void *to, size_t size)
+{
+	char path[48];
+	ssize_t got;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	got = read(fd, to, size);
+	got = got < 0 ? -errno : got;
+	close(fd);
+	return got;
+}
+
+static int read_stat(pid_t pid, uint64_t field[STAT_LAST + 1])
+{
+	char text[4096], *at;
+	ssize_t got = read_proc(pid, "stat", text, sizeof(text) - 1);
+
+	if (got < 0)
+		return got;
+	text[got] = 0;
+	/* The name, field 2, may hold anything. */
+	at = strrchr(text, ')');
+	if (!at || at[1] != ' ')
+		return -EPROTO;
+	at += 2;
+	for (int i = 3; i <= STAT_LAST; i++) {
+		field[i] = strtoull(at, NULL, 10);
+		at = strchr(at, ' ');
+		if (!at++)
+			return -EPROTO;
+	}
+	return 0;
+}
+
+static int put_exe(struct dump *d, uint32_t id)
+{
+	FileEntry file = FILE_ENTRY__INIT;
+	RegFileEntry reg = REG_FILE_ENTRY__INIT;
+	FownEntry fown = FOWN_ENTRY__INIT;
+	char path[48], name[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", d->pid);
+	n = readlink(path, name, sizeof(name) - 1);
+	if (n < 0)
+		return -errno;
+	name[n] = 0;
+	reg.id = file.id = id;
+	reg.flags = O_RDONLY;
+	reg.fown = &fown;
+	reg.name = name;
+	file.type = FD_TYPES__REG;
+	file.reg = &reg;
+	return image_put(d->images, "files", -1, &file.base);
+}
+
+int mm_dump(struct dump *d, uint64_t brk)
+{
+	uint64_t stat[STAT_LAST + 1] = {0}, auxv[AUXV_MAX];
+	MmEntry mm = MM_ENTRY__INIT;
+	ssize_t got = read_proc(d->pid, "auxv", auxv, sizeof(auxv));
+	int err = got < 0 ? got : read_stat(d->pid, stat);
+
+	if (err)
+		return phaul_fail(d->err, err, "mm", "reading the memory layout of pid %d", d->pid);
+	mm.mm_start_code = stat[STAT_START_CODE];
+	mm.mm_end_code = stat[STAT_END_CODE];
+	mm.mm_start_data = stat[STAT_START_DATA];
+	mm.mm_end_data = stat[STAT_END_DATA];
+	mm.mm_start_stack = stat[STAT_START_STACK];
+	mm.mm_start_brk = stat[STAT_START_BRK];
+	mm.mm_brk = brk;
+	mm.mm_arg_start = stat[STAT_ARG_START];
+	mm.mm_arg_end = stat[STAT_ARG_END];
+	mm.mm_env_start = stat[STAT_ENV_START];
+	mm.mm_env_end = stat[STAT_ENV_END];
+	mm.exe_file_id = d->next_file_id++;
+	mm.n_mm_saved_auxv = got / sizeof(*auxv);
+	mm.mm_saved_auxv = auxv;
+	err = put_exe(d, mm.exe_file_id) ?: image_put(d->images, "mm", d->ns_pid, &mm.base);
+	return err ? phaul_fail(d->err, err, "mm", "writing the memory layout of pid %d", d->pid) : 0;
+}
+
+static int tell(struct build *b, const MmEntry *mm, const char *exe)
+{
+	struct prctl_mm_map map = {
+		.start_code = mm->mm_start_code, .end_code = mm->mm_end_code,
+		.start_data = mm->mm_start_data, .end_data = mm->mm_end_data,
+		.start_brk = mm->mm_start_brk, .brk = mm->mm_brk, .start_stack = mm->mm_start_stack,
+		.arg_start = mm->mm_arg_start, .arg_end = mm->mm_arg_end,
+		.env_start = mm->mm_env_start, .env_end = mm->mm_env_end,
+		.auxv_size = mm->n_mm_saved_auxv * 8, .exe_fd = 0,
+	};
+	struct batch batch;
+	int err;
+
+	remote_area_reset(b->area);
+	err = batch_begin(&batch, b->area, b->leader, 4);
+	map.auxv = (void *)batch_bytes(&batch, mm->mm_saved_auxv, mm->n_mm_saved_auxv * 8);
+	batch_call(&batch, exe, SYS_openat, AT_FDCWD, batch_bytes(&batch, exe, strlen(exe) + 1),
+		   O_RDONLY | O_CLOEXEC);
+	batch_call(&batch, "set its memory layout (PR_SET_MM_MAP)", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP,
+		   batch_bytes(&batch, &map, sizeof(map)), sizeof(map), 0);
+	batch_call(&batch, "close its executable", SYS_close, 0);
+	if (!err)
+		err = batch_run(&batch, 1, b->err) ?: batch_check(&batch, b->err);
+	batch_free(&batch);
+	return err;
+}
+
+int mm_build(struct build *b)
+{
+	struct image_reader r;
+	ProtobufCMessage *msg = NULL;
+	char exe[PATH_MAX];
+	int err = image_read(b->images, "mm", b->pid, &r);
+	const MmEntry *mm;
+
+	if (!err)
+		err = image_next(&r, &mm_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
+	mm = (MmEntry *)msg;
+	if (!err && mm->n_mm_saved_auxv > AUXV_MAX)
+		err = -EPROTO;
+	if (!err)
+		err = image_find_path(b->images, mm->exe_file_id, exe);
+	if (err)
+		phaul_fail(b->err, err, "mm", "reading the memory layout that the source sent");
+	else
+		err = tell(b, mm, exe);
+	if (msg)
+		protobuf_c_message_free_unpacked(msg, NULL);
+	return err;
+}

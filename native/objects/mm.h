@@ -1,0 +1,15 @@
+/* mm.h - what the kernel knows about an address space beside its mappings: where code, data, heap, stack,
+ * arguments and environment lie, the auxiliary vector, the executable. /proc/PID/{exe,cmdline,environ,auxv,
+ * stat} and brk() come from it.
+ */
+#ifndef PHAUL_MM_H
+#define PHAUL_MM_H
+
+#include "object.h"
+
+/* `brk` is what the remote call brk(0) answered. Writes "mm-PID" without mappings, and its file. */
+int mm_dump(struct dump *d, uint64_t brk);
+/* The husk has no descriptors. */
+int mm_build(struct build *b);
+
+#endif

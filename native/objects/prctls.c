@@ -1,0 +1,60 @@
+/* prctls.c - small settings of a process that only it can tell. */
+#include <errno.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "parts.h"
+
+struct answers {
+	int dumpable, thp_disabled, personality;
+	int *subreaper;
+};
+
+static int ask(struct dump *d, struct batch *b, void **ret)
+{
+	struct answers *a = *ret = dump_alloc(d, sizeof(*a));
+
+	if (!a)
+		return -ENOMEM;
+	a->dumpable = batch_call(b, "tell if it is dumpable", SYS_prctl, PR_GET_DUMPABLE);
+	a->thp_disabled = batch_call(b, "tell if it wants huge pages", SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0,
+				     0);
+	a->personality = batch_call(b, "tell its personality", SYS_personality, 0xffffffff);
+	batch_call(b, "tell if it is a subreaper", SYS_prctl, PR_GET_CHILD_SUBREAPER,
+		   batch_space(b, sizeof(int), (void **)&a->subreaper));
+	return b->error;
+}
+
+static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
+{
+	struct answers *a = answers;
+	TaskCoreEntry *tc = core->tc;
+
+	(void)d;
+	tc->has_phaul_dumpable = true;
+	tc->phaul_dumpable = batch_result(b, a->dumpable);
+	tc->has_phaul_thp_disabled = true;
+	tc->phaul_thp_disabled = batch_result(b, a->thp_disabled) > 0;
+	tc->personality = batch_result(b, a->personality);
+	tc->has_child_subreaper = true;
+	tc->child_subreaper = *a->subreaper;
+	return 0;
+}
+
+static int build(struct build *b, struct batch *batch, const CoreEntry *core)
+{
+	const TaskCoreEntry *tc = core->tc;
+
+	/* 2 (suid_dumpable) can't be asked for, only be got by a change of credentials. */
+	b->dumpable = tc->has_phaul_dumpable && tc->phaul_dumpable == 1;
+	batch_call(batch, "set if it is dumpable", SYS_prctl, PR_SET_DUMPABLE, b->dumpable, 0, 0, 0);
+	if (tc->phaul_thp_disabled)
+		batch_call(batch, "disable huge pages for it", SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
+	batch_call(batch, "set its personality", SYS_personality, tc->personality);
+	if (tc->child_subreaper)
+		batch_call(batch, "make it a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	return batch->error;
+}
+
+const struct process_part prctls_part = { .name = "settings", .ask = ask, .dump = dump, .build = build };

@@ -1,0 +1,460 @@
+#include "stage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "error.h"
+
+#define PAGE 4096ull
+#define CALLS_AT_ONCE 4096
+#define CALLS_A_MAPPING 16	/* no mapping needs more */
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102	/* Linux 6.13 */
+#endif
+
+/* Flags that madvise() gives, and what gives them. */
+static const struct { uint32_t flag; int advice; const char *name; } advices[] = {
+	{ VMA_HUGEPAGE, MADV_HUGEPAGE, "madvise(MADV_HUGEPAGE)" },
+	{ VMA_NOHUGEPAGE, MADV_NOHUGEPAGE, "madvise(MADV_NOHUGEPAGE)" },
+	{ VMA_DONTFORK, MADV_DONTFORK, "madvise(MADV_DONTFORK)" },
+	{ VMA_DONTDUMP, MADV_DONTDUMP, "madvise(MADV_DONTDUMP)" },
+	{ VMA_WIPEONFORK, MADV_WIPEONFORK, "madvise(MADV_WIPEONFORK)" },
+	{ VMA_MERGEABLE, MADV_MERGEABLE, "madvise(MADV_MERGEABLE)" },
+	{ VMA_SEQUENTIAL, MADV_SEQUENTIAL, "madvise(MADV_SEQUENTIAL)" },
+	{ VMA_RANDOM, MADV_RANDOM, "madvise(MADV_RANDOM)" },
+};
+
+/* Calls that change the husk's mappings, in as many batches as they need. */
+struct change {
+	struct stage *stage;
+	struct batch batch;
+	struct phaul_error *err;
+	int code;
+};
+
+static void begin(struct change *c)
+{
+	remote_area_reset(&c->stage->husk->area);
+	if (!c->code)
+		c->code = batch_begin(&c->batch, &c->stage->husk->area, &c->stage->husk->leader,
+				      CALLS_AT_ONCE);
+}
+
+static void run(struct change *c)
+{
+	if (!c->code)
+		c->code = batch_run(&c->batch, 1, c->err);
+	if (!c->code)
+		c->code = batch_check(&c->batch, c->err);
+	batch_free(&c->batch);
+}
+
+/* Room for one more mapping. */
+static void reserve(struct change *c)
+{
+	struct remote_area *area = &c->stage->husk->area;
+
+	if (c->batch.count + CALLS_A_MAPPING <= CALLS_AT_ONCE &&
+	    area->used + 2 * PAGE < area->size - PAGE)
+		return;
+	run(c);
+	begin(c);
+}
+
+static void unmap(struct change *c, uint64_t start, uint64_t end)
+{
+	reserve(c);
+	batch_call(&c->batch, "unmap what the source has unmapped", SYS_munmap, start, end - start);
+	received_remove(&c->stage->received, start, (end - start) / PAGE);
+}
+
+static int map_flags(const struct vma *vma)
+{
+	return MAP_FIXED | (vma->shared ? MAP_SHARED : MAP_PRIVATE) |
+	       (vma->kind == VMA_ANON ? MAP_ANONYMOUS : 0) |
+	       (vma->flags & VMA_GROWSDOWN ? MAP_GROWSDOWN : 0) |
+	       (vma->flags & VMA_NORESERVE ? MAP_NORESERVE : 0);
+}
+
+static void advise(struct change *c, const struct vma *vma, uint64_t start, uint64_t end, uint32_t had)
+{
+	for (size_t i = 0; i < sizeof(advices) / sizeof(*advices); i++)
+		if (vma->flags & ~had & advices[i].flag)
+			batch_call(&c->batch, advices[i].name, SYS_madvise, start, end - start,
+				   advices[i].advice);
+	if (had & ~vma->flags & VMA_DONTFORK)
+		batch_call(&c->batch, "madvise(MADV_DOFORK)", SYS_madvise, start, end - start, MADV_DOFORK);
+	if (had & ~vma->flags & VMA_DONTDUMP)
+		batch_call(&c->batch, "madvise(MADV_DODUMP)", SYS_madvise, start, end - start, MADV_DODUMP);
+	if (had & ~vma->flags & VMA_WIPEONFORK)
+		batch_call(&c->batch, "madvise(MADV_KEEPONFORK)", SYS_madvise, start, end - start,
+			   MADV_KEEPONFORK);
+	/* ONFAULT while pages are still to come: a plain mlock would fill all with zeros first. */
+	if (vma->flags & ~had & VMA_LOCKED)
+		batch_call(&c->batch, "mlock2", SYS_mlock2, start, end - start, MLOCK_ONFAULT);
+	if (had & ~vma->flags & VMA_LOCKED)
+		batch_call(&c->batch, "munlock", SYS_munlock, start, end - start);
+}
+
+/* The husk has no descriptors, so that the file is always number 0. */
+static void map(struct change *c, const struct vma *vma, uint64_t start, uint64_t end)
+{
+	int prot = vma->prot;
+	/* What was writable once counts as committed memory for ever; the kernel only knows if it was. */
+	bool was_writable = !vma->shared && (vma->flags & VMA_ACCOUNT) && !(prot & PROT_WRITE);
+	bool file = vma->kind == VMA_FILE;
+
+	reserve(c);
+	if (file)
+		batch_call(&c->batch, vma->path, SYS_openat, AT_FDCWD,
+			   batch_bytes(&c->batch, vma->path, strlen(vma->path) + 1),
+			   (vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+	batch_call(&c->batch, "map what the source has mapped", SYS_mmap, start, end - start,
+		   was_writable ? PROT_READ | PROT_WRITE : prot, map_flags(vma), file ? 0 : -1,
+		   file ? vma->offset + (start - vma->start) : 0);
+	if (file)
+		batch_call(&c->batch, "close a mapped file", SYS_close, 0);
+	if (was_writable)
+		batch_call(&c->batch, "protect a mapping", SYS_mprotect, start, end - start, prot);
+	advise(c, vma, start, end, 0);
+}
+
+static bool moves(const struct vma *vma)
+{
+	return vma->kind == VMA_ANON || vma->kind == VMA_FILE;
+}
+
+/* Is `new` at this address the same memory as `old`, so that its content stays? */
+static bool same_backing(const struct vma *old, const struct vma *new)
+{
+	uint32_t fixed = VMA_GROWSDOWN | VMA_NORESERVE;
+
+	if (old->kind != new->kind || old->shared != new->shared ||
+	    (old->flags & fixed) != (new->flags & fixed))
+		return false;
+	return new->kind == VMA_ANON ||
+	       (!strcmp(old->path, new->path) && old->inode == new->inode &&
+		old->offset - old->start == new->offset - new->start);
+}
+
+static void keep(struct change *c, const struct vma *old, const struct vma *new, uint64_t start,
+		 uint64_t end)
+{
+	if (old->prot == new->prot && old->flags == new->flags)
+		return;
+	reserve(c);
+	if (old->prot != new->prot)
+		batch_call(&c->batch, "protect a mapping", SYS_mprotect, start, end - start, new->prot);
+	advise(c, new, start, end, old->flags);
+}
+
+/* Walks both layouts side by side, `act` for each stretch in which neither begins nor ends one. Unmapping
+ * comes before mapping: the limit on the number of mappings is the same for both. */
+static void each_stretch(struct change *c, const struct memory_map *old, const struct memory_map *new,
+			 void (*act)(struct change *c, const struct vma *was, const struct vma *is,
+				     uint64_t start, uint64_t end))
+{
+	size_t o = 0, n = 0;
+	uint64_t at = 0;
+
+	while (!c->code) {
+		const struct vma *was, *is;
+		uint64_t end = ~0ull;
+
+		while (o < old->count && (old->at[o].end <= at || !moves(&old->at[o])))
+			o++;
+		while (n < new->count && (new->at[n].end <= at || !moves(&new->at[n])))
+			n++;
+		was = o < old->count ? &old->at[o] : NULL;
+		is = n < new->count ? &new->at[n] : NULL;
+		if (!was && !is)
+			return;
+		if (was && was->start > at) {
+			end = was->start < end ? was->start : end;
+			was = NULL;
+		} else if (was) {
+			end = was->end;
+		}
+		if (is && is->start > at) {
+			end = is->start < end ? is->start : end;
+			is = NULL;
+		} else if (is) {
+			end = is->end < end ? is->end : end;
+		}
+		if (was || is)
+			act(c, was, is, at, end);
+		at = end;
+	}
+}
+
+static void remove_old(struct change *c, const struct vma *was, const struct vma *is, uint64_t start,
+		       uint64_t end)
+{
+	if (was && (!is || !same_backing(was, is)))
+		unmap(c, start, end);
+}
+
+static void add_new(struct change *c, const struct vma *was, const struct vma *is, uint64_t start,
+		    uint64_t end)
+{
+	if (is && was && same_backing(was, is))
+		keep(c, was, is, start, end);
+	else if (is)
+		map(c, is, start, end);
+}
+
+int stage_open(struct stage *s, struct husk *husk, struct phaul_error *err)
+{
+	char path[32];
+
+	memset(s, 0, sizeof(*s));
+	s->husk = husk;
+	received_init(&s->received);
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->opened, NULL);
+	snprintf(path, sizeof(path), "/proc/%d/mem", husk->pid);
+	s->mem = open(path, O_RDWR | O_CLOEXEC);
+	return s->mem < 0 ? phaul_fail(err, -errno, "stage", "opening %s", path) : 0;
+}
+
+int stage_layout(struct stage *s, struct memory_map *layout, struct phaul_error *err)
+{
+	struct change c = { .stage = s, .err = err };
+
+	if (!s->husk->area.at)
+		c.code = husk_settle(s->husk, layout, err);
+	else
+		c.code = husk_clear_area(s->husk, layout, err);
+	begin(&c);
+	each_stretch(&c, &s->layout, layout, remove_old);
+	each_stretch(&c, &s->layout, layout, add_new);
+	run(&c);
+	if (c.code)
+		return c.code;
+	memory_map_free(&s->layout);
+	s->layout = *layout;
+	memset(layout, 0, sizeof(*layout));
+	return 0;
+}
+
+struct dropper {
+	struct change change;
+	int64_t pages;
+	const struct range_list *keep;	/* what must stay, if not NULL; ascending */
+	size_t at;
+};
+
+static int drop(void *to, uint64_t start, uint64_t end)
+{
+	struct dropper *d = to;
+
+	reserve(&d->change);
+	batch_call(&d->change.batch, "drop pages that the source has dropped", SYS_madvise, start,
+		   end - start, MADV_DONTNEED);
+	d->pages += (end - start) / PAGE;
+	return d->change.code;
+}
+
+static int drop_but_kept(void *to, uint64_t start, uint64_t end)
+{
+	struct dropper *d = to;
+	const struct range_list *keep = d->keep;
+	size_t low = 0, high = keep->count;
+	int err = 0;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (keep->at[middle].address + keep->at[middle].pages * PAGE > start)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	for (; start < end && !err; low++) {
+		uint64_t from = low < keep->count ? keep->at[low].address : end;
+		uint64_t until = low < keep->count ? from + keep->at[low].pages * PAGE : end;
+
+		if (from > start)
+			err = drop(d, start, from < end ? from : end);
+		start = until;
+	}
+	return err;
+}
+
+int64_t stage_drop(struct stage *s, const struct final_scan *gone, struct phaul_error *err)
+{
+	struct dropper d = { .change = { .stage = s, .err = err }, .keep = &gone->populated };
+	int code = 0;
+
+	begin(&d.change);
+	for (size_t i = 0; i < gone->absent.count && !code; i++) {
+		const struct page_range *r = &gone->absent.at[i];
+
+		code = received_each(&s->received, r->address, r->address + r->pages * PAGE, drop, &d);
+	}
+	for (size_t i = 0; i < gone->sparse.count && !code; i++) {
+		const struct page_range *r = &gone->sparse.at[i];
+
+		code = received_each(&s->received, r->address, r->address + r->pages * PAGE,
+				     drop_but_kept, &d);
+	}
+	for (size_t i = 0; i < gone->guards.count; i++) {
+		const struct page_range *r = &gone->guards.at[i];
+
+		reserve(&d.change);
+		batch_call(&d.change.batch, "make a guard region", SYS_madvise, r->address,
+			   r->pages * PAGE, MADV_GUARD_INSTALL);
+	}
+	run(&d.change);
+	return d.change.code ? d.change.code : d.pages;
+}
+
+void stage_open_round(struct stage *s, uint32_t round)
+{
+	pthread_mutex_lock(&s->lock);
+	s->open_round = round;
+	pthread_cond_broadcast(&s->opened);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void stage_shut(struct stage *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->closed = true;
+	pthread_cond_broadcast(&s->opened);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void stage_close(struct stage *s)
+{
+	if (!s->husk)
+		return;
+	memory_map_free(&s->layout);
+	received_free(&s->received);
+	pthread_mutex_destroy(&s->lock);
+	pthread_cond_destroy(&s->opened);
+	if (s->mem >= 0)
+		close(s->mem);
+	memset(s, 0, sizeof(*s));
+}
+
+static int wait_open(struct stage *s, uint32_t round)
+{
+	bool open;
+
+	pthread_mutex_lock(&s->lock);
+	while (s->open_round < round && !s->closed)
+		pthread_cond_wait(&s->opened, &s->lock);
+	open = !s->closed;
+	pthread_mutex_unlock(&s->lock);
+	return open ? 0 : -ECANCELED;
+}
+
+/* Local pieces and where they go, as process_vm_writev wants them. */
+struct pieces {
+	struct iovec local[256], remote[256];
+	size_t count, bytes;
+};
+
+static int flush(struct stage *s, struct pieces *p)
+{
+	ssize_t put = p->count ? process_vm_writev(s->husk->pid, p->local, p->count, p->remote,
+						   p->count, 0) : 0;
+	int err = put < 0 ? -errno : (size_t)put == p->bytes ? 0 : -EFAULT;
+
+	p->count = p->bytes = 0;
+	return err;
+}
+
+static int place(struct stage *s, struct pieces *p, uint64_t at, const uint8_t *data, size_t size,
+		 bool writable)
+{
+	if (!writable) {
+		/* Forced: as a debugger writes. */
+		ssize_t put = pwrite(s->mem, data, size, at);
+
+		return put < 0 ? -errno : (size_t)put == size ? 0 : -EIO;
+	}
+	p->local[p->count] = (struct iovec){ (void *)data, size };
+	p->remote[p->count++] = (struct iovec){ (void *)at, size };
+	p->bytes += size;
+	return p->count == sizeof(p->local) / sizeof(*p->local) ? flush(s, p) : 0;
+}
+
+static int place_zeros(struct stage *s, const struct vma *vma, uint64_t at, uint64_t end)
+{
+	static const uint8_t zeros[16 * PAGE];
+	int err = 0;
+
+	while (at < end && !err) {
+		size_t size = vma->kind == VMA_FILE && end - at > sizeof(zeros) ? sizeof(zeros) :
+			      vma->kind == VMA_FILE ? end - at : PAGE;
+
+		/* An anonymous page that never arrived is zero by nature. */
+		if (vma->kind == VMA_FILE || received_any(&s->received, at)) {
+			ssize_t put = pwrite(s->mem, zeros, size, at);
+
+			err = put < 0 ? -errno : (size_t)put == size ? 0 : -EIO;
+		}
+		at += size;
+	}
+	return err;
+}
+
+/* An extent may reach over several mappings; what lies in none is an error of the source. */
+static int place_extent(struct stage *s, struct pieces *p, const struct page_extent *extent,
+			const uint8_t *data)
+{
+	uint64_t at = extent->address, end = at + extent->pages * PAGE;
+	int err = 0;
+
+	while (at < end && !err) {
+		const struct vma *vma = memory_map_find(&s->layout, at);
+		uint64_t until;
+
+		if (!vma || !vma_has_pages(vma))
+			return -EFAULT;
+		until = vma->end < end ? vma->end : end;
+		if (extent->flags & PAGE_EXTENT_ZERO) {
+			err = place_zeros(s, vma, at, until);
+			if (!err && vma->kind == VMA_FILE)
+				err = received_add(&s->received, at, (until - at) / PAGE);
+		} else {
+			err = place(s, p, at, data, until - at, vma->prot & PROT_WRITE);
+			if (!err)
+				err = received_add(&s->received, at, (until - at) / PAGE);
+			data += until - at;
+		}
+		at = until;
+	}
+	return err;
+}
+
+int stage_pages(void *ctx, uint32_t round, const struct page_extent *extents, size_t n,
+		const uint8_t *data, struct phaul_error *err)
+{
+	struct stage *s = ctx;
+	struct pieces pieces = {0};
+	int code = wait_open(s, round);
+
+	for (size_t i = 0; i < n && !code; i++) {
+		code = place_extent(s, &pieces, &extents[i], data);
+		if (!(extents[i].flags & PAGE_EXTENT_ZERO))
+			data += extents[i].pages * PAGE;
+		if (code && code != -ECANCELED)
+			return phaul_fail(err, code, "stage", "placing %u pages at %llx of pid %d",
+					  extents[i].pages, (unsigned long long)extents[i].address,
+					  s->husk->pid);
+	}
+	if (!code)
+		code = flush(s, &pieces);
+	return code ? phaul_fail(err, code, "stage", "placing pages in pid %d", s->husk->pid) : 0;
+}

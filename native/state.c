@@ -1,0 +1,260 @@
+#include "state.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "error.h"
+#include "objects/descriptors.h"
+#include "objects/mm.h"
+#include "objects/object.h"
+#include "objects/parts.h"
+#include "threads.h"
+
+#define PARTS_MAX 16
+#define CALLS_OF_PARTS 2048	/* 64 signal handlers, timers by the hundred */
+#define AREA_OF_PARTS (CALLS_OF_PARTS * 64 + (1 << 17))
+
+/* ---- dump ---- */
+
+/* One batch of the leader serves all parts. It runs before any other: the trap at a batch's end would change
+ * what is to be asked about SIGTRAP. */
+static int ask_parts(struct dump *d, struct remote *leader, CoreEntry *core)
+{
+	void *answers[PARTS_MAX] = { NULL };
+	struct batch b;
+	int brk, code;
+
+	code = batch_begin(&b, d->area, leader, CALLS_OF_PARTS);
+	brk = batch_call(&b, "tell its brk", SYS_brk, 0);
+	for (size_t i = 0; process_parts[i] && !code; i++)
+		if (process_parts[i]->ask)
+			code = process_parts[i]->ask(d, &b, &answers[i]);
+	if (code)
+		phaul_fail(d->err, code, "state", "preparing the questions to pid %d", d->pid);
+	else
+		code = batch_run(&b, 1, d->err) ?: batch_check(&b, d->err);
+	for (size_t i = 0; process_parts[i] && !code; i++) {
+		if (process_parts[i]->dump)
+			code = process_parts[i]->dump(d, &b, answers[i], core);
+		if (code && d->err && d->err->code != code)
+			phaul_fail(d->err, code, "state", "reading the %s of pid %d",
+				   process_parts[i]->name, d->pid);
+	}
+	if (!code)
+		code = mm_dump(d, batch_result(&b, brk));
+	batch_free(&b);
+	return code;
+}
+
+struct dump_block {
+	struct dump_block *next;
+	uint64_t bytes[];
+};
+
+void *dump_alloc(struct dump *d, size_t size)
+{
+	struct dump_block *block = calloc(1, sizeof(*block) + size);
+
+	if (!block)
+		return NULL;
+	block->next = d->blocks;
+	d->blocks = block;
+	return block->bytes;
+}
+
+void dump_free(struct dump *d)
+{
+	for (struct dump_block *block = d->blocks, *next; block; block = next) {
+		next = block->next;
+		free(block);
+	}
+	d->blocks = NULL;
+}
+
+static int put_tree(struct dump *d, const struct frozen *f)
+{
+	PstreeEntry tree = PSTREE_ENTRY__INIT;
+	uint32_t *threads = calloc(f->count, sizeof(*threads));
+	int err;
+
+	if (!threads)
+		return -ENOMEM;
+	for (size_t i = 0; i < f->count; i++)
+		threads[i] = f->threads[i].tid;
+	tree.pid = tree.pgid = tree.sid = d->ns_pid;
+	tree.n_threads = f->count;
+	tree.threads = threads;
+	err = image_put(d->images, "pstree", -1, &tree.base);
+	free(threads);
+	return err;
+}
+
+static int dump_all(struct dump *d, struct borrowed *b)
+{
+	TaskCoreEntry tc = TASK_CORE_ENTRY__INIT;
+	CoreEntry core = CORE_ENTRY__INIT;
+	struct descriptor_table descriptors;
+	int code = descriptors_read(d->pid, &descriptors, d->err);
+
+	if (code)
+		return code;
+	d->descriptors = &descriptors;
+	d->next_file_id = descriptors.count + 1;
+	tc.task_state = 1;	/* alive */
+	tc.comm = "";
+	core.tc = &tc;
+	code = descriptors_dump(d) ?: ask_parts(d, &b->remotes[0], &core);
+	if (!code) {
+		tc.blk_sigset = b->remotes[0].saved_mask;
+		code = threads_dump(d, b, &core) ?: put_tree(d, b->frozen);
+	}
+	descriptors_free(&descriptors);
+	return code;
+}
+
+int state_dump(const struct frozen *f, remote_addr syscall_at, remote_addr area_hint, uint32_t flags,
+	       struct image_set *to, struct phaul_error *err)
+{
+	struct dump d = { .pid = f->pid, .ns_pid = f->pid, .flags = flags, .images = to, .err = err };
+	struct remote_area area = {0};
+	struct borrowed b;
+	size_t size = (AREA_OF_PARTS + threads_area_size(f->count) + 8191) & ~4095ul;
+	int code = threads_borrow(f, syscall_at, &b, err), unmapped;
+
+	if (code)
+		return code;
+	d.area = &area;
+	code = remote_area_map(&b.remotes[0], area_hint, size, &area);
+	if (code)
+		phaul_fail(err, code, "state", "mapping a batch area in pid %d", f->pid);
+	else
+		code = dump_all(&d, &b);
+	unmapped = remote_area_unmap(&b.remotes[0], &area);
+	if (!code && unmapped)
+		code = phaul_fail(err, unmapped, "state", "unmapping the batch area in pid %d", f->pid);
+	threads_give_back(&b);
+	dump_free(&d);
+	return code;
+}
+
+/* ---- build ---- */
+
+struct cores {
+	struct thread_image *threads;
+	size_t count;
+};
+
+static void free_cores(struct cores *cores)
+{
+	for (size_t i = 0; i < cores->count; i++)
+		if (cores->threads[i].core)
+			core_entry__free_unpacked(cores->threads[i].core, NULL);
+	free(cores->threads);
+}
+
+static bool core_ok(const CoreEntry *core, bool leader)
+{
+	return core->thread_core && core->thread_info && core->thread_info->gpregs &&
+	       core->thread_info->has_phaul_xstate && (core->tc || !leader);
+}
+
+static int get_core(const struct image_set *images, pid_t tid, bool leader, CoreEntry **ret)
+{
+	struct image_reader r;
+	ProtobufCMessage *msg = NULL;
+	int err = image_read(images, "core", tid, &r);
+
+	if (!err)
+		err = image_next(&r, &core_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
+	*ret = (CoreEntry *)msg;
+	return err ? err : core_ok(*ret, leader) ? 0 : -EPROTO;
+}
+
+static int get_cores(const struct husk *h, const struct image_set *images, struct cores *ret)
+{
+	int err = 0;
+
+	ret->threads = calloc(h->thread_count + 1, sizeof(*ret->threads));
+	ret->count = 0;
+	if (!ret->threads)
+		return -ENOMEM;
+	for (size_t i = 0; i <= h->thread_count && !err; i++) {
+		struct thread_image *t = &ret->threads[ret->count++];
+
+		t->tid = i ? h->threads[i - 1].tid : h->pid;
+		err = get_core(images, t->tid, !i, &t->core);
+	}
+	return err;
+}
+
+/* The end of a batch traps: where SIGTRAP is ignored, that must be told to the kernel once more. */
+static bool ignores_trap(const CoreEntry *core)
+{
+	const TaskCoreEntry *tc = core->tc;
+
+	return tc->n_sigactions > 4 && tc->sigactions[4]->sigaction == 1 /* SIG_IGN */;
+}
+
+static int build_parts(struct build *b, const CoreEntry *core)
+{
+	struct batch batch;
+	int code;
+
+	remote_area_reset(b->area);
+	code = batch_begin(&batch, b->area, b->leader, CALLS_OF_PARTS);
+	for (size_t i = 0; process_parts[i] && !code; i++) {
+		if (!process_parts[i]->build)
+			continue;
+		code = process_parts[i]->build(b, &batch, core);
+		if (code && b->err && b->err->code != code)
+			phaul_fail(b->err, code, "state", "building the %s of pid %d",
+				   process_parts[i]->name, b->pid);
+	}
+	if (!code)
+		code = batch_run(&batch, 1, b->err) ?: batch_check(&batch, b->err);
+	batch_free(&batch);
+	return code;
+}
+
+static int build_all(struct husk *h, struct build *b, const struct cores *cores, struct phaul_built *ret)
+{
+	const CoreEntry *leader = cores->threads[0].core;
+	uint64_t at = phaul_now_ns();
+	int code = mm_build(b) ?: descriptors_build(b, &ret->descriptors);
+
+	ret->files_ns = phaul_now_ns() - at;
+	at = phaul_now_ns();
+	if (!code)
+		code = build_parts(b, leader) ?: threads_build(b, h, cores->threads, cores->count);
+	if (code)
+		return code;
+	h->leader.trap_ignored = ignores_trap(leader);
+	code = remote_area_unmap(&h->leader, &h->area);
+	if (code)
+		return phaul_fail(b->err, code, "state", "unmapping the batch area in pid %d", h->pid);
+	code = threads_arm(cores->threads, cores->count, b->err);
+	ret->threads_ns = phaul_now_ns() - at;
+	ret->threads = cores->count;
+	return code;
+}
+
+int state_build(struct husk *h, const struct image_set *from, struct phaul_built *ret,
+		struct phaul_error *err)
+{
+	struct build b = {
+		.pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .err = err,
+	};
+	struct cores cores;
+	int code = get_cores(h, from, &cores);
+
+	if (code)
+		phaul_fail(err, code, "state", "what the source sent about pid %d is incomplete or malformed",
+			   h->pid);
+	else
+		code = build_all(h, &b, &cores, ret);
+	free_cores(&cores);
+	dump_free(&b.scratch);
+	return code;
+}

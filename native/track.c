@@ -1,0 +1,82 @@
+#include "track.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "error.h"
+
+static const struct tracker_kind *const kinds[] = { &tracker_uffd, NULL };
+
+int tracker_open(struct tracker *t, pid_t pid, struct remote *leader, struct phaul_error *err)
+{
+	char path[32];
+	int ret;
+
+	memset(t, 0, sizeof(*t));
+	t->uffd = -1;
+	t->pid = pid;
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+	t->pagemap = open(path, O_RDONLY | O_CLOEXEC);
+	if (t->pagemap < 0)
+		return phaul_fail(err, -errno, "track", "opening %s", path);
+	for (const struct tracker_kind *const *kind = kinds; *kind && !t->kind; kind++)
+		if ((*kind)->usable())
+			t->kind = *kind;
+	if (!t->kind)
+		ret = phaul_fail(err, -EOPNOTSUPP, "track", "this kernel can't track dirty pages: it has no "
+				 "userfaultfd WP_ASYNC with PAGEMAP_SCAN (Linux 6.7)");
+	else
+		ret = t->kind->open(t, leader, err);
+	if (ret < 0)
+		tracker_close(t);
+	return ret;
+}
+
+void tracker_close(struct tracker *t)
+{
+	if (!t->pid)
+		return;
+	if (t->kind)
+		t->kind->close(t);
+	if (t->pagemap >= 0)
+		close(t->pagemap);
+	memset(t, 0, sizeof(*t));
+}
+
+int range_list_add(struct range_list *list, uint64_t start, uint64_t end)
+{
+	struct page_range *last = list->count ? &list->at[list->count - 1] : NULL;
+
+	list->pages += (end - start) / 4096;
+	if (last && last->address + last->pages * 4096 == start) {
+		last->pages += (end - start) / 4096;
+		return 0;
+	}
+	if (list->count == list->capacity) {
+		size_t capacity = list->capacity ? 2 * list->capacity : 1024;
+		void *at = realloc(list->at, capacity * sizeof(*list->at));
+
+		if (!at)
+			return -ENOMEM;
+		list->at = at;
+		list->capacity = capacity;
+	}
+	list->at[list->count++] = (struct page_range){ start, (end - start) / 4096 };
+	return 0;
+}
+
+void range_list_reset(struct range_list *list)
+{
+	list->count = 0;
+	list->pages = 0;
+}
+
+void range_list_free(struct range_list *list)
+{
+	free(list->at);
+	memset(list, 0, sizeof(*list));
+}

@@ -1,0 +1,78 @@
+/* track.h - which pages of a running process were written since the last look.
+ *
+ * The contract of all kinds of trackers:
+ *
+ *	open	the leader is stopped and borrowed; may make calls in it
+ *	cover	the process runs; makes mappings that are new since the last call tracked ones. Called at the
+ *		start of each round with a fresh map
+ *	scan	the process may run. Adds the ranges that were written since they were last armed; what is
+ *		not covered counts as written. With `arm` they count as clean from the moment of the look on:
+ *		the pages must be read after that, and a write that comes between is found by the next scan
+ *	final	the process is frozen: what was written, what went away, and what is a guard region. Nothing
+ *		is armed
+ *	close	the process runs or is frozen; nothing stays behind in it
+ *
+ * A page that was sent and has gone away since (MADV_DONTNEED, unmapped and mapped again) is found by
+ * `final` alone: the target compares with what it received.
+ */
+#ifndef PHAUL_TRACK_H
+#define PHAUL_TRACK_H
+
+#include "memory_map.h"
+#include "pages.h"
+#include "remote.h"
+
+struct range_list {
+	struct page_range *at;
+	size_t count, capacity;
+	uint64_t pages;
+};
+
+/* Adds [start, end) of addresses; joins it to the last one if they touch. */
+int range_list_add(struct range_list *list, uint64_t start, uint64_t end);
+void range_list_reset(struct range_list *list);
+void range_list_free(struct range_list *list);
+
+/* What `final` finds. `absent`: parts of mappings that hold no page (or, of a file, no private copy).
+ * Mappings in `sparse` are the other way round: there `populated` lists all that they hold. */
+struct final_scan {
+	struct range_list dirty, absent, sparse, populated, guards;
+};
+
+#define TRACK_DENSITIES 64	/* mappings of a GiB and more; those beyond count as dense */
+
+/* How many pages the rounds have seen in a large mapping. */
+struct track_density {
+	uint64_t start, pages;
+};
+
+struct tracker {
+	const struct tracker_kind *kind;
+	pid_t pid;
+	int pagemap;		/* of /proc/PID */
+	int uffd;
+	struct track_density densities[TRACK_DENSITIES];
+};
+
+struct tracker_kind {
+	const char *name;
+	bool (*usable)(void);	/* on this kernel */
+	int (*open)(struct tracker *t, struct remote *leader, struct phaul_error *err);
+	int (*cover)(struct tracker *t, const struct memory_map *map, struct phaul_error *err);
+	int (*scan)(struct tracker *t, const struct memory_map *map, bool arm, struct range_list *ret,
+		    struct phaul_error *err);
+	int (*final)(struct tracker *t, const struct memory_map *map, struct final_scan *ret,
+		     struct phaul_error *err);
+	void (*close)(struct tracker *t);
+};
+
+extern const struct tracker_kind tracker_uffd;	/* userfaultfd WP_ASYNC + PAGEMAP_SCAN, Linux 6.7 */
+
+/* Where [start, end) holds pages, by an open /proc/PID/pagemap (PAGEMAP_SCAN). */
+int pagemap_populated(int pagemap, uint64_t start, uint64_t end, struct range_list *ret);
+
+/* Opens the best kind that this kernel has. */
+int tracker_open(struct tracker *t, pid_t pid, struct remote *leader, struct phaul_error *err);
+void tracker_close(struct tracker *t);
+
+#endif
