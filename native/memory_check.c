@@ -54,7 +54,7 @@ static void check_vma(struct check *c, const struct vma *vma)
 	else if (vma->flags & VMA_DROPPABLE)
 		obstacle(c, "MEMORY_DROPPABLE", subject, "%s is droppable memory (MAP_DROPPABLE), whose "
 			 "writes can't be tracked", subject);
-	else if (vma->flags & VMA_IO)
+	else if ((vma->flags & VMA_IO) && vma->kind != VMA_VVAR)
 		obstacle(c, "MEMORY_DEVICE", subject, "%s maps a device (%s), which stays on this host",
 			 subject, vma->path);
 	else if ((vma->flags & VMA_SEALED) && vma_has_pages(vma))

@@ -124,9 +124,10 @@ PHAUL_API int phaul_source_final(struct phaul_source *src, struct phaul_channel 
 /* From here on the original may not run again: it dies with this thread. */
 PHAUL_API int phaul_source_commit(struct phaul_source *src, struct phaul_error *err);
 PHAUL_API int phaul_source_kill(struct phaul_source *src, struct phaul_error *err);
-/* After commit, when the target's answer never came: leaves the original stopped ('T'), untraced and
- * alive, so that whoever learns the outcome can kill or continue it. */
-PHAUL_API int phaul_source_abandon(struct phaul_source *src, struct phaul_error *err);
+/* After commit, when the target's answer never came. `stopped`: leaves the original stopped ('T'), untraced
+ * and alive, so that whoever learns the outcome can kill or continue it. Otherwise, and only if the target
+ * has proved that it never ran there, lets it go on as it was. */
+PHAUL_API int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_error *err);
 /* Gives the process back as it was, interrupted system calls included. */
 PHAUL_API int phaul_source_thaw(struct phaul_source *src, struct phaul_error *err);
 /* Thaws if frozen and not committed, stops tracking, frees. */

@@ -261,11 +261,11 @@ int phaul_source_kill(struct phaul_source *src, struct phaul_error *err)
 	return 0;
 }
 
-int phaul_source_abandon(struct phaul_source *src, struct phaul_error *err)
+int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_error *err)
 {
 	int code = set_options(src, PTRACE_O_TRACESYSGOOD, err);
 
-	if (!code && kill(src->pid, SIGSTOP) < 0)
+	if (!code && stopped && kill(src->pid, SIGSTOP) < 0)
 		code = phaul_fail(err, -errno, "source", "stopping pid %d", src->pid);
 	if (code)
 		return code;

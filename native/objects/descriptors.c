@@ -13,6 +13,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "socket_options.h"
+
 FownEntry no_owner = FOWN_ENTRY__INIT;
 
 /* ---- reading ---- */
@@ -24,41 +26,50 @@ static int pidfd_of(pid_t pid)
 	return fd < 0 ? -errno : fd;
 }
 
-static int text_at(int dir, const char *name, char **ret)
+/* These files are made in one go: a short answer is all there is. */
+static int text_of(int fd, char **ret)
 {
-	size_t size = 1024, used = 0;
-	char *text = malloc(size);
-	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
-	ssize_t got = fd < 0 ? -1 : 0;
-	int err = fd < 0 ? -errno : 0;
+	char small[1024], *text = small;
+	size_t size = sizeof(small), used = 0;
+	ssize_t got;
 
-	while (text && !err) {
-		size_t room = size - used - 1;
+	while ((got = read(fd, text + used, size - used - 1)) >= 0) {
 		char *larger;
 
-		got = read(fd, text + used, room);
-		if (got < 0)
-			err = -errno;
-		else
-			used += got;
-		/* These files are made in one go: a short answer is all there is. */
-		if (err || (size_t)got < room)
+		used += got;
+		if (used < size - 1)
 			break;
-		larger = realloc(text, size *= 4);
-		if (!larger)
-			err = -ENOMEM;
-		else
-			text = larger;
+		larger = realloc(text == small ? NULL : text, size * 4);
+		if (!larger) {
+			errno = ENOMEM;
+			got = -1;
+			break;
+		}
+		if (text == small)
+			memcpy(larger, small, used);
+		text = larger;
+		size *= 4;
 	}
-	if (fd >= 0)
-		close(fd);
-	if (!text || err) {
-		free(text);
-		return err ? err : -ENOMEM;
+	if (got < 0) {
+		int err = -errno;
+
+		if (text != small)
+			free(text);
+		return err;
 	}
 	text[used] = 0;
-	*ret = text;
-	return 0;
+	*ret = text == small ? strdup(small) : text;
+	return *ret ? 0 : -ENOMEM;
+}
+
+static int text_at(int dir, const char *name, char **ret)
+{
+	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+	int err = fd < 0 ? -errno : text_of(fd, ret);
+
+	if (fd >= 0)
+		close(fd);
+	return err;
 }
 
 bool fdinfo_number(const struct descriptor *d, const char *key, int base, uint64_t *ret)
@@ -76,16 +87,6 @@ bool fdinfo_number(const struct descriptor *d, const char *key, int base, uint64
 	return false;
 }
 
-static int own_begin(const struct descriptor_table *t, struct descriptor *d)
-{
-	if (S_ISREG(d->st.st_mode) || S_ISDIR(d->st.st_mode) || (d->flags & O_PATH))
-		return 0;
-	if (!d->kind && !S_ISSOCK(d->st.st_mode))
-		return 0;
-	d->own = syscall(SYS_pidfd_getfd, t->pidfd, d->fd, 0);
-	return d->own < 0 ? -errno : 0;
-}
-
 static void own_end(struct descriptor *d)
 {
 	if (d->own >= 0)
@@ -93,14 +94,26 @@ static void own_end(struct descriptor *d)
 	d->own = -1;
 }
 
-static void recognise(const struct descriptor_table *t, struct descriptor *d)
+static void recognise(struct descriptor *d)
 {
-	if (S_ISSOCK(d->st.st_mode) && own_begin(t, d))
-		return;
 	for (size_t i = 0; descriptor_kinds[i] && !d->kind; i++)
 		if (descriptor_kinds[i]->is(d))
 			d->kind = descriptor_kinds[i];
-	own_end(d);
+}
+
+/* What a socket is only the socket itself tells. */
+static int own_begin(const struct descriptor_table *t, struct descriptor *d)
+{
+	bool socket = S_ISSOCK(d->st.st_mode);
+
+	if ((d->flags & O_PATH) || (!socket && !(d->kind && d->kind->asks)))
+		return 0;
+	d->own = syscall(SYS_pidfd_getfd, t->pidfd, d->fd, 0);
+	if (d->own < 0)
+		return -errno;
+	if (socket)
+		recognise(d);
+	return 0;
 }
 
 static void descriptor_free(struct descriptor *d)
@@ -108,6 +121,25 @@ static void descriptor_free(struct descriptor *d)
 	own_end(d);
 	free(d->link);
 	free(d->fdinfo);
+}
+
+/* What has no name in a file system needs no look at its inode. */
+static bool describe_by_link(struct descriptor *d)
+{
+	uint64_t ino;
+
+	if (sscanf(d->link, "pipe:[%lu]", &d->st.st_ino) == 1) {
+		d->st.st_mode = S_IFIFO | 0600;
+		return true;
+	}
+	if (sscanf(d->link, "socket:[%lu]", &d->st.st_ino) == 1) {
+		d->st.st_mode = S_IFSOCK | 0777;
+		return true;
+	}
+	if (strncmp(d->link, "anon_inode:", 11) || !fdinfo_number(d, "ino", 10, &ino))
+		return false;
+	d->st.st_ino = ino;
+	return true;
 }
 
 /* -ENOENT: the number is gone. */
@@ -119,7 +151,7 @@ static int descriptor_read(int links, int infos, const char *number, struct desc
 	int err;
 
 	*ret = (struct descriptor){ .fd = atoi(number), .own = -1 };
-	if (length < 0 || fstatat(links, number, &ret->st, 0) < 0)
+	if (length < 0)
 		return -errno;
 	err = text_at(infos, number, &ret->fdinfo);
 	if (err)
@@ -127,6 +159,8 @@ static int descriptor_read(int links, int infos, const char *number, struct desc
 	ret->link = strndup(link, length);
 	if (!ret->link)
 		return -ENOMEM;
+	if (!describe_by_link(ret) && fstatat(links, number, &ret->st, 0) < 0)
+		return -errno;
 	if (fdinfo_number(ret, "pos", 10, &value))
 		ret->pos = value;
 	if (!fdinfo_number(ret, "flags", 8, &value))
@@ -185,62 +219,61 @@ static int by_number(const void *a, const void *b)
 	if ((a) != (b)) \
 		return (a) < (b) ? -1 : 1
 
-/* Anonymous inodes are all one; of these, eventfds by the thousand have a name of their own. */
-static uint64_t identity(const struct descriptor *d)
-{
-	uint64_t id = 0;
+/* What shares a description agrees in all of this. Anonymous inodes are all one; of these, eventfds, which
+ * come by the thousand, have an identity of their own. */
+struct candidate {
+	struct descriptor *d;
+	uint64_t identity;
+	pid_t pid;
+};
 
-	if (S_ISREG(d->st.st_mode) || S_ISDIR(d->st.st_mode) || S_ISSOCK(d->st.st_mode))
-		return 0;
-	(void)fdinfo_number(d, "eventfd-id", 10, &id);
-	return id;
-}
+#define ORDER(a, b) \
+	if ((a) != (b)) \
+		return (a) < (b) ? -1 : 1
 
-/* What shares a description agrees in all of this; among those that agree, the kernel knows an order. */
-static int by_description(const void *a, const void *b, void *pid)
+/* Among those that agree, the kernel knows an order. */
+static int by_description(const void *a, const void *b)
 {
-	const struct descriptor *left = *(struct descriptor **)a, *right = *(struct descriptor **)b;
-	pid_t p = *(pid_t *)pid;
+	const struct candidate *left = a, *right = b;
 	long order;
 
-	ORDER(left->st.st_dev, right->st.st_dev);
-	ORDER(left->st.st_ino, right->st.st_ino);
-	ORDER(left->pos, right->pos);
-	ORDER(left->flags, right->flags);
-	ORDER(identity(left), identity(right));
-	order = syscall(SYS_kcmp, p, p, KCMP_FILE, left->fd, right->fd);
+	ORDER(left->d->st.st_dev, right->d->st.st_dev);
+	ORDER(left->d->st.st_ino, right->d->st.st_ino);
+	ORDER(left->identity, right->identity);
+	ORDER(left->d->pos, right->d->pos);
+	ORDER(left->d->flags, right->d->flags);
+	order = syscall(SYS_kcmp, left->pid, left->pid, KCMP_FILE, left->d->fd, right->d->fd);
 	return order == 1 ? -1 : order == 2 ? 1 : 0;
 }
 
 static int number_descriptions(struct descriptor_table *t)
 {
-	struct descriptor **sorted = calloc(t->count + 1, sizeof(*sorted));
+	struct candidate *sorted = calloc(t->count + 1, sizeof(*sorted));
+	uint32_t *ids = calloc(t->count + 1, sizeof(*ids));
 	uint32_t group = 0, id = 0;
-	uint32_t *ids;
 
-	if (!sorted)
-		return -ENOMEM;
-	for (size_t i = 0; i < t->count; i++)
-		sorted[i] = &t->at[i];
-	qsort_r(sorted, t->count, sizeof(*sorted), by_description, &t->pid);
-	for (size_t i = 0; i < t->count; i++) {
-		if (!i || by_description(&sorted[i - 1], &sorted[i], &t->pid))
-			group++;
-		sorted[i]->id = group;
+	for (size_t i = 0; sorted && ids && i < t->count; i++) {
+		sorted[i] = (struct candidate){ .d = &t->at[i], .pid = t->pid };
+		if (!sorted[i].d->st.st_mode)
+			(void)fdinfo_number(sorted[i].d, "eventfd-id", 10, &sorted[i].identity);
 	}
-	free(sorted);
-	ids = calloc(group + 1, sizeof(*ids));
-	if (!ids)
-		return -ENOMEM;
-	for (size_t i = 0; i < t->count; i++) {
+	if (sorted && ids)
+		qsort(sorted, t->count, sizeof(*sorted), by_description);
+	for (size_t i = 0; sorted && ids && i < t->count; i++) {
+		if (!i || by_description(&sorted[i - 1], &sorted[i]))
+			group++;
+		sorted[i].d->id = group;
+	}
+	for (size_t i = 0; ids && i < t->count; i++) {
 		uint32_t *known = &ids[t->at[i].id];
 
 		if (!*known)
 			*known = ++id;
 		t->at[i].id = *known;
 	}
+	free(sorted);
 	free(ids);
-	return 0;
+	return id || !t->count ? 0 : -ENOMEM;
 }
 
 int descriptors_read(pid_t pid, struct descriptor_table *ret, struct phaul_error *err)
@@ -275,7 +308,8 @@ int descriptors_read(pid_t pid, struct descriptor_table *ret, struct phaul_error
 		return phaul_fail(err, failed, "descriptors", "reading the descriptors of pid %d", pid);
 	}
 	for (size_t i = 0; i < ret->count; i++)
-		recognise(ret, &ret->at[i]);
+		if (!S_ISSOCK(ret->at[i].st.st_mode))
+			recognise(&ret->at[i]);
 	return 0;
 }
 
@@ -351,7 +385,7 @@ static void check_owner(struct check *c, const struct descriptor *d)
 {
 	bool owned = d->flags & O_ASYNC;
 
-	if (d->own >= 0 && (fcntl(d->own, F_GETOWN) || fcntl(d->own, F_GETSIG) > 0))
+	if (d->own >= 0 && fcntl(d->own, F_GETOWN))
 		owned = true;
 	if (owned)
 		refuse(c, d, "FD_OWNER", "(%s) sends signals when it is ready (fcntl F_SETOWN): "
@@ -463,7 +497,8 @@ int descriptors_dump(struct dump *d)
 	struct check c = { .pid = d->pid, .flags = d->flags, .proc = -1, .frozen = true,
 			   .descriptors = t };
 	bool *first = first_numbers(t);
-	int err = first ? 0 : -ENOMEM;
+	const struct descriptor_kind **kinds = calloc(t->count + 1, sizeof(*kinds));
+	int err = first && kinds ? 0 : -ENOMEM;
 
 	if (!d->err)
 		d->err = &unwanted;
@@ -471,15 +506,19 @@ int descriptors_dump(struct dump *d)
 		if (first[i]) {
 			c.size = 0;	/* notices were given in the check */
 			err = dump_one(d, &c, &t->at[i]);
+			kinds[t->at[i].id] = t->at[i].kind;
 		}
+		t->at[i].kind = kinds[t->at[i].id];
 		if (!err)
 			err = dump_number(d, &t->at[i]);
 	}
 	for (size_t i = 0; i < t->count; i++)
 		if (t->at[i].id >= d->next_file_id)
 			d->next_file_id = t->at[i].id + 1;
+	socket_defaults_free(&d->socket_defaults);
 	free(c.text);
 	free(first);
+	free(kinds);
 	d->err = wanted;
 	return err;
 }

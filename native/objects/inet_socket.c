@@ -62,11 +62,11 @@ static int learn(const struct descriptor *d, struct facts *ret)
 	struct tcp_info info = { 0 };
 
 	memset(ret, 0, sizeof(*ret));
-	ret->family = option(d->own, SOL_SOCKET, SO_DOMAIN);
-	ret->type = option(d->own, SOL_SOCKET, SO_TYPE);
-	ret->protocol = option(d->own, SOL_SOCKET, SO_PROTOCOL);
 	if (getsockname(d->own, &ret->local.any, &size) < 0)
 		return -errno;
+	ret->family = ret->local.any.sa_family;
+	ret->type = option(d->own, SOL_SOCKET, SO_TYPE);
+	ret->protocol = ret->type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
 	size = sizeof(ret->peer);
 	ret->state = TCP_CLOSE;
 	if (!getpeername(d->own, &ret->peer.any, &size))
@@ -216,6 +216,7 @@ static int dump(struct dump *dump, const struct descriptor *d)
 	char interface[IF_NAMESIZE];
 	struct facts f;
 	int err = learn(d, &f);
+	bool gone;
 
 	if (err)
 		return err;
@@ -234,8 +235,9 @@ static int dump(struct dump *dump, const struct descriptor *d)
 	image.src_addr = local;
 	image.n_dst_addr = words_of(f.family, &f.peer, peer);
 	image.dst_addr = peer;
-	if (f.type == SOCK_STREAM && f.state != TCP_LISTEN &&
-	    (f.state != TCP_CLOSE || f.events & POLLRDHUP)) {
+	gone = f.type == SOCK_STREAM && f.state != TCP_LISTEN &&
+	       (f.state != TCP_CLOSE || f.events & POLLRDHUP);
+	if (gone) {
 		/* A connection moves as a reset one. One that has ended before, and of whose end the
 		 * program knows, has no peer in its image. */
 		if (f.state == TCP_CLOSE && !(f.events & POLLERR))
@@ -252,7 +254,11 @@ static int dump(struct dump *dump, const struct descriptor *d)
 		if (f.local.v6.sin6_scope_id && if_indextoname(f.local.v6.sin6_scope_id, interface))
 			image.ifname = interface;
 	}
-	err = socket_options_dump(d->own, &options, &image);
+	/* It can only be closed, so what was set on it doesn't matter. */
+	if (gone)
+		socket_options_none(&options, &image);
+	else
+		err = socket_options_dump(d->own, &options, &dump->socket_defaults, &image);
 	if (err)
 		return err;
 	file.isk = &image;
@@ -391,6 +397,7 @@ static int build(struct build *b, const FileEntry *file)
 
 const struct descriptor_kind inet_socket = {
 	.name = "a socket",
+	.asks = true,
 	.is = is,
 	.check = check,
 	.dump = dump,

@@ -43,9 +43,8 @@ struct call_stream;
 /* One open file description with a number in the process. */
 struct descriptor {
 	int fd;			/* its number there */
-	/* A duplicate in our process. Only while a function of its kind runs, -1 otherwise: the more
-	 * we hold, and the longer, the more a running process could notice. -1 too for files and
-	 * directories, which have nothing to ask, and until is() for what is no socket. */
+	/* A duplicate in our process, if the kind asks for one. Only while a function of the kind runs, -1
+	 * otherwise: the more we hold, and the longer, the more a running process could notice. */
 	int own;
 	bool cloexec;
 	uint32_t flags;		/* F_GETFL; O_CLOEXEC is no part of it */
@@ -54,7 +53,8 @@ struct descriptor {
 	char *link;		/* readlink of /proc/PID/fd/N */
 	char *fdinfo;		/* text of /proc/PID/fdinfo/N */
 	struct stat st;
-	const struct descriptor_kind *kind;	/* NULL: none knows it */
+	/* NULL: none knows it, or it is a socket that was not asked yet */
+	const struct descriptor_kind *kind;
 };
 
 struct descriptor_table {
@@ -78,6 +78,7 @@ struct dump {
 	struct remote_area *area;
 	struct dump_block *blocks;	/* of dump_alloc() */
 	uint32_t securebits;
+	struct socket_defaults *socket_defaults;	/* socket_options.h */
 	uint32_t next_file_id;		/* for file_entry ids; descriptors take theirs first */
 	struct phaul_error *err;
 };
@@ -108,7 +109,8 @@ int image_find_path(const struct image_set *set, uint32_t id, char ret[4096]);
 
 struct descriptor_kind {
 	const char *name;		/* "a pipe", as in "fd 7 is a pipe: ..." */
-	/* Does this kind know the descriptor? From link, st, fdinfo and, if need be, asking `own`. */
+	bool asks;			/* needs `own` */
+	/* Does this kind know the descriptor? From link, st, fdinfo and, for sockets alone, asking `own`. */
 	bool (*is)(const struct descriptor *d);
 	/* May it move? Adds obstacles and notices. NULL: always. */
 	void (*check)(struct check *c, const struct descriptor *d);

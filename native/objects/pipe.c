@@ -312,6 +312,7 @@ static int build(struct build *b, const FileEntry *file)
 
 const struct descriptor_kind pipe_kind = {
 	.name = "a pipe",
+	.asks = true,
 	.is = is,
 	.check = check,
 	.dump = dump,

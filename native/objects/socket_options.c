@@ -4,9 +4,12 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof(*(a)))
 
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72
@@ -85,7 +88,7 @@ static const struct {
 	{ SOL_SOCKET, SO_BUSY_POLL, false },
 	{ SOL_SOCKET, SO_ZEROCOPY, false },
 };
-_Static_assert(sizeof(others) / sizeof(*others) <= SOCKET_OPTIONS_OTHERS, "all of them fit");
+_Static_assert(ARRAY_SIZE(others) <= SOCKET_OPTIONS_OTHERS, "all of them fit");
 
 static int get(int fd, int level, int name, int *ret)
 {
@@ -95,11 +98,55 @@ static int get(int fd, int level, int name, int *ret)
 	return getsockopt(fd, level, name, ret, &size) < 0 ? -errno : 0;
 }
 
-static bool differs(int fd, int fresh, int level, int name, int *ret)
+/* Whether a socket of this family and type has options of the level at all. */
+static bool has_level(const InetSkEntry *image, int level)
 {
-	int usual;
+	return level == IPPROTO_TCP ? image->type == SOCK_STREAM :
+	       level == IPPROTO_UDP ? image->type == SOCK_DGRAM :
+	       level == IPPROTO_IPV6 ? image->family == AF_INET6 : true;
+}
 
-	return !get(fd, level, name, ret) && !get(fresh, level, name, &usual) && *ret != usual;
+/* What a new socket has: asked once for all sockets of a family and type. */
+struct socket_defaults {
+	int family, type;
+	int fields[ARRAY_SIZE(fields)], others[ARRAY_SIZE(others)];
+	struct socket_defaults *next;
+};
+
+static const struct socket_defaults *defaults_of(struct socket_defaults **known, const InetSkEntry *image)
+{
+	struct socket_defaults *d = *known;
+	int fd;
+
+	while (d && (d->family != (int)image->family || d->type != (int)image->type))
+		d = d->next;
+	if (d)
+		return d;
+	fd = socket(image->family, image->type | SOCK_CLOEXEC, image->proto);
+	d = fd < 0 ? NULL : calloc(1, sizeof(*d));
+	if (d) {
+		d->family = image->family;
+		d->type = image->type;
+		for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+			(void)get(fd, fields[i].level, fields[i].name, &d->fields[i]);
+		for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+			(void)get(fd, others[i].level, others[i].name, &d->others[i]);
+		d->next = *known;
+		*known = d;
+	}
+	if (fd >= 0)
+		close(fd);
+	return d;
+}
+
+void socket_defaults_free(struct socket_defaults **known)
+{
+	while (*known) {
+		struct socket_defaults *d = *known;
+
+		*known = d->next;
+		free(d);
+	}
 }
 
 /* A second's fraction is kept in ticks: what comes back may be a little more than what was set. */
@@ -144,29 +191,40 @@ static void *part_of(struct socket_options *store, int part)
 	       (void *)&store->tcp;
 }
 
-int socket_options_dump(int fd, struct socket_options *store, InetSkEntry *image)
+void socket_options_none(struct socket_options *store, InetSkEntry *image)
 {
-	int fresh = socket(image->family, image->type | SOCK_CLOEXEC, image->proto), value;
-	size_t count = 0;
+	sk_opts_entry__init(&store->sk);
+	store->sk.has_so_buf_lock = true;
+	image->opts = &store->sk;
+}
 
-	if (fresh < 0)
-		return -errno;
+int socket_options_dump(int fd, struct socket_options *store, struct socket_defaults **known,
+			InetSkEntry *image)
+{
+	const struct socket_defaults *usual = defaults_of(known, image);
+	size_t count = 0;
+	int value;
+
+	if (!usual)
+		return -ENOMEM;
 	memset(store, 0, sizeof(*store));
 	sk_opts_entry__init(&store->sk);
 	ip_opts_entry__init(&store->ip);
 	tcp_opts_entry__init(&store->tcp);
 	dump_required(fd, store);
-	for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
 		uint8_t *part = part_of(store, fields[i].part);
 
-		if (!differs(fd, fresh, fields[i].level, fields[i].name, &value))
+		if (!has_level(image, fields[i].level) || get(fd, fields[i].level, fields[i].name, &value) ||
+		    value == usual->fields[i])
 			continue;
 		*(protobuf_c_boolean *)(part + fields[i].has) = true;
 		*(uint32_t *)(part + fields[i].at) = value;
 	}
-	for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
 		if ((others[i].datagrams && image->type != SOCK_DGRAM) ||
-		    !differs(fd, fresh, others[i].level, others[i].name, &value))
+		    !has_level(image, others[i].level) ||
+		    get(fd, others[i].level, others[i].name, &value) || value == usual->others[i])
 			continue;
 		store->values[count] = value;
 		store->list[count] = &store->others[count];
@@ -177,7 +235,6 @@ int socket_options_dump(int fd, struct socket_options *store, InetSkEntry *image
 		store->list[count]->value.len = sizeof(value);
 		count++;
 	}
-	close(fresh);
 	image->opts = &store->sk;
 	image->ip_opts = &store->ip;
 	image->tcp_opts = image->type == SOCK_STREAM ? &store->tcp : NULL;
@@ -233,7 +290,7 @@ static int build_fields(int fd, const InetSkEntry *image, struct phaul_error *er
 	const void *parts[] = { image->opts, image->ip_opts, image->tcp_opts };
 	int failed = 0;
 
-	for (size_t i = 0; i < sizeof(fields) / sizeof(*fields) && !failed; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(fields) && !failed; i++) {
 		const uint8_t *part = parts[fields[i].part];
 
 		if (part && *(const protobuf_c_boolean *)(part + fields[i].has))

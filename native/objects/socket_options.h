@@ -17,7 +17,11 @@ struct socket_options {
 	char device[16];
 };
 
-int socket_options_dump(int fd, struct socket_options *store, InetSkEntry *image);
+int socket_options_dump(int fd, struct socket_options *store, struct socket_defaults **known,
+			InetSkEntry *image);
+/* As if nothing had been set. */
+void socket_options_none(struct socket_options *store, InetSkEntry *image);
+void socket_defaults_free(struct socket_defaults **known);
 /* Before bind(). The error names the option. */
 int socket_options_build(int fd, const InetSkEntry *image, struct phaul_error *err);
 

@@ -122,6 +122,7 @@ static int build(struct build *b, const FileEntry *file)
 
 const struct descriptor_kind timerfd_kind = {
 	.name = "a timerfd",
+	.asks = true,
 	.is = is,
 	.dump = dump,
 	.build = build,

@@ -205,7 +205,7 @@ static void compare_tables(const struct moved *m)
 		const struct descriptor *b = &m->before.at[i], *a = &m->after.at[i];
 
 		if (b->fd != a->fd || b->cloexec != a->cloexec || b->flags != a->flags ||
-		    b->pos != a->pos || b->id != a->id || b->kind != a->kind)
+		    b->pos != a->pos || b->id != a->id || (b->st.st_mode ^ a->st.st_mode) & S_IFMT)
 			die("fd %d: cloexec %d flags %o pos %lu id %u became fd %d: cloexec %d flags %o pos "
 			    "%lu id %u", b->fd, b->cloexec, b->flags, (unsigned long)b->pos, b->id, a->fd,
 			    a->cloexec, a->flags, (unsigned long)a->pos, a->id);

@@ -1,0 +1,123 @@
+/**
+ * What the engine can do, apart from how: native/phaul.h in the words of TypeScript. All calls are
+ * synchronous and throw PhaulError; those of one source or target belong to one OS thread.
+ * Times are in ms, sizes in bytes, pages are of 4096 bytes.
+ */
+import type { Obstacle } from '../errors.ts';
+
+export const PAGE_BYTES = 4096;
+
+export interface SourceRound {
+  round: number;
+  vmas: number;
+  pagesDirty: number;
+  pagesSent: number;
+  pagesZero: number;
+  bytesSent: number;
+  scanMs: number;
+  sendMs: number;
+}
+
+export interface Freeze {
+  /** On the clock of Engine.nowMs(): when the first thread was told to stop. */
+  frozenAtMs: number;
+  stopMs: number;
+  scanMs: number;
+  sendMs: number;
+  dumpMs: number;
+  stateBytes: number;
+  threads: number;
+  last: SourceRound;
+}
+
+export interface Applied {
+  round: number;
+  vmas: number;
+  bytes: number;
+  pagesDropped: number;
+  layoutMs: number;
+  waitMs: number;
+}
+
+export interface Built {
+  buildMs: number;
+  threadsMs: number;
+  filesMs: number;
+  threads: number;
+  descriptors: number;
+}
+
+export interface Note {
+  kind: number;
+  payload: Buffer;
+}
+
+/** The page channel and its note stream; abort() of an Engine may come from another thread. */
+export interface Channel {
+  /** For Engine.abort() in another thread. */
+  readonly address: bigint;
+  readonly port: number;
+  accept(timeoutMs: number): void;
+  send(kind: number, payload: Uint8Array): void;
+  /** The payload is valid until the next call. undefined: nothing came in time. */
+  receive(timeoutMs: number): Note | undefined;
+  /** Before the target that receives from it. */
+  close(): void;
+}
+
+export interface Source {
+  /** Returns how long the process stood. */
+  arm(): number;
+  round(channel: Channel): SourceRound;
+  /** Pages that are dirty now. */
+  dirty(): number;
+  freeze(timeoutMs: number): Freeze;
+  /** Completes what freeze() returned. */
+  final(channel: Channel): void;
+  checksum(): string;
+  commit(): void;
+  kill(): void;
+  /** Only after commit(): stopped for whoever learns the outcome, or running if the target proved that it never did. */
+  abandon(stopped: boolean): void;
+  thaw(): void;
+  close(): void;
+}
+
+export interface Target {
+  receive(channel: Channel): void;
+  round(channel: Channel, layout: Buffer, timeoutMs: number): Applied;
+  checksum(): string;
+  build(state: Buffer): Built;
+  release(): void;
+  close(): void;
+}
+
+export interface Findings {
+  obstacles: Omit<Obstacle, 'host'>[];
+  notices: Omit<Obstacle, 'host'>[];
+}
+
+export interface CheckFlags {
+  /** Established TCP connections move as reset ones. */
+  tcpClose: boolean;
+}
+
+export interface Engine {
+  check(pid: number, flags: CheckFlags): Findings;
+  listen(address: string, key: Uint8Array, streams: number): Channel;
+  connect(address: string, port: number, key: Uint8Array, streams: number, timeoutMs: number): Channel;
+  /** Any thread: every blocked and later call on the channel fails. */
+  abort(channelAddress: bigint): void;
+  openSource(pid: number, flags: CheckFlags): Source;
+  openTarget(pid: number): Target;
+  /** Real-time priority for the calling thread, as far as the host allows it. */
+  raisePriority(raised: boolean): void;
+  nowMs(): number;
+  /** A plain TLS 1.3 stream over loopback, in bytes per second. */
+  tlsBaseline(bytes: number): number;
+}
+
+/** Kinds of notes that libphaul itself sends; those of notes.ts begin at NOTE_USER. */
+export const NOTE_LAYOUT = 1;
+export const NOTE_STATE = 2;
+export const NOTE_USER = 16;

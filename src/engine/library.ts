@@ -1,0 +1,343 @@
+/** libphaul.so: the only file that imports koffi. Handles are emptied on close, so that none is used after. */
+import koffi from 'koffi';
+import { fileURLToPath } from 'node:url';
+import { PhaulError, type ErrorCode } from '../errors.ts';
+import type { Applied, Built, Channel, CheckFlags, Engine, Findings, Freeze, Note, Source, SourceRound, Target } from './engine.ts';
+
+const ABI_VERSION = 1;
+const TCP_CLOSE = 1;
+const ENOBUFS = -105;
+const ETIMEDOUT = -110;
+const ESRCH = -3;
+const CHECK_TEXT_BYTES = 1 << 20;
+const CHECKSUM_TEXT_BYTES = 8 << 20;
+const NOTE_BYTES = 1 << 16;
+
+const path = process.env['PHAUL_LIBRARY'] ?? fileURLToPath(new URL('../../build/libphaul.so', import.meta.url));
+
+const errorType = koffi.struct('phaul_error', { code: 'int32_t', where: koffi.array('char', 32), what: koffi.array('char', 220) });
+const roundType = koffi.struct('phaul_round', {
+  round: 'uint32_t', vmas: 'uint32_t', pages_dirty: 'uint64_t', pages_sent: 'uint64_t', pages_zero: 'uint64_t',
+  bytes_sent: 'uint64_t', scan_ns: 'uint64_t', send_ns: 'uint64_t',
+});
+koffi.struct('phaul_freeze', {
+  frozen_at_ns: 'uint64_t', stop_ns: 'uint64_t', scan_ns: 'uint64_t', send_ns: 'uint64_t', dump_ns: 'uint64_t',
+  state_bytes: 'uint64_t', threads: 'uint32_t', last: roundType,
+});
+koffi.struct('phaul_applied', {
+  round: 'uint32_t', vmas: 'uint32_t', bytes: 'uint64_t', pages_dropped: 'uint64_t', layout_ns: 'uint64_t', wait_ns: 'uint64_t',
+});
+koffi.struct('phaul_built', {
+  build_ns: 'uint64_t', threads_ns: 'uint64_t', files_ns: 'uint64_t', threads: 'uint32_t', descriptors: 'uint32_t',
+});
+
+type Numbers<K extends string> = Record<K, number>;
+type RawRound = Numbers<'round' | 'vmas' | 'pages_dirty' | 'pages_sent' | 'pages_zero' | 'bytes_sent' | 'scan_ns' | 'send_ns'>;
+type RawFreeze = Numbers<'frozen_at_ns' | 'stop_ns' | 'scan_ns' | 'send_ns' | 'dump_ns' | 'state_bytes' | 'threads'> & { last: RawRound };
+type RawError = { code: number; where: string; what: string };
+type Pointer = bigint | null;
+
+const load = () => {
+  let lib: ReturnType<typeof koffi.load>;
+  try {
+    lib = koffi.load(path);
+  } catch (cause) {
+    throw new PhaulError('ERR_LIBRARY', `The engine ${path} can't be loaded: run "npm run setup" in phaul's directory.`, { cause });
+  }
+  const version = lib.func('int phaul_abi_version()')() as number;
+  if (version !== ABI_VERSION) {
+    throw new PhaulError('ERR_LIBRARY', `The engine ${path} has ABI ${version}, this phaul needs ${ABI_VERSION}: run "npm run setup" in phaul's directory.`);
+  }
+  return {
+    check: lib.func('int phaul_check(int pid, uint32_t flags, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
+    listen: lib.func('int phaul_channel_listen(const char *address, int port, const uint8_t *key, int streams, _Out_ void **ret, _Out_ phaul_error *err)'),
+    port: lib.func('int phaul_channel_port(void *ch)'),
+    accept: lib.func('int phaul_channel_accept(void *ch, int timeout_ms, _Out_ phaul_error *err)'),
+    connect: lib.func('int phaul_channel_connect(const char *address, int port, const uint8_t *key, int streams, int timeout_ms, _Out_ void **ret, _Out_ phaul_error *err)'),
+    abort: lib.func('void phaul_channel_abort(void *ch)'),
+    closeChannel: lib.func('void phaul_channel_close(void *ch)'),
+    send: lib.func('int phaul_note_send(void *ch, uint32_t kind, const uint8_t *bytes, size_t size, _Out_ phaul_error *err)'),
+    receive: lib.func('int phaul_note_receive(void *ch, _Out_ uint32_t *kind, _Out_ uint8_t *buffer, size_t capacity, _Out_ size_t *size, int timeout_ms, _Out_ phaul_error *err)'),
+    openSource: lib.func('int phaul_source_open(int pid, uint32_t flags, _Out_ void **ret, _Out_ phaul_error *err)'),
+    arm: lib.func('int phaul_source_arm(void *src, _Out_ uint64_t *stop_ns, _Out_ phaul_error *err)'),
+    sourceRound: lib.func('int phaul_source_round(void *src, void *ch, _Out_ phaul_round *ret, _Out_ phaul_error *err)'),
+    dirty: lib.func('int64_t phaul_source_dirty(void *src, _Out_ phaul_error *err)'),
+    freeze: lib.func('int phaul_source_freeze(void *src, int timeout_ms, _Out_ phaul_freeze *ret, _Out_ phaul_error *err)'),
+    final: lib.func('int phaul_source_final(void *src, void *ch, _Inout_ phaul_freeze *ret, _Out_ phaul_error *err)'),
+    commit: lib.func('int phaul_source_commit(void *src, _Out_ phaul_error *err)'),
+    kill: lib.func('int phaul_source_kill(void *src, _Out_ phaul_error *err)'),
+    abandon: lib.func('int phaul_source_abandon(void *src, int stopped, _Out_ phaul_error *err)'),
+    thaw: lib.func('int phaul_source_thaw(void *src, _Out_ phaul_error *err)'),
+    closeSource: lib.func('void phaul_source_close(void *src)'),
+    sourceChecksum: lib.func('int phaul_source_checksum(void *src, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
+    openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, _Out_ void **ret, _Out_ phaul_error *err)'),
+    targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
+    targetRound: lib.func('int phaul_target_round(void *tgt, void *ch, const uint8_t *layout, size_t size, int timeout_ms, _Out_ phaul_applied *ret, _Out_ phaul_error *err)'),
+    build: lib.func('int phaul_target_build(void *tgt, const uint8_t *state, size_t size, _Out_ phaul_built *ret, _Out_ phaul_error *err)'),
+    targetChecksum: lib.func('int phaul_target_checksum(void *tgt, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
+    release: lib.func('int phaul_target_release(void *tgt, _Out_ phaul_error *err)'),
+    closeTarget: lib.func('void phaul_target_close(void *tgt)'),
+    baseline: lib.func('int phaul_tls_baseline(size_t bytes, _Out_ double *gbps, _Out_ phaul_error *err)'),
+    priority: lib.func('int phaul_priority(int raised)'),
+    now: lib.func('uint64_t phaul_now_ns()'),
+  };
+};
+
+let loaded: ReturnType<typeof load> | undefined;
+const native = (): ReturnType<typeof load> => (loaded ??= load());
+
+/** What each errno says about the migration; the sentence is the engine's own. */
+const codes: Record<number, ErrorCode> = {
+  [ESRCH]: 'ERR_PROCESS_EXITED',
+  [ETIMEDOUT]: 'ERR_TIMEOUT',
+  [-125]: 'ERR_INTERRUPTED', // ECANCELED
+  [-104]: 'ERR_LINK_LOST', // ECONNRESET
+  [-71]: 'ERR_PROTOCOL', // EPROTO
+};
+
+function failure(code: number, error: Partial<RawError>): PhaulError {
+  const where = error.where === undefined || error.where === '' ? 'engine' : error.where;
+  return new PhaulError(codes[code] ?? 'ERR_ENGINE', `${where}: ${error.what ?? 'failed'}.`, { cause: { errno: code } });
+}
+
+/** Calls with an error to fill; a negative return is thrown. */
+function must(call: (error: RawError) => number): number {
+  const error = {} as RawError;
+  const ret = call(error);
+  if (ret < 0) {
+    throw failure(ret, error);
+  }
+  return ret;
+}
+
+const ms = (ns: number | bigint): number => Number(ns) / 1e6;
+
+/** Text of a call that fills a buffer of ours. */
+function text(size: number, call: (buffer: Buffer, error: RawError) => number): string {
+  const buffer = Buffer.alloc(size);
+  must((error) => call(buffer, error));
+  return buffer.toString('utf8', 0, buffer.indexOf(0));
+}
+
+const asRound = (raw: RawRound): SourceRound => ({
+  round: raw.round,
+  vmas: raw.vmas,
+  pagesDirty: Number(raw.pages_dirty),
+  pagesSent: Number(raw.pages_sent),
+  pagesZero: Number(raw.pages_zero),
+  bytesSent: Number(raw.bytes_sent),
+  scanMs: ms(raw.scan_ns),
+  sendMs: ms(raw.send_ns),
+});
+
+class Handle {
+  #pointer: Pointer;
+  readonly #free: (pointer: Pointer) => void;
+
+  constructor(pointer: Pointer, free: (pointer: Pointer) => void) {
+    this.#pointer = pointer;
+    this.#free = free;
+  }
+
+  get pointer(): Pointer {
+    if (this.#pointer === null) {
+      throw new PhaulError('ERR_BUG', 'A handle of the engine was used after it was closed.');
+    }
+    return this.#pointer;
+  }
+
+  close(): void {
+    const pointer = this.#pointer;
+    this.#pointer = null;
+    if (pointer !== null) {
+      this.#free(pointer);
+    }
+  }
+}
+
+class LibraryChannel extends Handle implements Channel {
+  #buffer: Buffer = Buffer.alloc(NOTE_BYTES);
+
+  get address(): bigint {
+    return BigInt(this.pointer ?? 0n);
+  }
+
+  get port(): number {
+    return native().port(this.pointer) as number;
+  }
+
+  accept(timeoutMs: number): void {
+    must((error) => native().accept(this.pointer, timeoutMs, error));
+  }
+
+  send(kind: number, payload: Uint8Array): void {
+    must((error) => native().send(this.pointer, kind, payload, payload.length, error));
+  }
+
+  receive(timeoutMs: number): Note | undefined {
+    const kind = [0];
+    const size = [0];
+    const error = {} as RawError;
+    let ret = native().receive(this.pointer, kind, this.#buffer, this.#buffer.length, size, timeoutMs, error) as number;
+    if (ret === ENOBUFS) {
+      this.#buffer = Buffer.alloc(Number(size[0]));
+      ret = native().receive(this.pointer, kind, this.#buffer, this.#buffer.length, size, timeoutMs, error) as number;
+    }
+    if (ret === ETIMEDOUT) {
+      return undefined;
+    }
+    if (ret < 0) {
+      throw failure(ret, error);
+    }
+    return { kind: kind[0] ?? 0, payload: this.#buffer.subarray(0, Number(size[0])) };
+  }
+}
+
+class LibrarySource extends Handle implements Source {
+  #freeze = {} as RawFreeze;
+  #report = {} as Freeze;
+
+  arm(): number {
+    const stop = [0];
+    must((error) => native().arm(this.pointer, stop, error));
+    return ms(stop[0] ?? 0);
+  }
+
+  round(channel: LibraryChannel): SourceRound {
+    const raw = {} as RawRound;
+    must((error) => native().sourceRound(this.pointer, channel.pointer, raw, error));
+    return asRound(raw);
+  }
+
+  dirty(): number {
+    return Number(must((error) => Number(native().dirty(this.pointer, error))));
+  }
+
+  freeze(timeoutMs: number): Freeze {
+    must((error) => native().freeze(this.pointer, timeoutMs, this.#freeze, error));
+    this.#fill();
+    return this.#report;
+  }
+
+  final(channel: LibraryChannel): void {
+    must((error) => native().final(this.pointer, channel.pointer, this.#freeze, error));
+    this.#fill();
+  }
+
+  checksum(): string {
+    return text(CHECKSUM_TEXT_BYTES, (buffer, error) => native().sourceChecksum(this.pointer, buffer, buffer.length, error) as number);
+  }
+
+  commit(): void {
+    must((error) => native().commit(this.pointer, error));
+  }
+
+  kill(): void {
+    must((error) => native().kill(this.pointer, error));
+  }
+
+  abandon(stopped: boolean): void {
+    must((error) => native().abandon(this.pointer, stopped ? 1 : 0, error));
+  }
+
+  thaw(): void {
+    must((error) => native().thaw(this.pointer, error));
+  }
+
+  #fill(): void {
+    const raw = this.#freeze;
+    Object.assign(this.#report, {
+      frozenAtMs: ms(raw.frozen_at_ns),
+      stopMs: ms(raw.stop_ns),
+      scanMs: ms(raw.scan_ns),
+      sendMs: ms(raw.send_ns),
+      dumpMs: ms(raw.dump_ns),
+      stateBytes: Number(raw.state_bytes),
+      threads: raw.threads,
+      last: asRound(raw.last),
+    } satisfies Freeze);
+  }
+}
+
+class LibraryTarget extends Handle implements Target {
+  receive(channel: LibraryChannel): void {
+    must((error) => native().targetReceive(this.pointer, channel.pointer, error));
+  }
+
+  round(channel: LibraryChannel, layout: Buffer, timeoutMs: number): Applied {
+    const raw = {} as Numbers<'round' | 'vmas' | 'bytes' | 'pages_dropped' | 'layout_ns' | 'wait_ns'>;
+    must((error) => native().targetRound(this.pointer, channel.pointer, layout, layout.length, timeoutMs, raw, error));
+    return {
+      round: raw.round,
+      vmas: raw.vmas,
+      bytes: Number(raw.bytes),
+      pagesDropped: Number(raw.pages_dropped),
+      layoutMs: ms(raw.layout_ns),
+      waitMs: ms(raw.wait_ns),
+    };
+  }
+
+  checksum(): string {
+    return text(CHECKSUM_TEXT_BYTES, (buffer, error) => native().targetChecksum(this.pointer, buffer, buffer.length, error) as number);
+  }
+
+  build(state: Buffer): Built {
+    const raw = {} as Numbers<'build_ns' | 'threads_ns' | 'files_ns' | 'threads' | 'descriptors'>;
+    must((error) => native().build(this.pointer, state, state.length, raw, error));
+    return {
+      buildMs: ms(raw.build_ns),
+      threadsMs: ms(raw.threads_ns),
+      filesMs: ms(raw.files_ns),
+      threads: raw.threads,
+      descriptors: raw.descriptors,
+    };
+  }
+
+  release(): void {
+    must((error) => native().release(this.pointer, error));
+  }
+}
+
+const flagBits = ({ tcpClose }: CheckFlags): number => (tcpClose ? TCP_CLOSE : 0);
+
+/** A handle that a call makes. */
+function open(call: (ret: Pointer[], error: RawError) => number): Pointer {
+  const ret: Pointer[] = [null];
+  must((error) => call(ret, error));
+  return ret[0] ?? null;
+}
+
+/** "CODE\tsubject\tsentence" for an obstacle, with ~ in front for a notice. */
+function parseFindings(lines: string): Findings {
+  const findings: Findings = { obstacles: [], notices: [] };
+  for (const line of lines.split('\n').filter((some) => some !== '')) {
+    const [code = '', subject = '', sentence = ''] = line.replace(/^~/, '').split('\t');
+    (line.startsWith('~') ? findings.notices : findings.obstacles).push({ code, subject, sentence });
+  }
+  return findings;
+}
+
+const closeChannel = (pointer: Pointer): void => native().closeChannel(pointer);
+
+export const engine: Engine = {
+  check: (pid, flags) =>
+    parseFindings(text(CHECK_TEXT_BYTES, (buffer, error) => native().check(pid, flagBits(flags), buffer, buffer.length, error) as number)),
+  listen: (address, key, streams) =>
+    new LibraryChannel(open((ret, error) => native().listen(address, 0, key, streams, ret, error)), closeChannel),
+  connect: (address, port, key, streams, timeoutMs) =>
+    new LibraryChannel(open((ret, error) => native().connect(address, port, key, streams, timeoutMs, ret, error)), closeChannel),
+  abort: (channelAddress) => native().abort(channelAddress),
+  openSource: (pid, flags) =>
+    new LibrarySource(open((ret, error) => native().openSource(pid, flagBits(flags), ret, error)), (pointer) => native().closeSource(pointer)),
+  openTarget: (pid) =>
+    new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, ret, error)), (pointer) => native().closeTarget(pointer)),
+  raisePriority: (raised) => void native().priority(raised ? 1 : 0),
+  nowMs: () => ms(native().now()),
+  tlsBaseline: (bytes) => {
+    const gbps = [0];
+    must((error) => native().baseline(bytes, gbps, error));
+    return (gbps[0] ?? 0) * 1e9;
+  },
+};
+
+void errorType;

@@ -1,0 +1,57 @@
+/**
+ * What the hosts ask each other over the control channel: a request has one answer. Everything is checked
+ * by these schemas on arrival; unknown fields are let through, so that a newer phaul may say more.
+ */
+import { z } from 'zod';
+import { planSchema } from './source/plan.ts';
+
+/** Raised when an older peer could misunderstand; hello carries it outside of any schema. */
+export const PROTOCOL_VERSION = 1;
+
+/** A plan lists every mapped and open file: some MiB for the largest of processes. */
+export const MESSAGE_BYTES_MAX = 32 << 20;
+
+const id = z.string().regex(/^[0-9a-f]{16,64}$/);
+const text = z.string().max(4096);
+
+const obstacle = z.object({ code: text, subject: text, sentence: text, host: text });
+
+export const outcomeState = z.enum(['unknown', 'preparing', 'held', 'running', 'discarded']);
+export type OutcomeState = z.infer<typeof outcomeState>;
+
+export const requests = {
+  hello: {
+    params: z.object({ protocol: z.int(), version: text, hostname: text }),
+    result: z.object({ protocol: z.int(), version: text, hostname: text, kernel: text }),
+  },
+  preflight: { params: z.object({ plan: planSchema }), result: z.object({ obstacles: z.array(obstacle).max(100_000) }) },
+  prepare: {
+    params: z.object({
+      id,
+      pid: z.int().min(1),
+      comm: text,
+      from: text,
+      key: z.base64().length(44),
+      streams: z.int().min(1).max(16),
+      verify: z.boolean(),
+      /** The address that the source reached this host by: page streams are expected there. */
+      address: text,
+    }),
+    result: z.object({ port: z.int().min(1).max(65_535) }),
+  },
+  outcome: { params: z.object({ id }), result: z.object({ state: outcomeState }) },
+  /** For a process that is held: let it go, or end it. Answers with what it is then. */
+  commit: { params: z.object({ id }), result: z.object({ state: outcomeState }) },
+  abort: { params: z.object({ id }), result: z.object({ state: outcomeState }) },
+} as const;
+
+export type Method = keyof typeof requests;
+export type Params<M extends Method> = z.infer<(typeof requests)[M]['params']>;
+export type Result<M extends Method> = z.infer<(typeof requests)[M]['result']>;
+
+export const envelope = z.union([
+  z.object({ id: z.int(), method: text, params: z.unknown() }),
+  z.object({ id: z.int(), result: z.unknown() }),
+  z.object({ id: z.int(), error: z.object({ code: text, message: text, obstacles: z.array(obstacle).max(10_000).optional() }) }),
+]);
+export type Envelope = z.infer<typeof envelope>;

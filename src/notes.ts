@@ -1,0 +1,59 @@
+/**
+ * The conversation of the cut-over. It goes over the page channel's note stream, from one tracing thread to
+ * the other: by way of the control channel and ssh each word would take about a millisecond more.
+ *
+ *   source                      target
+ *   PING             ------>    PONG            before the freeze, to know the way
+ *   LAYOUT, pages    ------>    APPLIED         each round (libphaul sends the layout)
+ *   STATE            ------>    READY           built and held
+ *   COMMIT           ------>    RUNNING
+ *   ABORT            ------>                    instead of COMMIT
+ *                    <------    FAILED          instead of any answer
+ */
+import type { Applied, Built, Channel } from './engine/engine.ts';
+import { isErrorCode, PhaulError } from './errors.ts';
+
+/** From NOTE_USER on. */
+export const PING = 16;
+export const PONG = 17;
+export const APPLIED = 18;
+export const READY = 19;
+export const COMMIT = 20;
+export const RUNNING = 21;
+export const ABORT = 22;
+export const FAILED = 23;
+
+/** What each answer carries, as JSON. */
+export interface Answers {
+  [PONG]: object;
+  [APPLIED]: Applied & { sums?: string };
+  [READY]: Built;
+  [RUNNING]: { releaseMs: number };
+}
+
+export const say = (channel: Channel, kind: number, content: object = {}): void => channel.send(kind, Buffer.from(JSON.stringify(content)));
+
+function parse(payload: Buffer): Record<string, unknown> {
+  const content: unknown = JSON.parse(payload.toString());
+  if (typeof content !== 'object' || content === null) {
+    throw new PhaulError('ERR_PROTOCOL', 'The other host sent a note that is no object.');
+  }
+  return content as Record<string, unknown>;
+}
+
+/** Waits for one kind of answer; the other host's failure is thrown as it described it. */
+export function hear<K extends keyof Answers>(channel: Channel, kind: K, timeoutMs: number, host: string): Answers[K] {
+  const note = channel.receive(timeoutMs);
+  if (note === undefined) {
+    throw new PhaulError('ERR_TIMEOUT', `${host} did not answer within ${timeoutMs / 1000} s; is the link cut, or the agent there stopped?`);
+  }
+  const content = parse(note.payload);
+  if (note.kind === FAILED) {
+    const code = String(content['code']);
+    throw new PhaulError(isErrorCode(code) ? code : 'ERR_PEER', `On ${host}: ${String(content['message'])}`);
+  }
+  if (note.kind !== kind) {
+    throw new PhaulError('ERR_PROTOCOL', `${host} sent note ${note.kind} where ${kind} was due.`);
+  }
+  return content as unknown as Answers[K];
+}

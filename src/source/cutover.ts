@@ -1,0 +1,99 @@
+/** From the freeze to the moment when the process runs elsewhere: the only part of a migration that is felt. */
+import { engine } from '../engine/library.ts';
+import type { Channel, Freeze, Source } from '../engine/engine.ts';
+import type { Latch } from '../engine/tracer.ts';
+import { PhaulError } from '../errors.ts';
+import { fault } from '../fault.ts';
+import type { Journal, SourceState } from '../journal.ts';
+import { APPLIED, COMMIT, hear, PING, PONG, READY, RUNNING, say } from '../notes.ts';
+import type { SourceOrder } from './order.ts';
+
+const FREEZE_TIMEOUT_MS = 5_000;
+
+/** For the target to build. It has as long as the process may reasonably stand still. */
+const READY_TIMEOUT_MS = 20_000;
+
+/** A released process answers at once; after this the answer is looked for another way. */
+const RUNNING_TIMEOUT_MS = 5_000;
+
+const PINGS = 3;
+
+export interface Cutover {
+  /** Undefined while it isn't known whether the target runs the process. */
+  downtimeMs: number | undefined;
+  phases: Record<string, number>;
+  freeze: Freeze;
+  /** Why it isn't known. */
+  doubt?: string;
+}
+
+/** There and back, in ms. */
+function roundTrip(channel: Channel, host: string): number {
+  let best = Infinity;
+  for (let i = 0; i < PINGS; i++) {
+    const startMs = engine.nowMs();
+    say(channel, PING);
+    hear(channel, PONG, READY_TIMEOUT_MS, host);
+    best = Math.min(best, engine.nowMs() - startMs);
+  }
+  return best;
+}
+
+/** Everything before the commit: whatever fails here, the caller thaws. */
+function hand(source: Source, channel: Channel, order: SourceOrder): { freeze: Freeze; builtMs: number } {
+  const freeze = source.freeze(FREEZE_TIMEOUT_MS);
+  fault('source:frozen');
+  const sums = order.verify ? source.checksum() : '';
+  source.final(channel);
+  fault('source:final-sent');
+  const applied = hear(channel, APPLIED, READY_TIMEOUT_MS, order.host);
+  if (order.verify && applied.sums !== sums) {
+    throw new PhaulError('ERR_VERIFY', `The memory on ${order.host} differs from process ${order.pid}'s: ${firstDifference(sums, applied.sums ?? '')}. Please report this.`);
+  }
+  const { buildMs } = hear(channel, READY, READY_TIMEOUT_MS, order.host);
+  return { freeze, builtMs: buildMs };
+}
+
+const firstDifference = (here: string, there: string): string => {
+  const lines = there.split('\n');
+  return here.split('\n').find((line, i) => line !== lines[i]) ?? 'mappings are missing here';
+};
+
+export function cutover(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, latch: Latch): Cutover {
+  const rttMs = roundTrip(channel, order.host);
+  engine.raisePriority(true);
+  try {
+    const { freeze, builtMs } = hand(source, channel, order);
+    const readyMs = engine.nowMs();
+    fault('source:before-commit');
+    if (!latch.decide()) {
+      throw new PhaulError('ERR_INTERRUPTED', 'The migration was cancelled.');
+    }
+    journal.write('committed');
+    source.commit(); // The point of no return: from here on the original must not run again.
+    const result: Cutover = { downtimeMs: undefined, freeze, phases: phasesOf(freeze, builtMs, readyMs) };
+    try {
+      say(channel, COMMIT);
+      fault('source:after-commit');
+      hear(channel, RUNNING, RUNNING_TIMEOUT_MS, order.host);
+    } catch (thrown) {
+      return { ...result, doubt: thrown instanceof Error ? thrown.message : String(thrown) };
+    }
+    const runningMs = engine.nowMs();
+    result.downtimeMs = runningMs - freeze.frozenAtMs - rttMs / 2;
+    result.phases['commit'] = runningMs - readyMs - rttMs / 2;
+    return result;
+  } finally {
+    engine.raisePriority(false);
+  }
+}
+
+/** In the order of time; what is between the state's departure and READY, but for the building, is the way. */
+const phasesOf = ({ frozenAtMs, stopMs, scanMs, sendMs, dumpMs }: Freeze, buildMs: number, readyMs: number): Record<string, number> => ({
+  stop: stopMs,
+  scan: scanMs,
+  send: sendMs,
+  dump: dumpMs,
+  build: buildMs,
+  wait: Math.max(0, readyMs - frozenAtMs - stopMs - scanMs - sendMs - dumpMs - buildMs),
+});

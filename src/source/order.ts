@@ -1,0 +1,38 @@
+/** What passes between the source's main thread and its tracing thread. */
+import type { Round } from '../events.ts';
+
+export interface SourceOrder {
+  id: string;
+  pid: number;
+  comm: string;
+  /** As the operator called it. */
+  host: string;
+  address: string;
+  port: number;
+  key: Uint8Array;
+  streams: number;
+  maxDowntimeMs: number;
+  onDiverge: 'freeze' | 'abort';
+  verify: boolean;
+  tcpClose: boolean;
+}
+
+export type SourceNews =
+  | { type: 'arm'; stopMs: number }
+  | { type: 'round'; round: Round; text: string }
+  | { type: 'freeze'; reason: string }
+  | { type: 'commit' }
+  | { type: 'doubt'; why: string };
+
+export interface SourceResult {
+  outcome: 'moved' | 'thawed' | 'unknown';
+  downtimeMs: number;
+  phases: Record<string, number>;
+  lastBytes: number;
+  lastPages: number;
+}
+
+/** Orders of the main thread when the outcome was in doubt. */
+export const KILL = 1;
+export const THAW = 2;
+export const ABANDON = 3;
