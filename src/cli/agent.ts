@@ -10,12 +10,6 @@ interface AgentFlags {
   socket: string;
 }
 
-/** Both resolve when there is nothing left to serve. */
-interface Agent {
-  serveStdio(): Promise<void>;
-  serveSocket(path: string): Promise<void>;
-}
-
 const EPILOGUE = `
 Nothing has to be started for a migration: "phaul migrate" starts "phaul agent --stdio" through ssh.
 A service on a socket saves the start, and lets the agent run in namespaces or with limits of your
@@ -31,6 +25,6 @@ export const agentCommand = (): Command =>
       if (process.geteuid?.() !== 0) {
         throw new PhaulError('ERR_NOT_ROOT', `The agent on ${hostname()} must be root to build processes: start it with sudo.`);
       }
-      const { serveSocket, serveStdio } = (await import('../target/agent.ts' as string)) as Agent;
+      const { serveSocket, serveStdio } = await import('../target/agent.ts');
       await (stdio === true ? serveStdio() : serveSocket(socket));
     });

@@ -2,7 +2,7 @@
 import { Argument, Command, Option } from 'commander';
 import type { Obstacle } from '../errors.ts';
 import { oneLine, plural, type PreflightEvent } from '../events.ts';
-import type { Check, CheckOptions } from '../options.ts';
+import type { CheckOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
 import { parseDestination, parsePid, parseTcp } from './arguments.ts';
 import type { Output } from './output.ts';
@@ -33,7 +33,7 @@ export function checkCommand({ stdout }: { stdout: Output }): Command {
     .addHelpText('after', EPILOGUE)
     .action(async (pid: number, host: string | undefined, flags: CheckFlags) => {
       await requireProgram(pid);
-      const { check } = (await import('../check.ts' as string)) as { check: Check };
+      const { check } = await import('../check.ts');
       const answer = await check({ pid, tcp: flags.tcp, ...(host !== undefined && { reach: reachOptions(host, flags) }) });
       stdout.write(flags.json === true ? `${JSON.stringify(answer)}\n` : `${answerText(answer, host)}\n`);
       process.exitCode = answer.obstacles.length === 0 ? 0 : 1;

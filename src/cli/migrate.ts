@@ -3,7 +3,7 @@ import { Argument, Command, Option } from 'commander';
 import { inspect } from 'node:util';
 import { asPhaulError } from '../errors.ts';
 import { emitTo, type DoneEvent } from '../events.ts';
-import type { Migrate, MigrateOptions } from '../options.ts';
+import type { MigrateOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
 import { parseDestination, parseOnDiverge, parsePid, parseTcp, wholeNumber } from './arguments.ts';
 import { exitCodeOfDone, failedEvent } from './done.ts';
@@ -79,7 +79,7 @@ async function run(options: MigrateOptions, view: View): Promise<DoneEvent> {
   let done: DoneEvent;
   try {
     comm = await requireProgram(options.pid);
-    const { migrate } = (await import('../migrate.ts' as string)) as { migrate: Migrate };
+    const { migrate } = await import('../migrate.ts');
     done = await migrate(options, emit, stopSignal());
   } catch (thrown) {
     emit({ event: 'log', level: 'debug', text: inspect(thrown) });
