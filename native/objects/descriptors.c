@@ -467,10 +467,10 @@ static int check_again(struct dump *dump, struct check *c, const struct descript
 	check_one(c, d);
 	if (!c->count)
 		return 0;
-	sentence = c->text ? strchr(c->text, '\t') : NULL;
+	sentence = strchr(c->text, '\t');
 	sentence = sentence ? strchr(sentence + 1, '\t') : NULL;
 	return phaul_fail(dump->err, -EOPNOTSUPP, "descriptors", "%.*s",
-			  sentence ? (int)strcspn(sentence + 1, "\n") : 40,
+			  sentence ? (int)strcspn(sentence + 1, "\n") : 64,
 			  sentence ? sentence + 1 : "there is one that can't move");
 }
 
@@ -494,8 +494,9 @@ int descriptors_dump(struct dump *d)
 {
 	struct descriptor_table *t = d->descriptors;
 	struct phaul_error unwanted, *wanted = d->err;
+	char text[8192] = "";
 	struct check c = { .pid = d->pid, .flags = d->flags, .proc = -1, .frozen = true,
-			   .descriptors = t };
+			   .descriptors = t, .text = text, .capacity = sizeof(text) };
 	bool *first = first_numbers(t);
 	const struct descriptor_kind **kinds = calloc(t->count + 1, sizeof(*kinds));
 	int err = first && kinds ? 0 : -ENOMEM;
@@ -516,7 +517,6 @@ int descriptors_dump(struct dump *d)
 		if (t->at[i].id >= d->next_file_id)
 			d->next_file_id = t->at[i].id + 1;
 	socket_defaults_free(&d->socket_defaults);
-	free(c.text);
 	free(first);
 	free(kinds);
 	d->err = wanted;

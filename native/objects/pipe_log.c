@@ -51,7 +51,7 @@ static int become_cat(void *argument)
 	    dup2(null, 2) < 0 || syscall(SYS_close_range, 3, ~0u, 0) < 0 || chdir("/") < 0 ||
 	    execve("/bin/cat", words, nothing) < 0)
 		*r->err = -errno;
-	_exit(1);
+	return 1;
 }
 
 static int hand_to_init(void *argument)
@@ -61,7 +61,7 @@ static int hand_to_init(void *argument)
 	if (clone(become_cat, r->stack + STACK_SIZE, CLONE_VM | CLONE_VFORK | SIGCHLD,
 		  (void *)r) < 0)
 		*r->err = -errno;
-	_exit(0);
+	return 0;
 }
 
 /* Two generations, so that the reader is never our zombie; no exit signal, so that nobody who waits for

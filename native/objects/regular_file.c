@@ -29,13 +29,14 @@ static bool is_deleted(const struct descriptor *d)
 
 static void check_name(struct check *c, const struct descriptor *d)
 {
-	char path[4096 + 8];
+	char path[4096 + 32];
 	struct stat named;
-	int length = snprintf(path, sizeof(path), "root%s", d->link);
+	int length = snprintf(path, sizeof(path), "/proc/%d/root%s", c->pid, d->link);
 
-	if (c->proc < 0 || length >= (int)sizeof(path))
+	/* A file system may take its time to answer. */
+	if (c->frozen || length >= (int)sizeof(path))
 		return;
-	if (fstatat(c->proc, path, &named, 0) < 0)
+	if (stat(path, &named) < 0)
 		refuse(c, d, "FD_FILE", "is %s, which can't be reached under this name any more: the target "
 		       "could not open it; put it back, or let the program reopen it", d->link);
 	else if (named.st_dev != d->st.st_dev || named.st_ino != d->st.st_ino)
