@@ -219,8 +219,8 @@ static int by_number(const void *a, const void *b)
 	if ((a) != (b)) \
 		return (a) < (b) ? -1 : 1
 
-/* What shares a description agrees in all of this. Anonymous inodes are all one; of these, eventfds, which
- * come by the thousand, have an identity of their own. */
+/* What shares a description agrees in all of this. Anonymous inodes are all one; of these,
+ * eventfds, which come by the thousand, have an identity of their own. */
 struct candidate {
 	struct descriptor *d;
 	uint64_t identity;
@@ -305,7 +305,8 @@ int descriptors_read(pid_t pid, struct descriptor_table *ret, struct phaul_error
 	}
 	if (failed) {
 		descriptors_free(ret);
-		return phaul_fail(err, failed, "descriptors", "reading the descriptors of pid %d", pid);
+		return phaul_fail(err, failed, "descriptors", "reading the descriptors of pid %d",
+				  pid);
 	}
 	for (size_t i = 0; i < ret->count; i++)
 		if (!S_ISSOCK(ret->at[i].st.st_mode))
@@ -326,8 +327,8 @@ void descriptors_free(struct descriptor_table *t)
 
 /* ---- checking ---- */
 
-static void say(struct check *c, const struct descriptor *d, char *ret, size_t size, const char *format,
-		va_list args)
+static void say(struct check *c, const struct descriptor *d, char *ret, size_t size,
+		const char *format, va_list args)
 {
 	const struct descriptor_table *t = c->descriptors;
 	int others = 0, used = snprintf(ret, size, "fd %d", d->fd);
@@ -336,8 +337,8 @@ static void say(struct check *c, const struct descriptor *d, char *ret, size_t s
 		if (t->at[i].id != d->id || t->at[i].fd == d->fd)
 			continue;
 		if (others++ < 3)
-			used += snprintf(ret + used, size - used, "%sfd %d", others == 1 ? " (also " : ", ",
-					 t->at[i].fd);
+			used += snprintf(ret + used, size - used, "%sfd %d",
+					 others == 1 ? " (also " : ", ", t->at[i].fd);
 		else
 			used += snprintf(ret + used, size - used, ", ...");
 	}
@@ -377,8 +378,10 @@ static void check_lock(struct check *c, const struct descriptor *d)
 	if (!line)
 		return;
 	sscanf(line, "\nlock: %*s %15s", kind);
-	refuse(c, d, "FD_LOCK", "holds a %s lock on %s: locks are not moved yet, and without it two programs "
-	       "could write there; let the program give it back, or stop it", kind, d->link);
+	refuse(c, d, "FD_LOCK",
+	       "holds a %s lock on %s: locks are not moved yet, and without it two programs "
+	       "could write there; let the program give it back, or stop it",
+	       kind, d->link);
 }
 
 static void check_owner(struct check *c, const struct descriptor *d)
@@ -388,15 +391,19 @@ static void check_owner(struct check *c, const struct descriptor *d)
 	if (d->own >= 0 && fcntl(d->own, F_GETOWN))
 		owned = true;
 	if (owned)
-		refuse(c, d, "FD_OWNER", "(%s) sends signals when it is ready (fcntl F_SETOWN): "
-		       "this is not moved yet; start the program without signal-driven I/O", d->link);
+		refuse(c, d, "FD_OWNER",
+		       "(%s) sends signals when it is ready (fcntl F_SETOWN): "
+		       "this is not moved yet; start the program without signal-driven I/O",
+		       d->link);
 }
 
 static void check_one(struct check *c, const struct descriptor *d)
 {
 	if (d->flags & O_PATH) {
-		refuse(c, d, "FD_KIND", "is a mere reference to %s (O_PATH): these are not moved yet; let "
-		       "the program close it", d->link);
+		refuse(c, d, "FD_KIND",
+		       "is a mere reference to %s (O_PATH): these are not moved yet; let "
+		       "the program close it",
+		       d->link);
 		return;
 	}
 	if (!d->kind) {
@@ -479,7 +486,8 @@ static int dump_one(struct dump *dump, struct check *c, struct descriptor *d)
 	int err = own_begin(dump->descriptors, d);
 
 	if (err)
-		return phaul_fail(dump->err, err, "descriptors", "duplicating fd %d (%s)", d->fd, d->link);
+		return phaul_fail(dump->err, err, "descriptors", "duplicating fd %d (%s)", d->fd,
+				  d->link);
 	dump->err->code = 0;
 	err = check_again(dump, c, d);
 	if (!err)

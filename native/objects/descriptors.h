@@ -7,7 +7,8 @@
 /* The number after "key:" in the fdinfo text, in the given base. */
 bool fdinfo_number(const struct descriptor *d, const char *key, int base, uint64_t *ret);
 
-/* obstacle() and notice() for a descriptor. The text goes on after "fd N ", or "fd N (also fd M) ". */
+/* obstacle() and notice() for a descriptor. The text goes on after "fd N ", or "fd N (also fd M) ".
+ */
 void refuse(struct check *c, const struct descriptor *d, const char *code, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 void remark(struct check *c, const struct descriptor *d, const char *code, const char *format, ...)

@@ -1,5 +1,5 @@
-/* descriptors_build.c - makes all descriptions in our process, then lets the husk fetch each and put it on
- * its numbers.
+/* descriptors_build.c - makes all descriptions in our process, then lets the husk fetch each and
+ *put it on its numbers.
  *
  *	ours          husk, while fd 5 and 9 get one description
  *	made 37       pidfd_getfd(us, 37) -> 3, the lowest that is free
@@ -41,7 +41,8 @@ int file_set_flags(struct build *b, int fd, uint32_t flags)
 		return fd;
 	if (now >= 0 && !fcntl(fd, F_SETFL, (now & ~changeable) | (flags & changeable)))
 		return fd;
-	err = phaul_fail(b->err, -errno, "descriptors", "setting the flags %o of a descriptor", flags);
+	err = phaul_fail(b->err, -errno, "descriptors", "setting the flags %o of a descriptor",
+			 flags);
 	close(fd);
 	return err;
 }
@@ -83,7 +84,8 @@ int call_stream_room(struct call_stream *s, size_t bytes)
 	return err ? err : stream_begin(s);
 }
 
-static int call(struct call_stream *s, const char *name, long nr, uint64_t a, uint64_t b, uint64_t c)
+static int call(struct call_stream *s, const char *name, long nr, uint64_t a, uint64_t b,
+		uint64_t c)
 {
 	int err = call_stream_room(s, 0);
 
@@ -128,8 +130,8 @@ static int see_taken(struct build *b, struct table *t)
 	closedir(dir);
 	for (size_t i = 0; i < b->number_count; i++)
 		if (t->taken[b->numbers[i]->fd])
-			return phaul_fail(b->err, -EBUSY, "descriptors", "fd %u is taken in the new process",
-					  b->numbers[i]->fd);
+			return phaul_fail(b->err, -EBUSY, "descriptors",
+					  "fd %u is taken in the new process", b->numbers[i]->fd);
 	return 0;
 }
 
@@ -140,7 +142,8 @@ static int raise_limit(struct build *b, int highest, struct rlimit *ret_before)
 	rlim_t needed = highest + 3;
 
 	if (prlimit(b->pid, RLIMIT_NOFILE, NULL, ret_before) < 0)
-		return phaul_fail(b->err, -errno, "descriptors", "asking for the limits of pid %d", b->pid);
+		return phaul_fail(b->err, -errno, "descriptors", "asking for the limits of pid %d",
+				  b->pid);
 	if (ret_before->rlim_cur >= needed)
 		return 0;
 	limit = *ret_before;
@@ -148,8 +151,10 @@ static int raise_limit(struct build *b, int highest, struct rlimit *ret_before)
 	if (limit.rlim_max < needed)
 		limit.rlim_max = needed;
 	if (prlimit(b->pid, RLIMIT_NOFILE, &limit, NULL) < 0)
-		return phaul_fail(b->err, -errno, "descriptors", "making room for fd %d: no more than %lu are "
-				  "allowed here (ulimit -Hn)", highest, (unsigned long)ret_before->rlim_max);
+		return phaul_fail(b->err, -errno, "descriptors",
+				  "making room for fd %d: no more than %lu are "
+				  "allowed here (ulimit -Hn)",
+				  highest, (unsigned long)ret_before->rlim_max);
 	return 0;
 }
 
@@ -178,14 +183,17 @@ int descriptors_reserve(struct build *b, int highest)
 	err = lower_limit(b, &before);
 	if (high < 0)
 		err = high;
-	return err ? phaul_fail(b->err, err, "descriptors", "making room for %d descriptors", highest + 1) : 0;
+	return err ? phaul_fail(b->err, err, "descriptors", "making room for %d descriptors",
+				highest + 1)
+		   : 0;
 }
 
 /* ---- images ---- */
 
 /* Reads all messages of an image; `*ret` may be NULL if there are none. */
 static int read_messages(const struct image_set *set, const char *name, int id,
-			 const ProtobufCMessageDescriptor *type, ProtobufCMessage ***ret, size_t *ret_count)
+			 const ProtobufCMessageDescriptor *type, ProtobufCMessage ***ret,
+			 size_t *ret_count)
 {
 	ProtobufCMessage **at = NULL, **larger, *message;
 	size_t count = 0, capacity = 0;
@@ -269,7 +277,8 @@ static int read_images(struct build *b)
 			    &b->number_count);
 	b->numbers = (FdinfoEntry **)numbers;
 	if (err)
-		return phaul_fail(b->err, err, "descriptors", "reading the image fdinfo-%d", b->pid);
+		return phaul_fail(b->err, err, "descriptors", "reading the image fdinfo-%d",
+				  b->pid);
 	if (b->number_count)
 		qsort(b->numbers, b->number_count, sizeof(*b->numbers), by_number);
 	return 0;
@@ -281,11 +290,15 @@ static int check_numbers(struct build *b)
 		const FdinfoEntry *n = b->numbers[i];
 
 		if (n->fd >= NUMBER_MAX || (i && n->fd == b->numbers[i - 1]->fd))
-			return phaul_fail(b->err, -EPROTO, "descriptors", "image fdinfo: fd %u is twice there, "
-					  "or too high", n->fd);
+			return phaul_fail(b->err, -EPROTO, "descriptors",
+					  "image fdinfo: fd %u is twice there, "
+					  "or too high",
+					  n->fd);
 		if (n->id >= b->made_count || !b->files[n->id])
-			return phaul_fail(b->err, -EPROTO, "descriptors", "image files: there is no entry %u, "
-					  "which fd %u needs", n->id, n->fd);
+			return phaul_fail(b->err, -EPROTO, "descriptors",
+					  "image files: there is no entry %u, "
+					  "which fd %u needs",
+					  n->id, n->fd);
 	}
 	return 0;
 }
@@ -317,8 +330,9 @@ static int make(struct build *b, const FdinfoEntry *number)
 	if (b->made[number->id] >= 0)
 		return 0;
 	if (!kind)
-		return phaul_fail(b->err, -EPROTO, "descriptors", "fd %u: nothing here builds files of type %d",
-				  number->fd, file->type);
+		return phaul_fail(b->err, -EPROTO, "descriptors",
+				  "fd %u: nothing here builds files of type %d", number->fd,
+				  file->type);
 	b->err->code = 0;
 	fd = kind->build(b, file);
 	if (fd >= 0) {
@@ -331,7 +345,8 @@ static int make(struct build *b, const FdinfoEntry *number)
 }
 
 /* Puts the description on the numbers from `first` on that share it. */
-static int place(struct call_stream *s, struct table *t, const FdinfoEntry *const *shared, size_t count)
+static int place(struct call_stream *s, struct table *t, const FdinfoEntry *const *shared,
+		 size_t count)
 {
 	int fetched = t->lowest, ours = s->build->made[shared[0]->id];
 	int err = call(s, "fetch a descriptor", SYS_pidfd_getfd, t->us, ours, 0);
@@ -345,8 +360,8 @@ static int place(struct call_stream *s, struct table *t, const FdinfoEntry *cons
 		bool cloexec = shared[i]->flags & FD_CLOEXEC;
 
 		if ((int)shared[i]->fd != fetched) {
-			err = call(s, "put a descriptor on its number", SYS_dup3, fetched, shared[i]->fd,
-				   cloexec ? O_CLOEXEC : 0);
+			err = call(s, "put a descriptor on its number", SYS_dup3, fetched,
+				   shared[i]->fd, cloexec ? O_CLOEXEC : 0);
 			continue;
 		}
 		keep = true;

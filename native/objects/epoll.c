@@ -34,8 +34,8 @@ static const char *next_watch(const char *text, struct watch *ret)
 	unsigned long long data;
 
 	text = strstr(text, "tfd:");
-	if (!text || sscanf(text, "tfd: %d events: %x data: %llx pos:%lli ino:%lx sdev:%x", &ret->number,
-			    &ret->events, &data, &pos, &ino, &ret->dev) != 6)
+	if (!text || sscanf(text, "tfd: %d events: %x data: %llx pos:%lli ino:%lx sdev:%x",
+			    &ret->number, &ret->events, &data, &pos, &ino, &ret->dev) != 6)
 		return NULL;
 	ret->data = data;
 	ret->pos = pos;
@@ -66,7 +66,8 @@ static int by_number(const void *key, const void *at)
 static const struct descriptor *find_target(const struct descriptor_table *t,
 					    const struct descriptor *epoll, const struct watch *w)
 {
-	const struct descriptor *same = bsearch(&w->number, t->at, t->count, sizeof(*t->at), by_number);
+	const struct descriptor *same =
+		bsearch(&w->number, t->at, t->count, sizeof(*t->at), by_number);
 
 	if (same && leads_to(t, epoll, w, same))
 		return same;
@@ -94,7 +95,8 @@ static int add(struct watch **at, size_t *count, size_t *capacity, const struct 
 	return 0;
 }
 
-/* `nth` counts how many before it in the text, which is in the kernel's order, have the same number. */
+/* `nth` counts how many before it in the text, which is in the kernel's order, have the same
+ * number. */
 static int count_numbers(struct watch *at, size_t count)
 {
 	int highest = 0;
@@ -112,7 +114,8 @@ static int count_numbers(struct watch *at, size_t count)
 	return 0;
 }
 
-static int read_watches(const struct descriptor_table *t, const struct descriptor *d, struct watch **ret)
+static int read_watches(const struct descriptor_table *t, const struct descriptor *d,
+			struct watch **ret)
 {
 	size_t count = 0, capacity = 0;
 	struct watch *at = NULL, w = { 0 };
@@ -163,13 +166,17 @@ static void check(struct check *c, const struct descriptor *d)
 		return;
 	for (int i = 0; i < count; i++)
 		if (!watches[i].target && still_lost(c, d, &watches[i]))
-			refuse(c, d, "FD_EPOLL", "is an epoll instance that watches what was fd %d, which "
-			       "only another process still has open: that can't be watched from the target; "
-			       "stop that process first", watches[i].number);
+			refuse(c, d, "FD_EPOLL",
+			       "is an epoll instance that watches what was fd %d, which "
+			       "only another process still has open: that can't be watched from "
+			       "the target; "
+			       "stop that process first",
+			       watches[i].number);
 	free(watches);
 }
 
-static int put(struct dump *dump, const struct descriptor *d, const struct watch *watches, int count)
+static int put(struct dump *dump, const struct descriptor *d, const struct watch *watches,
+	       int count)
 {
 	EventpollTfdEntry *entries = calloc(count + 1, sizeof(*entries));
 	EventpollTfdEntry **list = calloc(count + 1, sizeof(*list));
@@ -236,12 +243,13 @@ static int add_watch(struct call_stream *s, int epoll, int number, const Eventpo
 	struct epoll_event event = { .events = e->events, .data.u64 = e->data };
 	int err = call_stream_room(s, sizeof(event));
 
-	batch_call(&s->batch, "watch a descriptor with epoll", SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, number,
-		   batch_bytes(&s->batch, &event, sizeof(event)));
+	batch_call(&s->batch, "watch a descriptor with epoll", SYS_epoll_ctl, epoll, EPOLL_CTL_ADD,
+		   number, batch_bytes(&s->batch, &event, sizeof(event)));
 	return err;
 }
 
-static int call(struct call_stream *s, const char *name, long nr, uint64_t a, uint64_t b, uint64_t c)
+static int call(struct call_stream *s, const char *name, long nr, uint64_t a, uint64_t b,
+		uint64_t c)
 {
 	int err = call_stream_room(s, 0);
 
@@ -249,7 +257,8 @@ static int call(struct call_stream *s, const char *name, long nr, uint64_t a, ui
 	return err;
 }
 
-/* Added under a number that is no longer its own, and may be another's: puts that one aside meanwhile. */
+/* Added under a number that is no longer its own, and may be another's: puts that one aside
+ * meanwhile. */
 static int add_watch_elsewhere(struct call_stream *s, int epoll, const EventpollTfdEntry *e)
 {
 	const FdinfoEntry *occupant = NULL;
@@ -268,7 +277,8 @@ static int add_watch_elsewhere(struct call_stream *s, int epoll, const Eventpoll
 		return err;
 	if (!occupant)
 		return call(s, "take a number back", SYS_close, number, 0, 0);
-	err = call(s, "put a descriptor back", SYS_dup3, s->spare, number, occupant->flags ? O_CLOEXEC : 0);
+	err = call(s, "put a descriptor back", SYS_dup3, s->spare, number,
+		   occupant->flags ? O_CLOEXEC : 0);
 	return err ? err : call(s, "free a number", SYS_close, s->spare, 0, 0);
 }
 

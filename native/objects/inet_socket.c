@@ -1,5 +1,5 @@
-/* inet_socket.c - TCP and UDP over IPv4 and IPv6: listening, bound and unused sockets. Connections are
- * refused, or become reset ones (--tcp close). */
+/* inet_socket.c - TCP and UDP over IPv4 and IPv6: listening, bound and unused sockets. Connections
+ * are refused, or become reset ones (--tcp close). */
 #include "descriptors.h"
 
 #include <arpa/inet.h>
@@ -131,15 +131,20 @@ static void check_listener(struct check *c, const struct descriptor *d, const st
 
 	text_of(&f->local, local, sizeof(local));
 	if (f->waiting && c->flags & PHAUL_TCP_CLOSE)
-		remark(c, d, "TCP_WAITING", "listens on %s, and %d connection%s wait%s to be accepted: they will "
-		       "be reset", local, f->waiting, f->waiting == 1 ? "" : "s", f->waiting == 1 ? "s" : "");
+		remark(c, d, "TCP_WAITING",
+		       "listens on %s, and %d connection%s wait%s to be accepted: they will "
+		       "be reset",
+		       local, f->waiting, f->waiting == 1 ? "" : "s", f->waiting == 1 ? "s" : "");
 	else if (f->waiting)
-		refuse(c, d, "TCP_WAITING", "listens on %s, and %d connection%s wait%s to be accepted: they "
-		       "would be lost; try again, or run with --tcp close to reset them", local, f->waiting,
-		       f->waiting == 1 ? "" : "s", f->waiting == 1 ? "s" : "");
+		refuse(c, d, "TCP_WAITING",
+		       "listens on %s, and %d connection%s wait%s to be accepted: they "
+		       "would be lost; try again, or run with --tcp close to reset them",
+		       local, f->waiting, f->waiting == 1 ? "" : "s", f->waiting == 1 ? "s" : "");
 	if (is_of_a_host(&f->local))
-		remark(c, d, "TCP_ADDRESS", "listens on %s only: nobody reaches it on a target that doesn't "
-		       "have this address", local);
+		remark(c, d, "TCP_ADDRESS",
+		       "listens on %s only: nobody reaches it on a target that doesn't "
+		       "have this address",
+		       local);
 }
 
 static void check_connection(struct check *c, const struct descriptor *d, const struct facts *f)
@@ -151,12 +156,13 @@ static void check_connection(struct check *c, const struct descriptor *d, const 
 	if (known)
 		text_of(&f->peer, peer, sizeof(peer));
 	if (c->flags & PHAUL_TCP_CLOSE)
-		remark(c, d, "TCP_ESTABLISHED", "is a TCP connection %s%s%s: it will be reset", local,
-		       known ? " <-> " : " that is being made", peer);
+		remark(c, d, "TCP_ESTABLISHED", "is a TCP connection %s%s%s: it will be reset",
+		       local, known ? " <-> " : " that is being made", peer);
 	else
-		refuse(c, d, "TCP_ESTABLISHED", "is a TCP connection %s%s%s: connections are not moved yet; "
-		       "run with --tcp close to reset it, or wait for its end", local,
-		       known ? " <-> " : " that is being made", peer);
+		refuse(c, d, "TCP_ESTABLISHED",
+		       "is a TCP connection %s%s%s: connections are not moved yet; "
+		       "run with --tcp close to reset it, or wait for its end",
+		       local, known ? " <-> " : " that is being made", peer);
 }
 
 static void check_udp(struct check *c, const struct descriptor *d, const struct facts *f)
@@ -166,14 +172,20 @@ static void check_udp(struct check *c, const struct descriptor *d, const struct 
 
 	text_of(&f->local, local, sizeof(local));
 	if (f->state == TCP_ESTABLISHED)
-		refuse(c, d, "UDP_CONNECTED", "is a UDP socket connected %s <-> %s: these are not moved yet; let "
-		       "the program close it", local, text_of(&f->peer, peer, sizeof(peer)));
+		refuse(c, d, "UDP_CONNECTED",
+		       "is a UDP socket connected %s <-> %s: these are not moved yet; let "
+		       "the program close it",
+		       local, text_of(&f->peer, peer, sizeof(peer)));
 	else if (!ioctl(d->own, FIONREAD, &bytes) && bytes)
-		remark(c, d, "UDP_WAITING", "is a UDP socket on %s with unread datagrams: these are lost, as "
-		       "datagrams may be", local);
+		remark(c, d, "UDP_WAITING",
+		       "is a UDP socket on %s with unread datagrams: these are lost, as "
+		       "datagrams may be",
+		       local);
 	if (is_of_a_host(&f->local))
-		remark(c, d, "UDP_ADDRESS", "is a UDP socket on %s only: nobody reaches it on a target that "
-		       "doesn't have this address", local);
+		remark(c, d, "UDP_ADDRESS",
+		       "is a UDP socket on %s only: nobody reaches it on a target that "
+		       "doesn't have this address",
+		       local);
 }
 
 static void check(struct check *c, const struct descriptor *d)
@@ -185,7 +197,8 @@ static void check(struct check *c, const struct descriptor *d)
 		return;
 	/* Asked for with no room it says how many instructions there are. */
 	if (getsockopt(d->own, SOL_SOCKET, SO_ATTACH_FILTER, NULL, &size) < 0 || size)
-		refuse(c, d, "FD_SOCKET", "is a socket with a packet filter (BPF): these are not moved; start "
+		refuse(c, d, "FD_SOCKET",
+		       "is a socket with a packet filter (BPF): these are not moved; start "
 		       "the program without it");
 	if (f.type == SOCK_DGRAM)
 		check_udp(c, d, &f);
@@ -238,8 +251,8 @@ static int dump(struct dump *dump, const struct descriptor *d)
 	gone = f.type == SOCK_STREAM && f.state != TCP_LISTEN &&
 	       (f.state != TCP_CLOSE || f.events & POLLRDHUP);
 	if (gone) {
-		/* A connection moves as a reset one. One that has ended before, and of whose end the
-		 * program knows, has no peer in its image. */
+		/* A connection moves as a reset one. One that has ended before, and of whose end
+		 * the program knows, has no peer in its image. */
 		if (f.state == TCP_CLOSE && !(f.events & POLLERR))
 			image.dst_port = 0;
 		else if (!image.dst_port)
@@ -287,18 +300,21 @@ static int read_address(const InetSkEntry *image, union address *ret, socklen_t 
 	return 0;
 }
 
-static int bind_failed(struct build *b, int failed, const InetSkEntry *image, const union address *a)
+static int bind_failed(struct build *b, int failed, const InetSkEntry *image,
+		       const union address *a)
 {
 	const char *protocol = image->type == SOCK_STREAM ? "TCP" : "UDP";
 	char text[64], holder[64];
 
 	text_of(a, text, sizeof(text));
 	if (failed != -EADDRINUSE)
-		return phaul_fail(b->err, failed, "descriptors", "binding the %s socket fd %d to %s", protocol,
+		return phaul_fail(b->err, failed, "descriptors",
+				  "binding the %s socket fd %d to %s", protocol,
 				  file_number(b, image->id), text);
 	port_holder(image->type, image->src_port, holder, sizeof(holder));
-	return phaul_fail(b->err, failed, "descriptors", "the %s port %u of fd %d (%s) is taken here by %s",
-			  protocol, image->src_port, file_number(b, image->id), text, holder);
+	return phaul_fail(b->err, failed, "descriptors",
+			  "the %s port %u of fd %d (%s) is taken here by %s", protocol,
+			  image->src_port, file_number(b, image->id), text, holder);
 }
 
 /* An address that this host doesn't have may come after the process. */
@@ -327,8 +343,8 @@ static int bind_socket(struct build *b, int fd, const InetSkEntry *image)
 
 	if (err)
 		return err;
-	/* Connections of an earlier program that linger on here must not be in the way; listeners are
-	 * still told apart. */
+	/* Connections of an earlier program that linger on here must not be in the way; listeners
+	 * are still told apart. */
 	if (stream)
 		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	err = bind_anyhow(fd, &a, size);
@@ -339,8 +355,9 @@ static int bind_socket(struct build *b, int fd, const InetSkEntry *image)
 	return err ? bind_failed(b, err, image, &a) : 0;
 }
 
-/* A socket that a connection was reset on: the next read or write says ECONNRESET, then it is at its end,
- * and whoever polls is woken. It is connected to itself, which the kernel allows, and disconnected. */
+/* A socket that a connection was reset on: the next read or write says ECONNRESET, then it is at
+ * its end, and whoever polls is woken. It is connected to itself, which the kernel allows, and
+ * disconnected. */
 static void make_reset(int fd, int family)
 {
 	struct sockaddr nobody = { .sa_family = AF_UNSPEC };
@@ -350,7 +367,8 @@ static void make_reset(int fd, int family)
 
 	if (family == AF_INET6) {
 		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
-		self.v6.sin6_addr = (struct in6_addr){ .s6_addr = { [10] = 255, 255, 127, 0, 0, 1 } };
+		self.v6.sin6_addr =
+			(struct in6_addr){ .s6_addr = { [10] = 255, 255, 127, 0, 0, 1 } };
 	} else {
 		self.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	}
@@ -362,10 +380,12 @@ static void make_reset(int fd, int family)
 
 static int build_tcp(struct build *b, int fd, const InetSkEntry *image)
 {
-	bool dead = image->state != TCP_CLOSE || (image->has_shutdown && image->shutdown == SK_SHUTDOWN__BOTH);
+	bool dead = image->state != TCP_CLOSE ||
+		    (image->has_shutdown && image->shutdown == SK_SHUTDOWN__BOTH);
 
 	if (image->state == TCP_LISTEN || !dead)
-		return image->src_port || image->state == TCP_LISTEN ? bind_socket(b, fd, image) : 0;
+		return image->src_port || image->state == TCP_LISTEN ? bind_socket(b, fd, image)
+								     : 0;
 	if (image->dst_port)
 		make_reset(fd, image->family);
 	/* Fails, as there is no connection, and has its effect all the same. */

@@ -1,5 +1,6 @@
-/* pipe.c - pipes with their content. An end that another process holds can't come along: standard input is
- * at its end on the target, and standard output and error go to a file there (pipe_log.h). */
+/* pipe.c - pipes with their content. An end that another process holds can't come along: standard
+ * input is at its end on the target, and standard output and error go to a file there (pipe_log.h).
+ */
 #include "descriptors.h"
 
 #include <errno.h>
@@ -76,13 +77,16 @@ static void check_writer(struct check *c, const struct descriptor *d, const stru
 	if (h)
 		snprintf(who, sizeof(who), "pid %d (%s)", h->pid, h->name);
 	if (ends->output < 0) {
-		refuse(c, d, "FD_PIPE", "is a pipe that %s reads, which stays here: what is written there would "
-		       "be lost; move them apart, or let the program close it", who);
+		refuse(c, d, "FD_PIPE",
+		       "is a pipe that %s reads, which stays here: what is written there would "
+		       "be lost; move them apart, or let the program close it",
+		       who);
 		return;
 	}
 	pipe_log_path(path, sizeof(path), c->pid, ends->output);
-	remark(c, d, "FD_PIPE_LOG", "is a pipe read by %s, which stays here: on the target it is written to %s",
-	       who, path);
+	remark(c, d, "FD_PIPE_LOG",
+	       "is a pipe read by %s, which stays here: on the target it is written to %s", who,
+	       path);
 }
 
 static void check_reader(struct check *c, const struct descriptor *d, const struct ends *ends)
@@ -93,11 +97,15 @@ static void check_reader(struct check *c, const struct descriptor *d, const stru
 	if (h)
 		snprintf(who, sizeof(who), "pid %d (%s)", h->pid, h->name);
 	if (ends->input < 0)
-		refuse(c, d, "FD_PIPE", "is a pipe that %s writes, which stays here: nothing would come any "
-		       "more; move them apart, or let the program close it", who);
+		refuse(c, d, "FD_PIPE",
+		       "is a pipe that %s writes, which stays here: nothing would come any "
+		       "more; move them apart, or let the program close it",
+		       who);
 	else
-		remark(c, d, "FD_PIPE_END", "is a pipe written by %s, which stays here: on the target it is at "
-		       "its end once what is in it now was read", who);
+		remark(c, d, "FD_PIPE_END",
+		       "is a pipe written by %s, which stays here: on the target it is at "
+		       "its end once what is in it now was read",
+		       who);
 }
 
 static void check(struct check *c, const struct descriptor *d)
@@ -107,13 +115,17 @@ static void check(struct check *c, const struct descriptor *d)
 	int waiting = 0;
 
 	if (ends.packets && !ioctl(d->own, FIONREAD, &waiting) && waiting)
-		refuse(c, d, "FD_PIPE", "is a pipe of packets (O_DIRECT) with %d bytes in it: where one packet "
-		       "ends can't be seen from outside; try again when it is empty", waiting);
+		refuse(c, d, "FD_PIPE",
+		       "is a pipe of packets (O_DIRECT) with %d bytes in it: where one packet "
+		       "ends can't be seen from outside; try again when it is empty",
+		       waiting);
 	if (ends.read && ends.write) {
 		h = pipe_holder_find(c, d->st.st_ino, true, true);
 		if (h)
-			refuse(c, d, "FD_PIPE", "is a pipe that pid %d (%s) holds too, which stays here; stop "
-			       "that process first", h->pid, h->name);
+			refuse(c, d, "FD_PIPE",
+			       "is a pipe that pid %d (%s) holds too, which stays here; stop "
+			       "that process first",
+			       h->pid, h->name);
 	} else if (is_connected(d)) {
 		if (ends.write)
 			check_writer(c, d, &ends);
@@ -219,7 +231,8 @@ static int fill(struct build *b, const PipeDataEntry *data, const void *content,
 		return phaul_fail(b->err, -errno, "descriptors", "making a pipe of %u bytes (see "
 				  "/proc/sys/fs/pipe-max-size)", data->size);
 	if (data->bytes && write(end, content, data->bytes) != (ssize_t)data->bytes)
-		return phaul_fail(b->err, -EIO, "descriptors", "putting %u bytes into a pipe", data->bytes);
+		return phaul_fail(b->err, -EIO, "descriptors", "putting %u bytes into a pipe",
+				  data->bytes);
 	return 0;
 }
 
@@ -246,7 +259,8 @@ static int restore_content(struct build *b, uint32_t pipe_id, int end)
 	return err;
 }
 
-/* Gives a description its end: the pipe's own if it is still to be had, or another one of the same. */
+/* Gives a description its end: the pipe's own if it is still to be had, or another one of the same.
+ */
 static int claim(struct build *b, const PipeEntry *pipe, int ends[2], bool claimed[2])
 {
 	int side = writes(pipe->flags), fd;
@@ -259,7 +273,8 @@ static int claim(struct build *b, const PipeEntry *pipe, int ends[2], bool claim
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", ends[side]);
 		fd = open(path, (pipe->flags & O_ACCMODE) | O_NONBLOCK | O_CLOEXEC);
 		if (fd < 0)
-			return phaul_fail(b->err, -errno, "descriptors", "opening a pipe once more");
+			return phaul_fail(b->err, -errno, "descriptors",
+					  "opening a pipe once more");
 	}
 	return file_set_flags(b, fd, pipe->flags);
 }
@@ -279,8 +294,9 @@ static int start_log(struct build *b, uint32_t pipe_id, int end)
 	pipe_log_path(path, sizeof(path), b->pid, number);
 	(void)fcntl(end, F_SETFL, 0);
 	err = pipe_log_start(end, path);
-	return err ? phaul_fail(b->err, err, "descriptors", "starting cat for fd %d, to write to %s", number,
-				path) : 0;
+	return err ? phaul_fail(b->err, err, "descriptors",
+				"starting cat for fd %d, to write to %s", number, path)
+		   : 0;
 }
 
 /* Builds all descriptions of the pipe, whichever of them is asked for first. */

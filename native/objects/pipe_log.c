@@ -1,5 +1,5 @@
-/* pipe_log.c - who reads a pipe on the target whose reader stayed on the source: a process that appends
- * all of it to a file, and ends with the pipe. It is init's child from the start. */
+/* pipe_log.c - who reads a pipe on the target whose reader stayed on the source: a process that
+ * appends all of it to a file, and ends with the pipe. It is init's child from the start. */
 #include "pipe_log.h"
 
 #include <errno.h>
@@ -28,8 +28,8 @@ void pipe_log_path(char *ret, size_t size, pid_t pid, int number)
 	snprintf(ret, size, PIPE_LOG_DIRECTORY "/%d.fd%d.log", pid, number);
 }
 
-/* The memory is the caller's, and so is errno: the calls are few, and all handlers are dropped before a
- * signal can come. */
+/* The memory is the caller's, and so is errno: the calls are few, and all handlers are dropped
+ * before a signal can come. */
 static int become_cat(void *argument)
 {
 	const struct reader *r = argument;
@@ -64,8 +64,9 @@ static int hand_to_init(void *argument)
 	return 0;
 }
 
-/* Two generations, so that the reader is never our zombie; no exit signal, so that nobody who waits for
- * children in this process learns of the first; no copy of our memory, as this happens in the freeze. */
+/* Two generations, so that the reader is never our zombie; no exit signal, so that nobody who waits
+ * for children in this process learns of the first; no copy of our memory, as this happens in the
+ * freeze. */
 static int start(struct reader *r)
 {
 	int err = 0;

@@ -17,8 +17,11 @@ static unsigned long find_socket(const char *path, int wanted)
 	FILE *file = fopen(path, "re");
 
 	while (file && !found && fgets(line, sizeof(line), file))
-		if (sscanf(line, " %*d: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%x %*x %*x:%*x %*x:%*x %*x %*d %*d %lu",
-			   &port, &peer, &ino) == 3 && (int)port == wanted && !peer)
+		if (sscanf(line,
+			   " %*d: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%x %*x %*x:%*x %*x:%*x %*x %*d "
+			   "%*d %lu",
+			   &port, &peer, &ino) == 3 &&
+		    (int)port == wanted && !peer)
 			found = ino;
 	if (file)
 		fclose(file);

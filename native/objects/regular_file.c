@@ -1,4 +1,5 @@
-/* regular_file.c - files and directories: path, flags and position; the content is on both hosts. */
+/* regular_file.c - files and directories: path, flags and position; the content is on both hosts.
+ */
 #include "descriptors.h"
 
 #include <errno.h>
@@ -37,12 +38,15 @@ static void check_name(struct check *c, const struct descriptor *d)
 	if (c->frozen || length >= (int)sizeof(path))
 		return;
 	if (stat(path, &named) < 0)
-		refuse(c, d, "FD_FILE", "is %s, which can't be reached under this name any more: the target "
-		       "could not open it; put it back, or let the program reopen it", d->link);
+		refuse(c, d, "FD_FILE",
+		       "is %s, which can't be reached under this name any more: the target "
+		       "could not open it; put it back, or let the program reopen it",
+		       d->link);
 	else if (named.st_dev != d->st.st_dev || named.st_ino != d->st.st_ino)
-		refuse(c, d, "FD_FILE", "is %s, but another file has this name now (inode %lu, not %lu): the "
-		       "target would open the wrong one; let the program reopen it", d->link,
-		       (unsigned long)named.st_ino, (unsigned long)d->st.st_ino);
+		refuse(c, d, "FD_FILE",
+		       "is %s, but another file has this name now (inode %lu, not %lu): the "
+		       "target would open the wrong one; let the program reopen it",
+		       d->link, (unsigned long)named.st_ino, (unsigned long)d->st.st_ino);
 }
 
 static void check(struct check *c, const struct descriptor *d)
@@ -50,10 +54,13 @@ static void check(struct check *c, const struct descriptor *d)
 	if (!is_deleted(d))
 		check_name(c, d);
 	else if (strstr(d->link, "/#"))
-		refuse(c, d, "FD_DELETED", "is a file without a name (O_TMPFILE, %s): its content is only here, "
-		       "and is not moved yet; let the program close it", d->link);
+		refuse(c, d, "FD_DELETED",
+		       "is a file without a name (O_TMPFILE, %s): its content is only here, "
+		       "and is not moved yet; let the program close it",
+		       d->link);
 	else
-		refuse(c, d, "FD_DELETED", "is a %s that was deleted while open, %s: its content is only here, "
+		refuse(c, d, "FD_DELETED",
+		       "is a %s that was deleted while open, %s: its content is only here, "
 		       "and is not moved yet; let the program close or reopen it",
 		       S_ISDIR(d->st.st_mode) ? "directory" : "file", d->link);
 }
@@ -84,14 +91,20 @@ static int compare(struct build *b, const RegFileEntry *reg, int fd)
 	if (fstat(fd, &st) < 0)
 		return phaul_fail(b->err, -errno, "descriptors", "looking at %s", reg->name);
 	if (reg->has_mode && (reg->mode ^ st.st_mode) & S_IFMT)
-		return phaul_fail(b->err, -ESTALE, "descriptors", "fd %d is %s, which is of another type "
-				  "here (mode %o, not %o)", file_number(b, reg->id), reg->name, st.st_mode, reg->mode);
+		return phaul_fail(b->err, -ESTALE, "descriptors",
+				  "fd %d is %s, which is of another type "
+				  "here (mode %o, not %o)",
+				  file_number(b, reg->id), reg->name, st.st_mode, reg->mode);
 	if (S_ISCHR(st.st_mode) && !device_is_plain(st.st_rdev))
-		return phaul_fail(b->err, -ESTALE, "descriptors", "fd %d is %s, which is another device "
-				  "here", file_number(b, reg->id), reg->name);
+		return phaul_fail(b->err, -ESTALE, "descriptors",
+				  "fd %d is %s, which is another device "
+				  "here",
+				  file_number(b, reg->id), reg->name);
 	if (S_ISREG(st.st_mode) && reg->has_size && (uint64_t)st.st_size != reg->size)
-		return phaul_fail(b->err, -ESTALE, "descriptors", "fd %d: the file %s has %ld bytes here, "
-				  "%lu on the source", file_number(b, reg->id), reg->name, (long)st.st_size,
+		return phaul_fail(b->err, -ESTALE, "descriptors",
+				  "fd %d: the file %s has %ld bytes here, "
+				  "%lu on the source",
+				  file_number(b, reg->id), reg->name, (long)st.st_size,
 				  (unsigned long)reg->size);
 	return 0;
 }

@@ -113,7 +113,8 @@ struct socket_defaults {
 	struct socket_defaults *next;
 };
 
-static const struct socket_defaults *defaults_of(struct socket_defaults **known, const InetSkEntry *image)
+static const struct socket_defaults *defaults_of(struct socket_defaults **known,
+						 const InetSkEntry *image)
 {
 	struct socket_defaults *d = *known;
 	int fd;
@@ -215,8 +216,8 @@ int socket_options_dump(int fd, struct socket_options *store, struct socket_defa
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
 		uint8_t *part = part_of(store, fields[i].part);
 
-		if (!has_level(image, fields[i].level) || get(fd, fields[i].level, fields[i].name, &value) ||
-		    value == usual->fields[i])
+		if (!has_level(image, fields[i].level) ||
+		    get(fd, fields[i].level, fields[i].name, &value) || value == usual->fields[i])
 			continue;
 		*(protobuf_c_boolean *)(part + fields[i].has) = true;
 		*(uint32_t *)(part + fields[i].at) = value;
@@ -250,7 +251,8 @@ static int set(int fd, const struct field *field, int value, struct phaul_error 
 	if ((!get(fd, field->level, field->name, &now) && now == value) ||
 	    !setsockopt(fd, field->level, field->name, &value, sizeof(value)))
 		return 0;
-	return phaul_fail(err, -errno, "descriptors", "setting %s to %d on a socket", field->text, value);
+	return phaul_fail(err, -errno, "descriptors", "setting %s to %d on a socket", field->text,
+			  value);
 }
 
 /* The kernel doubles what is set. Beyond the system's maximum it takes a capability. */
@@ -276,12 +278,14 @@ static int build_required(int fd, const SkOptsEntry *sk, struct phaul_error *err
 	     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &send, sizeof(send)) < 0) ||
 	    ((receive.tv_sec || receive.tv_usec) &&
 	     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &receive, sizeof(receive)) < 0) ||
-	    (sk->has_so_linger && setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0))
+	    (sk->has_so_linger &&
+	     setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0))
 		return phaul_fail(err, -errno, "descriptors", "setting the timeouts of a socket");
 	if (sk->so_bound_dev && *sk->so_bound_dev &&
-	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, sk->so_bound_dev, strlen(sk->so_bound_dev)) < 0)
-		return phaul_fail(err, -errno, "descriptors", "binding a socket to the network device %s",
-				  sk->so_bound_dev);
+	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, sk->so_bound_dev,
+		       strlen(sk->so_bound_dev)) < 0)
+		return phaul_fail(err, -errno, "descriptors",
+				  "binding a socket to the network device %s", sk->so_bound_dev);
 	return 0;
 }
 
@@ -309,8 +313,10 @@ int socket_options_build(int fd, const InetSkEntry *image, struct phaul_error *e
 		const SkOptionEntry *o = image->phaul_options[i];
 
 		if (setsockopt(fd, o->level, o->name, o->value.data, o->value.len) < 0)
-			failed = phaul_fail(err, -errno, "descriptors", "setting option %u of level %u on a "
-					    "socket", o->name, o->level);
+			failed = phaul_fail(err, -errno, "descriptors",
+					    "setting option %u of level %u on a "
+					    "socket",
+					    o->name, o->level);
 	}
 	return failed;
 }

@@ -1,4 +1,5 @@
-/* timerfd.c - timers that are read. What is left of a period goes on; the time in between doesn't count. */
+/* timerfd.c - timers that are read. What is left of a period goes on; the time in between doesn't
+ * count. */
 #include "descriptors.h"
 
 #include <errno.h>
@@ -25,8 +26,8 @@ static bool fdinfo_time(const char *fdinfo, const char *key, struct timespec *re
 	return line && sscanf(line + strlen(key), ": (%ld, %ld)", &ret->tv_sec, &ret->tv_nsec) == 2;
 }
 
-/* The time that is left, and how often it went off unread. A periodic timer that went off counts further
- * periods only when somebody looks, so look, and count with what is shown then. */
+/* The time that is left, and how often it went off unread. A periodic timer that went off counts
+ * further periods only when somebody looks, so look, and count with what is shown then. */
 static int state(const struct descriptor *d, struct itimerspec *ret, uint64_t *ret_ticks)
 {
 	char path[64], text[1024] = "";
@@ -66,7 +67,8 @@ static int dump(struct dump *dump, const struct descriptor *d)
 
 	if (err)
 		return err;
-	if (!fdinfo_number(d, "clockid", 10, &clock) || !fdinfo_number(d, "settime flags", 8, &flags))
+	if (!fdinfo_number(d, "clockid", 10, &clock) ||
+	    !fdinfo_number(d, "settime flags", 8, &flags))
 		return -EPROTO;
 	timerfd.id = d->id;
 	timerfd.flags = d->flags;

@@ -13,33 +13,48 @@ static const struct {
 	const char *link;	/* how the link begins */
 	const char *text;
 } by_link[] = {
-	{ "anon_inode:[io_uring]", "is an io_uring instance: its rings and requests live in the kernel, "
-	  "which can't give them out; let the program use epoll instead (many have a switch for it)" },
-	{ "anon_inode:[perf_event]", "is a perf event: it counts on this machine's processors; stop the "
+	{ "anon_inode:[io_uring]",
+	  "is an io_uring instance: its rings and requests live in the kernel, "
+	  "which can't give them out; let the program use epoll instead (many have a switch for "
+	  "it)" },
+	{ "anon_inode:[perf_event]",
+	  "is a perf event: it counts on this machine's processors; stop the "
 	  "profiler first" },
-	{ "anon_inode:[userfaultfd]", "is a userfaultfd: the program serves its own page faults, and we "
+	{ "anon_inode:[userfaultfd]",
+	  "is a userfaultfd: the program serves its own page faults, and we "
 	  "track its pages by the same means; let it close it first" },
-	{ "anon_inode:inotify", "is an inotify instance: its watches are not moved yet; start the program "
+	{ "anon_inode:inotify",
+	  "is an inotify instance: its watches are not moved yet; start the program "
 	  "without watching files, if it can" },
-	{ "anon_inode:[fanotify]", "is a fanotify instance: it watches this host's file systems, which are "
+	{ "anon_inode:[fanotify]",
+	  "is a fanotify instance: it watches this host's file systems, which are "
 	  "others on the target; stop the program" },
-	{ "anon_inode:[pidfd]", "is a pidfd: it stands for a process on this host that stays here; let the "
+	{ "anon_inode:[pidfd]",
+	  "is a pidfd: it stands for a process on this host that stays here; let the "
 	  "program close it first" },
-	{ "pidfd:", "is a pidfd: it stands for a process on this host that stays here; let the program "
+	{ "pidfd:",
+	  "is a pidfd: it stands for a process on this host that stays here; let the program "
 	  "close it first" },
-	{ "anon_inode:bpf-map", "is a BPF map: its content belongs to this kernel and is not moved; let the "
+	{ "anon_inode:bpf-map",
+	  "is a BPF map: its content belongs to this kernel and is not moved; let the "
 	  "program close it first" },
-	{ "anon_inode:bpf", "is a BPF object: it is loaded into this kernel and can't be moved; let the "
+	{ "anon_inode:bpf",
+	  "is a BPF object: it is loaded into this kernel and can't be moved; let the "
 	  "program close it first" },
-	{ "anon_inode:[landlock-ruleset]", "is a Landlock rule set: these are not moved; let the program "
+	{ "anon_inode:[landlock-ruleset]",
+	  "is a Landlock rule set: these are not moved; let the program "
 	  "close it after use" },
-	{ "anon_inode:seccomp", "is a seccomp notifier: it answers the system calls of other processes, "
+	{ "anon_inode:seccomp",
+	  "is a seccomp notifier: it answers the system calls of other processes, "
 	  "which stay here; stop the program" },
-	{ "anon_inode:kvm", "belongs to a virtual machine (KVM): processor state of a guest is not moved; "
+	{ "anon_inode:kvm",
+	  "belongs to a virtual machine (KVM): processor state of a guest is not moved; "
 	  "migrate the machine by its own monitor" },
-	{ "anon_inode:dmabuf", "is a buffer shared with a device, which stays here; stop the program" },
+	{ "anon_inode:dmabuf",
+	  "is a buffer shared with a device, which stays here; stop the program" },
 	{ "/dmabuf:", "is a buffer shared with a device, which stays here; stop the program" },
-	{ "/memfd:", "is a memfd: memory that has the form of a file is not moved yet; start the program "
+	{ "/memfd:",
+	  "is a memfd: memory that has the form of a file is not moved yet; start the program "
 	  "without it, if it can" },
 	{ "/SYSV", "is System V shared memory, which is not moved yet; stop the program" },
 	{ "mnt:[", "is a handle of a mount namespace of this host; let the program close it" },
@@ -54,9 +69,10 @@ static void refuse_unix(struct check *c, const struct descriptor *d)
 
 	if (!getsockname(d->own, (struct sockaddr *)&address, &size) && size > sizeof(sa_family_t))
 		name = address.sun_path[0] ? address.sun_path : "(abstract)";
-	refuse(c, d, "FD_UNIX_SOCKET", "is a unix socket%s%.*s: its peers stay on this host, and pairs within "
-	       "a process are not moved yet; start the program without it, if it can", *name ? " " : "",
-	       (int)sizeof(address.sun_path), name);
+	refuse(c, d, "FD_UNIX_SOCKET",
+	       "is a unix socket%s%.*s: its peers stay on this host, and pairs within "
+	       "a process are not moved yet; start the program without it, if it can",
+	       *name ? " " : "", (int)sizeof(address.sun_path), name);
 }
 
 static const char *socket_name(int family, int type, int protocol)
@@ -114,19 +130,25 @@ static void refuse_socket(struct check *c, const struct descriptor *d)
 	if (family == AF_UNIX)
 		refuse_unix(c, d);
 	else if (name)
-		refuse(c, d, "FD_SOCKET", "is %s: such sockets are not moved; start the program without it, "
-		       "if it can", name);
+		refuse(c, d, "FD_SOCKET",
+		       "is %s: such sockets are not moved; start the program without it, "
+		       "if it can",
+		       name);
 	else
-		refuse(c, d, "FD_SOCKET", "is a socket of family %d, type %d, protocol %d: such sockets are "
-		       "not moved; start the program without it, if it can", family, type, protocol);
+		refuse(c, d, "FD_SOCKET",
+		       "is a socket of family %d, type %d, protocol %d: such sockets are "
+		       "not moved; start the program without it, if it can",
+		       family, type, protocol);
 }
 
 static const char *device_name(dev_t device)
 {
 	switch (major(device)) {
 	case 10:
-		return minor(device) == 200 ? "a network tunnel" : minor(device) == 229 ? "a FUSE channel" :
-		       minor(device) == 232 ? "the virtual machine device" : NULL;
+		return minor(device) == 200   ? "a network tunnel"
+		       : minor(device) == 229 ? "a FUSE channel"
+		       : minor(device) == 232 ? "the virtual machine device"
+					      : NULL;
 	case 13:
 		return "an input device";
 	case 116:
@@ -146,12 +168,15 @@ static void refuse_character_device(struct check *c, const struct descriptor *d)
 
 	/* The consoles and serial lines, /dev/tty and /dev/ptmx, pseudo terminals. */
 	if (type == 4 || type == 5 || (type >= 136 && type <= 143))
-		refuse(c, d, "FD_TERMINAL", "is a terminal, %s: terminals are not moved; start the program "
-		       "apart from one: setsid PROGRAM </dev/null >/tmp/log 2>&1 &", d->link);
+		refuse(c, d, "FD_TERMINAL",
+		       "is a terminal, %s: terminals are not moved; start the program "
+		       "apart from one: setsid PROGRAM </dev/null >/tmp/log 2>&1 &",
+		       d->link);
 	else
-		refuse(c, d, "FD_DEVICE", "is %s, %s (%u:%u): a device keeps state for the program in this "
-		       "host's kernel; let the program close it", name ? name : "a device", d->link, type,
-		       minor(d->st.st_rdev));
+		refuse(c, d, "FD_DEVICE",
+		       "is %s, %s (%u:%u): a device keeps state for the program in this "
+		       "host's kernel; let the program close it",
+		       name ? name : "a device", d->link, type, minor(d->st.st_rdev));
 }
 
 void unmovable_refuse(struct check *c, const struct descriptor *d)
@@ -167,15 +192,23 @@ void unmovable_refuse(struct check *c, const struct descriptor *d)
 	else if (S_ISCHR(d->st.st_mode))
 		refuse_character_device(c, d);
 	else if (S_ISBLK(d->st.st_mode))
-		refuse(c, d, "FD_DEVICE", "is a block device, %s: the target's is another one; stop the "
-		       "program", d->link);
+		refuse(c, d, "FD_DEVICE",
+		       "is a block device, %s: the target's is another one; stop the "
+		       "program",
+		       d->link);
 	else if (S_ISFIFO(d->st.st_mode))
-		refuse(c, d, "FD_FIFO", "is a named pipe, %s: these are not moved yet; let the program close "
-		       "it, or use an ordinary pipe or file", d->link);
+		refuse(c, d, "FD_FIFO",
+		       "is a named pipe, %s: these are not moved yet; let the program close "
+		       "it, or use an ordinary pipe or file",
+		       d->link);
 	else if (!strncmp(d->link, "anon_inode:", 11))
-		refuse(c, d, "FD_KIND", "is a kernel object that phaul doesn't know (%s); let the program "
-		       "close it", d->link + 11);
+		refuse(c, d, "FD_KIND",
+		       "is a kernel object that phaul doesn't know (%s); let the program "
+		       "close it",
+		       d->link + 11);
 	else
-		refuse(c, d, "FD_KIND", "is something that phaul doesn't know (%s, mode %o); let the program "
-		       "close it", d->link, d->st.st_mode);
+		refuse(c, d, "FD_KIND",
+		       "is something that phaul doesn't know (%s, mode %o); let the program "
+		       "close it",
+		       d->link, d->st.st_mode);
 }

@@ -1,5 +1,5 @@
-/* descriptors_test.c - a child sets descriptors up; they are read, checked, dumped, built in a husk and
- * compared. Needs root, for pids and ptrace. */
+/* descriptors_test.c - a child sets descriptors up; they are read, checked, dumped, built in a husk
+ * and compared. Needs root, for pids and ptrace. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -203,8 +203,10 @@ static void compare_tables(const struct moved *m)
 
 		if (b->fd != a->fd || b->cloexec != a->cloexec || b->flags != a->flags ||
 		    b->pos != a->pos || b->id != a->id || (b->st.st_mode ^ a->st.st_mode) & S_IFMT)
-			die("fd %d: cloexec %d flags %o pos %lu id %u became fd %d: cloexec %d flags %o pos "
-			    "%lu id %u", b->fd, b->cloexec, b->flags, (unsigned long)b->pos, b->id, a->fd,
+			die("fd %d: cloexec %d flags %o pos %lu id %u became fd %d: cloexec %d "
+			    "flags %o pos "
+			    "%lu id %u",
+			    b->fd, b->cloexec, b->flags, (unsigned long)b->pos, b->id, a->fd,
 			    a->cloexec, a->flags, (unsigned long)a->pos, a->id);
 	}
 }
@@ -404,7 +406,7 @@ static void set_up_pipes(void)
 	must(fcntl(ends[0], F_SETPIPE_SZ, 1 << 17));
 	for (int i = 0; i < 100; i++)
 		must(write(ends[1], (char[1000]){ 'x' }, 1000));
-	must(pipe(ends));				/* 5, 6: only one is kept, its other end is gone */
+	must(pipe(ends)); /* 5, 6: only one is kept, its other end is gone */
 	must(write(ends[1], "last words", 10));
 	must(close(ends[1]));
 	must(pipe(ends));				/* 6, 7 */
@@ -659,10 +661,12 @@ static void counters_go_on(void)
 	       left.it_value.tv_nsec <= 30000000);
 	close(fd);
 	fd = own(&m, 5);
-	expect(!timerfd_gettime(fd, &left) && left.it_value.tv_sec >= 98 && left.it_value.tv_sec <= 100);
+	expect(!timerfd_gettime(fd, &left) && left.it_value.tv_sec >= 98 &&
+	       left.it_value.tv_sec <= 100);
 	close(fd);
 	fd = own(&m, 6);
-	expect(!timerfd_gettime(fd, &left) && left.it_value.tv_sec >= 48 && left.it_value.tv_sec < 50);
+	expect(!timerfd_gettime(fd, &left) && left.it_value.tv_sec >= 48 &&
+	       left.it_value.tv_sec < 50);
 	expect(left.it_interval.tv_sec == 5);
 	close(fd);
 	fd = own(&m, 7);
@@ -729,7 +733,8 @@ static int watches_of(const struct descriptor *d, char lines[32][64])
 
 	for (const char *at = d->fdinfo; (at = strstr(at, "tfd:")); at++)
 		if (sscanf(at, "tfd: %d events: %x data: %llx", &fd, &events, &data) == 3)
-			snprintf(lines[n++], 64, "%d %x %llx", fd, events & ~(EPOLLERR | EPOLLHUP), data);
+			snprintf(lines[n++], 64, "%d %x %llx", fd, events & ~(EPOLLERR | EPOLLHUP),
+				 data);
 	qsort(lines, n, 64, by_text);
 	return n;
 }
@@ -796,7 +801,8 @@ static int listen_on(int family, int port)
 	must(fd);
 	if (family == AF_INET6)
 		set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-	must(family == AF_INET6 ? bind(fd, (void *)&v6, sizeof(v6)) : bind(fd, (void *)&v4, sizeof(v4)));
+	must(family == AF_INET6 ? bind(fd, (void *)&v6, sizeof(v6))
+				: bind(fd, (void *)&v4, sizeof(v4)));
 	must(listen(fd, 77));
 	must(getsockname(fd, (void *)&v6, &size));
 	shared->port = ntohs(v6.sin6_port);
@@ -883,8 +889,10 @@ static void listeners_listen(void)
 		close(fd);
 	}
 	fd = own(&m, 0);
-	expect(option(fd, IPPROTO_TCP, TCP_NODELAY) == 1 && option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT) == 3);
-	expect(option(fd, IPPROTO_TCP, TCP_KEEPIDLE) == 33 && option(fd, SOL_SOCKET, SO_KEEPALIVE) == 1);
+	expect(option(fd, IPPROTO_TCP, TCP_NODELAY) == 1 &&
+	       option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT) == 3);
+	expect(option(fd, IPPROTO_TCP, TCP_KEEPIDLE) == 33 &&
+	       option(fd, SOL_SOCKET, SO_KEEPALIVE) == 1);
 	expect(option(fd, SOL_SOCKET, SO_RCVBUF) == 80000 && !option(fd, SOL_SOCKET, SO_REUSEADDR));
 	client = connect_to(ports[0]);
 	expect(client >= 0);
@@ -925,7 +933,8 @@ static void set_up_connections(void)
 				   .sin6_addr.s6_addr = { [10] = 255, 255, 127, 0, 0, 1 } };
 
 	listen_on(AF_INET, 0);				/* 0 */
-	/* As servers do, or their ended connections would be in the way of the one that is built. */
+	/* As servers do, or their ended connections would be in the way of the one that is built.
+	 */
 	set_option(0, SOL_SOCKET, SO_REUSEADDR, 1);
 	must(fcntl(0, F_SETFL, 0));
 	must(connect_to(shared->port));			/* 1 */
@@ -1086,7 +1095,8 @@ int main(void)
 		printf("needs root\n");
 		return 77;
 	}
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
 	expect(shared != MAP_FAILED && mkdtemp(directory));
 	files_come_back();
 	other_size_is_refused();
@@ -1107,8 +1117,9 @@ int main(void)
 	many_cost_little(1000);
 	many_cost_little(10000);
 	/* The names of refused_files, whichever of them are left. */
-	for (const char *const *name = (const char *[]){ "log", "replaced", "locked", "fifo", NULL }; *name;
-	     name++) {
+	for (const char *const *name =
+		     (const char *[]){ "log", "replaced", "locked", "fifo", NULL };
+	     *name; name++) {
 		char path[128];
 
 		snprintf(path, sizeof(path), "%s/%s", directory, *name);
