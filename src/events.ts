@@ -116,7 +116,7 @@ export type EventInput = Unstamped<PhaulEvent>;
 export type Emit = (event: EventInput) => void;
 
 export function emitTo(listener: (event: PhaulEvent) => void, side: Side = 'source'): Emit {
-  return (event) => listener({ at: Date.now(), side, ...event } as PhaulEvent);
+  return ({ event, ...rest }) => listener({ event, at: Date.now(), side, ...rest } as PhaulEvent);
 }
 
 /** 4,112 */

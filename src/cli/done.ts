@@ -1,10 +1,13 @@
 /** The last event of a command, and the exit code that goes with it. */
 import { hostname } from 'node:os';
 import { exitCodeOf, type ExitCode, type PhaulError } from '../errors.ts';
-import type { DoneEvent } from '../events.ts';
+import type { DoneEvent, PhaulEvent } from '../events.ts';
 
-/** For a failure that came before there was anything to measure. */
-export function failedEvent(pid: number, error: PhaulError, comm = ''): DoneEvent {
+/** `before`: what was reported until the failure, for the figures. */
+export function failedEvent(pid: number, error: PhaulError, comm = '', before: PhaulEvent[] = []): DoneEvent {
+  const rounds = before.filter((event) => event.event === 'round').map(({ event: _event, at: _at, side: _side, ...round }) => round);
+  const look = before.find((event) => event.event === 'preflight');
+  const startedAt = before[0]?.at ?? Date.now();
   return {
     event: 'done',
     at: Date.now(),
@@ -14,10 +17,10 @@ export function failedEvent(pid: number, error: PhaulError, comm = ''): DoneEven
     comm,
     host: hostname(),
     downtimeMs: 0,
-    totalMs: 0,
-    rounds: [],
-    bytesSent: 0,
-    rssBytes: 0,
+    totalMs: Date.now() - startedAt,
+    rounds,
+    bytesSent: rounds.reduce((sum, { bytesSent }) => sum + bytesSent, 0),
+    rssBytes: look?.rssBytes ?? 0,
     phases: {},
     error: { code: error.code, message: error.message, ...(error.obstacles.length > 0 && { obstacles: error.obstacles }) },
   };

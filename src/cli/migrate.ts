@@ -2,7 +2,7 @@
 import { Argument, Command, Option } from 'commander';
 import { inspect } from 'node:util';
 import { asPhaulError } from '../errors.ts';
-import { emitTo, type DoneEvent } from '../events.ts';
+import { emitTo, type DoneEvent, type PhaulEvent } from '../events.ts';
 import type { MigrateOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
 import { parseDestination, parseOnDiverge, parsePid, parseTcp, wholeNumber } from './arguments.ts';
@@ -35,7 +35,7 @@ listens on must be on the other host already. "phaul check PID HOST" tells what 
 
 Whatever fails before the commit leaves the process running here. Ctrl-C before the commit does too.
 
-With --json, each line of stdout is an event: preflight, connect, arm, round, freeze, commit, notice,
+With --json, each line of stdout is an event: connect, preflight, arm, round, freeze, commit, notice,
 log (with --verbose), and always a last one {"event":"done","outcome":"moved"|"failed"|"unknown",…}
 with downtimeMs, totalMs, rounds, bytesSent, rssBytes, phases, and error if it wasn't moved.
 
@@ -74,7 +74,11 @@ const migrateOptions = (pid: number, host: string, flags: MigrateFlags): Migrate
 });
 
 async function run(options: MigrateOptions, view: View): Promise<DoneEvent> {
-  const emit = emitTo(view.show);
+  const shown: PhaulEvent[] = [];
+  const emit = emitTo((event) => {
+    shown.push(event);
+    view.show(event);
+  });
   let comm = '';
   let done: DoneEvent;
   try {
@@ -82,8 +86,8 @@ async function run(options: MigrateOptions, view: View): Promise<DoneEvent> {
     const { migrate } = await import('../migrate.ts');
     done = await migrate(options, emit, stopSignal());
   } catch (thrown) {
-    emit({ event: 'log', level: 'debug', text: inspect(thrown) });
-    done = failedEvent(options.pid, asPhaulError(thrown), comm);
+    emit({ event: 'log', level: 'debug', text: inspect(asPhaulError(thrown).cause ?? thrown) });
+    done = failedEvent(options.pid, asPhaulError(thrown), comm, shown);
   }
   view.show(done);
   return done;
