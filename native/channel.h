@@ -31,6 +31,7 @@ struct stream {
 	struct phaul_channel *channel;
 	SSL *ssl;
 	int fd;
+	int low_water;		/* SO_RCVLOWAT; 0 is its default */
 };
 
 struct phaul_channel {

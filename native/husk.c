@@ -39,24 +39,24 @@ static int become_husk(int program)
 	return errno;
 }
 
-/* The husk's parent ends at once, which makes it init's child. VFORK: when the parent has ended, the exec
- * is done. Its exit status is an errno. */
+/* The husk's parent ends at once, which makes it init's child. VFORK: when the parent goes on, the exec is
+ * done or has failed. Its exit status is an errno. */
 static int beget(pid_t pid, int program)
 {
-	volatile int failed = 0;
 	struct clone_args args = {
-		.flags = CLONE_VFORK | CLONE_VM | CLONE_CLEAR_SIGHAND,
+		.flags = CLONE_VFORK | CLONE_CLEAR_SIGHAND,
 		.exit_signal = SIGCHLD,
 		.set_tid = (uintptr_t)&pid,
 		.set_tid_size = 1,
 	};
 	long child = syscall(SYS_clone3, &args, sizeof(args));
+	int status;
 
-	if (child == 0) {
-		failed = become_husk(program);
-		_exit(failed);
-	}
-	return child < 0 ? errno : failed;
+	if (child == 0)
+		_exit(become_husk(program));
+	if (child < 0)
+		return errno;
+	return waitpid(child, &status, WNOHANG) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 0;
 }
 
 static int spawn(pid_t pid)
