@@ -80,7 +80,10 @@ int main(int argc, char **argv)
 
 			fill(arena + page * (PAGE / 8), page, ++version[page]);
 		}
-		while (victim_now_ns() - victim_last_ns < SLICE_NS)
+		/* At a rate of 0 it leaves the CPU to others, so that streams can be measured. */
+		if (rate == 0)
+			usleep(1000);
+		while (rate > 0 && victim_now_ns() - victim_last_ns < SLICE_NS)
 			;
 	}
 	for (uint64_t page = 0; page < pages; page++)
