@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +15,9 @@
 #include "objects/parts.h"
 
 #define XSTATE_MAX 16384	/* AMX tiles included; the kernel tells how much there is */
-#define CALLS_A_THREAD 48	/* the credentials take most */
-#define BYTES_A_THREAD 640	/* for what those calls point to */
+#define CALLS_A_THREAD 10
+#define CALLS_OF_CREDS 140	/* two for each capability, if credentials change at all */
+#define BYTES_A_THREAD 320	/* for what calls point to */
 
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
@@ -56,7 +58,7 @@ void threads_give_back(struct borrowed *b)
 
 size_t threads_area_size(size_t count)
 {
-	return count * 256;
+	return count * (sizeof(*((struct creds_answers *)0)->told) + (3 + CREDS_CALLS) * 64 + 128);
 }
 
 /* ---- dump ---- */
@@ -65,11 +67,13 @@ struct questions {
 	struct batch batch;
 	uint64_t *altstack;		/* stack_t: sp, flags, size */
 	uint64_t *clear_tid;
+	char *comm;
+	struct creds_answers creds;
 };
 
 static int ask(struct questions *q, struct remote_area *area, struct remote *r)
 {
-	int code = batch_begin(&q->batch, area, r, 2);
+	int code = batch_begin(&q->batch, area, r, 3 + CREDS_CALLS);
 
 	if (code)
 		return code;
@@ -77,7 +81,9 @@ static int ask(struct questions *q, struct remote_area *area, struct remote *r)
 		   batch_space(&q->batch, 24, (void **)&q->altstack));
 	batch_call(&q->batch, "tell its clear_child_tid address", SYS_prctl, PR_GET_TID_ADDRESS,
 		   batch_space(&q->batch, 8, (void **)&q->clear_tid));
-	return q->batch.error;
+	batch_call(&q->batch, "tell its name", SYS_prctl, PR_GET_NAME,
+		   batch_space(&q->batch, 16, (void **)&q->comm));
+	return credentials_ask_thread(&q->batch, &q->creds);
 }
 
 static void fill_registers(UserX86RegsEntry *to, const struct user_regs_struct *from)
@@ -147,22 +153,6 @@ static int read_rseq(pid_t tid, RseqEntry *to, bool *ret_has)
 	return 0;
 }
 
-static int read_comm(pid_t pid, pid_t tid, char comm[32])
-{
-	char path[48];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", pid, tid);
-	f = fopen(path, "re");
-	if (!f)
-		return -errno;
-	if (!fgets(comm, 32, f))
-		comm[0] = 0;
-	comm[strcspn(comm, "\n")] = 0;
-	fclose(f);
-	return 0;
-}
-
 static int put_thread(struct dump *d, const struct frozen_thread *t, const struct remote *r,
 		      const struct questions *q, CoreEntry *core)
 {
@@ -177,14 +167,13 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	uint64_t list = 0;
 	size_t list_size = 0;
 	bool has_rseq;
-	char comm[32];
 	int err;
 
 	if (ptrace(PTRACE_GETREGSET, t->tid, NT_X86_XSTATE, &io) < 0)
 		return -errno;
 	if (syscall(SYS_get_robust_list, t->tid, &list, &list_size) < 0)
 		return -errno;
-	err = read_rseq(t->tid, &rseq, &has_rseq) ?: read_comm(d->pid, t->tid, comm);
+	err = read_rseq(t->tid, &rseq, &has_rseq);
 	if (err)
 		return err;
 	fill_registers(&regs, &t->regs);
@@ -202,13 +191,14 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	thread.has_blk_sigset = true;
 	thread.blk_sigset = r->saved_mask;
 	thread.sas = &sas;
-	thread.comm = comm;
+	q->comm[15] = 0;
+	thread.comm = q->comm;
 	thread.rseq_entry = has_rseq ? &rseq : NULL;
 	core->mtype = CORE_ENTRY__MARCH__X86_64;
 	core->thread_info = &info;
 	core->thread_core = &thread;
 	err = signals_dump_thread(d, t->tid, &thread) ?: scheduling_dump_thread(d, t->tid, &thread) ?:
-	      credentials_dump_thread(d, t->tid, &thread);
+	      credentials_dump_thread(d, t->tid, &q->creds, &thread);
 	if (!err)
 		err = image_put(d->images, "core", t->tid, &core->base);
 	core->thread_info = NULL;
@@ -226,6 +216,7 @@ int threads_dump(struct dump *d, struct borrowed *b, CoreEntry *leader_core)
 	for (size_t i = 0; i < count && !code; i++) {
 		code = ask(&questions[i], d->area, &b->remotes[i]);
 		batches[i] = questions[i].batch;
+		questions[i].creds.batch = &batches[i];
 	}
 	if (code)
 		phaul_fail(d->err, code, "threads", "preparing questions to %zu threads", count);
@@ -297,7 +288,8 @@ static int tell(struct build *b, struct batch *batch, pid_t tid, const CoreEntry
 }
 
 /* As many threads at once as the batch area has room for. */
-static int build_some(struct build *b, struct husk *h, const struct thread_image *threads, size_t count)
+static int build_some(struct build *b, struct husk *h, const struct thread_image *threads, size_t count,
+		      size_t capacity)
 {
 	struct batch *batches = calloc(count, sizeof(*batches));
 	uint64_t *rseq_cs = calloc(count, sizeof(*rseq_cs));
@@ -309,7 +301,7 @@ static int build_some(struct build *b, struct husk *h, const struct thread_image
 		struct remote *r = husk_thread(h, tid);
 		const RseqEntry *rseq = threads[i].core->thread_core->rseq_entry;
 
-		code = r ? batch_begin(&batches[i], &h->area, r, CALLS_A_THREAD) : -ESRCH;
+		code = r ? batch_begin(&batches[i], &h->area, r, capacity) : -ESRCH;
 		if (!code)
 			code = tell(b, &batches[i], tid, threads[i].core);
 		if (!code && rseq)
@@ -333,13 +325,36 @@ static int build_some(struct build *b, struct husk *h, const struct thread_image
 	return code;
 }
 
+static size_t calls_needed(const ThreadCoreEntry *thread)
+{
+	return CALLS_A_THREAD + (thread->signals_p ? thread->signals_p->n_signals : 0);
+}
+
+/* Threads are told side by side, as many as the batch area has room for. */
 int threads_build(struct build *b, struct husk *h, const struct thread_image *threads, size_t count)
 {
-	size_t at_once = h->area.size / (CALLS_A_THREAD * 64 + BYTES_A_THREAD) - 1;
-	int code = 0;
+	size_t capacity = CALLS_A_THREAD, bytes = BYTES_A_THREAD, at_once;
+	int code = 0, changes = 0;
 
+	for (size_t i = 0; i < count; i++) {
+		const ThreadCoreEntry *thread = threads[i].core->thread_core;
+		int change = credentials_change(b, thread->creds);
+
+		if (change < 0)
+			return phaul_fail(b->err, change, "threads", "looking at the credentials of pid %d",
+					  b->pid);
+		changes = change > changes ? change : changes;
+		capacity = calls_needed(thread) > capacity ? calls_needed(thread) : capacity;
+	}
+	capacity += changes ? CALLS_OF_CREDS : 0;
+	bytes += (capacity - CALLS_A_THREAD) * sizeof(siginfo_t) + (changes ? changes * 4 : 0);
+	at_once = (h->area.size - 8192) / (capacity * 64 + bytes);
+	if (!at_once)
+		return phaul_fail(b->err, -ENOSPC, "threads", "a thread of pid %d has too many pending signals",
+				  b->pid);
 	for (size_t done = 0; done < count && !code; done += at_once)
-		code = build_some(b, h, threads + done, count - done < at_once ? count - done : at_once);
+		code = build_some(b, h, threads + done, count - done < at_once ? count - done : at_once,
+				  capacity);
 	return code;
 }
 

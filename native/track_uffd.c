@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -56,6 +57,8 @@ _Static_assert(sizeof(struct pm_scan_arg) == 96, "pm_scan_arg is 96 bytes in Lin
 #define SPARSE_SIZE (1ull << 30)
 #define SPARSE_FRACTION 8
 
+#define SPLIT_SIZE (1ull << 30)	/* below, waking a second thread takes as long as it saves */
+
 typedef int (*on_region)(void *to, const struct page_region *region);
 
 static int scan(int pagemap, struct pm_scan_arg arg, on_region report, void *to)
@@ -75,6 +78,10 @@ static int scan(int pagemap, struct pm_scan_arg arg, on_region report, void *to)
 			err = report(to, &regions[i]);
 		if (err)
 			return err;
+		/* The kernel gathers 512 regions at a time, and leaves in walk_end where it had gathered them
+		 * last, even if it went on to the end: only a full answer has more to come. */
+		if (n < REGIONS)
+			return 0;
 		arg.start = arg.walk_end;
 	}
 	return 0;
@@ -175,23 +182,6 @@ static uint64_t guard_bit(void)
 	return has_guards() ? PAGE_IS_GUARD : 0;
 }
 
-/* Of a private file mapping only the pages that were copied on write. */
-static struct pm_scan_arg dirty_of(const struct vma *vma)
-{
-	struct pm_scan_arg arg = {
-		.start = vma->start, .end = vma->end,
-		.category_mask = PAGE_IS_WRITTEN,
-		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-		.return_mask = PAGE_IS_WRITTEN | guard_bit(),
-	};
-
-	if (vma->kind == VMA_FILE) {
-		arg.category_mask |= PAGE_IS_FILE;
-		arg.category_inverted = PAGE_IS_FILE;
-	}
-	return arg;
-}
-
 static struct track_density *density_of(struct tracker *t, const struct vma *vma)
 {
 	for (size_t i = 0; i < TRACK_DENSITIES; i++) {
@@ -205,30 +195,110 @@ static struct track_density *density_of(struct tracker *t, const struct vma *vma
 	return NULL;
 }
 
+/* By the pages that the rounds have seen: counting them now would take the time that this saves. */
+static bool is_sparse(struct tracker *t, const struct vma *vma)
+{
+	uint64_t size = vma->end - vma->start;
+	const struct track_density *d;
+
+	if (vma->kind != VMA_ANON || size < SPARSE_SIZE)
+		return false;
+	d = density_of(t, vma);
+	return d && d->pages < size / 4096 / SPARSE_FRACTION;
+}
+
+/* One walk: a mapping, or a run of anonymous ones. The walk passes over what lies between them, and a call
+ * for each of some thousand stacks would take longer than the walk. */
+struct walk {
+	const struct vma *first;
+	uint64_t start, end;
+	bool sparse;
+};
+
+struct walks {
+	struct walk *at;
+	size_t count;
+	uint64_t bytes;
+};
+
+static bool joins(const struct walk *w, const struct vma *vma)
+{
+	return w && !w->sparse && w->first->kind == VMA_ANON && vma->kind == VMA_ANON &&
+	       vma->end - vma->start < SPARSE_SIZE && w->end - w->start < SPARSE_SIZE;
+}
+
+/* The part of the map that lies in [from, until). */
+static int plan_walks(struct tracker *t, const struct memory_map *map, uint64_t from, uint64_t until,
+		      struct walks *ret)
+{
+	struct walk *last = NULL;
+
+	ret->count = 0;
+	ret->bytes = 0;
+	ret->at = calloc(map->count + 1, sizeof(*ret->at));
+	if (!ret->at)
+		return -ENOMEM;
+	for (size_t i = 0; i < map->count; i++) {
+		const struct vma *vma = &map->at[i];
+		uint64_t start = vma->start > from ? vma->start : from;
+		uint64_t end = vma->end < until ? vma->end : until;
+
+		if (vma->start >= until || vma->end <= from)
+			continue;
+		if (!vma_has_pages(vma)) {
+			last = NULL;
+			continue;
+		}
+		if (joins(last, vma)) {
+			last->end = end;
+		} else {
+			last = &ret->at[ret->count++];
+			*last = (struct walk){ vma, start, end, is_sparse(t, vma) };
+		}
+		ret->bytes += end - start;
+	}
+	return 0;
+}
+
+/* Of a private file mapping only the pages that were copied on write. */
+static struct pm_scan_arg dirty_of(const struct walk *w)
+{
+	struct pm_scan_arg arg = {
+		.start = w->start, .end = w->end,
+		.category_mask = PAGE_IS_WRITTEN,
+		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		.return_mask = PAGE_IS_WRITTEN | guard_bit(),
+	};
+
+	if (w->first->kind == VMA_FILE) {
+		arg.category_mask |= PAGE_IS_FILE;
+		arg.category_inverted = PAGE_IS_FILE;
+	}
+	return arg;
+}
+
 static int scan_dirty(struct tracker *t, const struct memory_map *map, bool arm, struct range_list *ret,
 		      struct phaul_error *err)
 {
-	for (size_t i = 0; i < map->count; i++) {
-		const struct vma *vma = &map->at[i];
-		struct pm_scan_arg arg = dirty_of(vma);
-		uint64_t before = ret->pages;
-		int code;
+	struct walks walks;
+	int code = plan_walks(t, map, 0, ~0ull, &walks);
 
-		if (!vma_has_pages(vma))
-			continue;
+	for (size_t i = 0; i < walks.count && !code; i++) {
+		const struct walk *w = &walks.at[i];
+		struct pm_scan_arg arg = dirty_of(w);
+		uint64_t before = ret->pages;
+
 		arg.flags = arm ? PM_SCAN_WP_MATCHING : 0;
 		code = scan(t->pagemap, arg, add_dirty, ret);
-		if (!code && arm && vma->end - vma->start >= SPARSE_SIZE) {
-			struct track_density *d = density_of(t, vma);
+		if (!code && arm && w->end - w->start >= SPARSE_SIZE) {
+			struct track_density *d = density_of(t, w->first);
 
 			if (d)
 				d->pages += ret->pages - before;
 		}
-		if (code)
-			return phaul_fail(err, code, "track", "looking for dirty pages at %llx of pid %d",
-					  (unsigned long long)vma->start, t->pid);
 	}
-	return 0;
+	free(walks.at);
+	return code ? phaul_fail(err, code, "track", "looking for dirty pages of pid %d", t->pid) : 0;
 }
 
 static int add_anon(void *to, const struct page_region *region)
@@ -269,52 +339,115 @@ static int add_file(void *to, const struct page_region *region)
 	return is & PAGE_IS_WRITTEN ? range_list_add(&f->dirty, region->start, region->end) : 0;
 }
 
-/* By the pages that the rounds have seen: counting them now would take the time that this saves. */
-static bool is_sparse(struct tracker *t, const struct vma *vma)
+static int final_walk(struct tracker *t, const struct walk *w, struct final_scan *ret)
 {
-	uint64_t size = vma->end - vma->start;
-	const struct track_density *d;
+	struct pm_scan_arg arg = {
+		.start = w->start, .end = w->end,
+		.return_mask = PAGE_IS_WRITTEN | PAGE_IS_PRESENT | PAGE_IS_SWAPPED | guard_bit(),
+	};
+	int code;
 
-	if (vma->kind != VMA_ANON || size < SPARSE_SIZE)
-		return false;
-	d = density_of(t, vma);
-	return d && d->pages < size / 4096 / SPARSE_FRACTION;
+	if (w->first->kind == VMA_FILE) {
+		arg.return_mask |= PAGE_IS_FILE;
+		return scan(t->pagemap, arg, add_file, ret);
+	}
+	if (w->sparse) {
+		arg.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+		code = scan(t->pagemap, arg, add_sparse, ret);
+		return code ? code : range_list_add(&ret->sparse, w->start, w->end);
+	}
+	/* Written, or not there: clean pages, which are most, cost no output. */
+	arg.category_inverted = PAGE_IS_PRESENT;
+	arg.category_anyof_mask = PAGE_IS_WRITTEN | PAGE_IS_PRESENT;
+	return scan(t->pagemap, arg, add_anon, ret);
 }
 
+struct half {
+	struct tracker *t;
+	struct walks walks;
+	struct final_scan found;
+	int code;
+};
+
+static void *look(void *arg)
+{
+	struct half *h = arg;
+
+	for (size_t i = 0; i < h->walks.count && !h->code; i++)
+		h->code = final_walk(h->t, &h->walks.at[i], &h->found);
+	return NULL;
+}
+
+/* Where half of the bytes lie below; a sparse mapping is never cut, as its lists belong together. */
+static uint64_t middle_of(const struct walks *walks)
+{
+	uint64_t below = 0;
+
+	for (size_t i = 0; i < walks->count; i++) {
+		const struct walk *w = &walks->at[i];
+		uint64_t size = w->end - w->start;
+
+		if (below + size >= walks->bytes / 2)
+			return w->sparse ? w->end
+					 : (w->start + (walks->bytes / 2 - below)) & ~((2ull << 20) - 1);
+		below += size;
+	}
+	return ~0ull;
+}
+
+static int append_list(struct range_list *to, const struct range_list *from)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < from->count && !code; i++)
+		code = range_list_add(to, from->at[i].address, from->at[i].address + from->at[i].pages * 4096);
+	return code;
+}
+
+static int append_scan(struct final_scan *to, struct final_scan *from)
+{
+	struct range_list *lists[][2] = {
+		{ &to->dirty, &from->dirty }, { &to->absent, &from->absent }, { &to->sparse, &from->sparse },
+		{ &to->populated, &from->populated }, { &to->guards, &from->guards },
+	};
+	int code = 0;
+
+	for (size_t i = 0; i < sizeof(lists) / sizeof(*lists); i++) {
+		code = code ? code : append_list(lists[i][0], lists[i][1]);
+		range_list_free(lists[i][1]);
+	}
+	return code;
+}
+
+/* The process stands still, so that the CPU it ran on is free: of a large one, a second thread looks at the
+ * upper half. */
 static int final(struct tracker *t, const struct memory_map *map, struct final_scan *ret,
 		 struct phaul_error *err)
 {
-	for (size_t i = 0; i < map->count; i++) {
-		const struct vma *vma = &map->at[i];
-		struct pm_scan_arg arg = {
-			.start = vma->start, .end = vma->end,
-			.return_mask = PAGE_IS_WRITTEN | PAGE_IS_PRESENT | PAGE_IS_SWAPPED |
-				       guard_bit(),
-		};
-		on_region report = add_anon;
-		int code;
+	struct half lower = { .t = t }, upper = { .t = t };
+	pthread_t thread;
+	int code = plan_walks(t, map, 0, ~0ull, &lower.walks);
 
-		if (!vma_has_pages(vma))
-			continue;
-		if (vma->kind == VMA_FILE) {
-			arg.return_mask |= PAGE_IS_FILE;
-			report = add_file;
-		} else if (is_sparse(t, vma)) {
-			arg.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
-			report = add_sparse;
-		} else {
-			/* Written, or not there: clean pages, which are most, cost no output. */
-			arg.category_inverted = PAGE_IS_PRESENT;
-			arg.category_anyof_mask = PAGE_IS_WRITTEN | PAGE_IS_PRESENT;
-		}
-		code = scan(t->pagemap, arg, report, ret);
-		if (!code && report == add_sparse)
-			code = range_list_add(&ret->sparse, vma->start, vma->end);
-		if (code)
-			return phaul_fail(err, code, "track", "the last look at %llx of pid %d",
-					  (unsigned long long)vma->start, t->pid);
+	if (!code && lower.walks.bytes >= SPLIT_SIZE) {
+		uint64_t middle = middle_of(&lower.walks);
+
+		free(lower.walks.at);
+		code = plan_walks(t, map, 0, middle, &lower.walks) ?:
+		       plan_walks(t, map, middle, ~0ull, &upper.walks);
 	}
-	return 0;
+	lower.found = *ret;
+	if (!code && upper.walks.count && pthread_create(&thread, NULL, look, &upper) == 0) {
+		look(&lower);
+		pthread_join(thread, NULL);
+	} else if (!code) {
+		look(&lower);
+		look(&upper);
+	}
+	*ret = lower.found;
+	code = code ?: lower.code ?: upper.code ?: append_scan(ret, &upper.found);
+	free(lower.walks.at);
+	free(upper.walks.at);
+	return code ? phaul_fail(err, code, "track", "the last look at the memory of pid %d", t->pid) : 0;
 }
 
 static int add_range(void *to, const struct page_region *region)

@@ -114,9 +114,53 @@ static int read_creds(struct dump *d, pid_t pid, pid_t tid, CredsEntry **ret)
 	return get_groups(&status, d, c);
 }
 
-int credentials_dump_thread(struct dump *d, pid_t tid, ThreadCoreEntry *to)
+int credentials_ask_thread(struct batch *b, struct creds_answers *ret)
 {
-	return read_creds(d, d->pid, tid, &to->creds);
+	remote_addr at = batch_space(b, sizeof(*ret->told), (void **)&ret->told);
+	uint32_t id = sizeof(uint32_t);
+	remote_addr uid = at, gid = at + 4 * id, caps_at = at + 8 * id, groups = at + 14 * id;
+	remote_addr header = groups + CREDS_GROUPS_MAX * id;
+
+	if (!at)
+		return -ENOSPC;
+	ret->told->header[0] = _LINUX_CAPABILITY_VERSION_3;
+	ret->first = batch_call(b, "tell its user", SYS_getresuid, uid, uid + id, uid + 2 * id);
+	batch_call(b, "tell its group", SYS_getresgid, gid, gid + id, gid + 2 * id);
+	batch_call(b, NULL, SYS_setfsuid, -1);
+	batch_call(b, NULL, SYS_setfsgid, -1);
+	batch_call(b, "tell its capabilities", SYS_capget, header, caps_at);
+	batch_call(b, NULL, SYS_getgroups, CREDS_GROUPS_MAX, groups);
+	batch_call(b, NULL, SYS_prctl, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
+	batch_call(b, NULL, SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0);
+	return b->error;
+}
+
+static bool told_the_same(const struct creds_answers *a, const struct creds_answers *b)
+{
+	for (int i = 0; i < CREDS_CALLS; i++)
+		if (batch_result(a->batch, a->first + i) != batch_result(b->batch, b->first + i))
+			return false;
+	/* More groups than there is room for: they were not told. */
+	return batch_result(a->batch, a->first + 5) >= 0 && !memcmp(a->told, b->told, sizeof(*a->told));
+}
+
+/* The leader comes first. Bounding and ambient sets of a thread that differs in nothing else count as the
+ * leader's: asking for each of their bits would take longer than /proc does. */
+int credentials_dump_thread(struct dump *d, pid_t tid, const struct creds_answers *answers,
+			    ThreadCoreEntry *to)
+{
+	int err;
+
+	if (tid != d->pid && told_the_same(answers, d->leader_told)) {
+		to->creds = d->leader_creds;
+		return 0;
+	}
+	if (tid != d->pid)
+		return read_creds(d, d->pid, tid, &to->creds);
+	d->leader_told = answers;
+	err = read_creds(d, d->pid, tid, &d->leader_creds);
+	to->creds = d->leader_creds;
+	return err;
 }
 
 /* ---- build ---- */
@@ -181,6 +225,15 @@ static void set_caps(struct batch *batch, const CredsEntry *c, uint64_t had_bnd)
 		if (amb >> cap & 1)
 			batch_call(batch, "raise an ambient capability", SYS_prctl, PR_CAP_AMBIENT,
 				   PR_CAP_AMBIENT_RAISE, cap, 0, 0);
+}
+
+int credentials_change(struct build *b, const CredsEntry *wanted)
+{
+	int err = husk_creds(b);
+
+	if (err)
+		return err;
+	return wanted && !same(wanted, b->own) ? 1 + wanted->n_groups : 0;
 }
 
 int credentials_build_thread(struct build *b, struct batch *batch, const ThreadCoreEntry *from)

@@ -78,6 +78,8 @@ struct dump {
 	struct remote_area *area;
 	struct dump_block *blocks;	/* of dump_alloc() */
 	uint32_t securebits;
+	CredsEntry *leader_creds;
+	const struct creds_answers *leader_told;
 	struct socket_defaults *socket_defaults;	/* socket_options.h */
 	uint32_t next_file_id;		/* for file_entry ids; descriptors take theirs first */
 	struct phaul_error *err;

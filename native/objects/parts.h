@@ -4,14 +4,37 @@
 
 #include "object.h"
 
+struct creds_answers;
+
 int signals_dump_thread(struct dump *d, pid_t tid, ThreadCoreEntry *to);
 int scheduling_dump_thread(struct dump *d, pid_t tid, ThreadCoreEntry *to);
-int credentials_dump_thread(struct dump *d, pid_t tid, ThreadCoreEntry *to);
+int credentials_dump_thread(struct dump *d, pid_t tid, const struct creds_answers *answers,
+			    ThreadCoreEntry *to);
+
+/* What a thread says of its credentials: /proc takes ten times as long, and nearly all threads have those of
+ * the leader. */
+#define CREDS_GROUPS_MAX 64
+#define CREDS_CALLS 8
+
+struct creds_answers {
+	struct {
+		uint32_t uid[4], gid[4];	/* real, effective, saved */
+		uint32_t caps[6];		/* as capget() lays them out */
+		uint32_t groups[CREDS_GROUPS_MAX];
+		uint32_t header[2];
+	} *told;
+	const struct batch *batch;
+	int first;		/* of the CREDS_CALLS calls */
+};
+
+int credentials_ask_thread(struct batch *b, struct creds_answers *ret);
 
 /* Add calls to the thread's batch, or act at once from outside. Credentials come last: nothing that needs
  * privilege follows. */
 int scheduling_build_thread(struct build *b, pid_t tid, const ThreadCoreEntry *from);
 int signals_build_thread(struct batch *batch, pid_t pid, pid_t tid, const ThreadCoreEntry *from);
+/* Not 0 if the husk has to change its credentials: 1 and the number of groups. */
+int credentials_change(struct build *b, const CredsEntry *wanted);
 int credentials_build_thread(struct build *b, struct batch *batch, const ThreadCoreEntry *from);
 
 #endif
