@@ -90,6 +90,9 @@ export class Control {
   }
 
   #beat(): void {
+    if (this.#socket.readyState !== WebSocket.OPEN) {
+      return; // still connecting, or already closing
+    }
     if (!this.#alive) {
       this.#socket.terminate();
       return;
