@@ -257,6 +257,21 @@ void memory_map_inherit_flags(struct memory_map *map, const struct memory_map *k
 	}
 }
 
+bool memory_map_equal(const struct memory_map *a, const struct memory_map *b)
+{
+	if (a->count != b->count)
+		return false;
+	for (size_t i = 0; i < a->count; i++) {
+		const struct vma *x = &a->at[i], *y = &b->at[i];
+
+		if (x->start != y->start || x->end != y->end || x->offset != y->offset || x->dev != y->dev ||
+		    x->inode != y->inode || x->prot != y->prot || x->shared != y->shared ||
+		    strcmp(x->path, y->path))
+			return false;
+	}
+	return true;
+}
+
 uint64_t memory_map_gap(const struct memory_map *map)
 {
 	uint64_t below = 0x10000, at = 0, size = 0;

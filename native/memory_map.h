@@ -74,6 +74,9 @@ const struct vma *memory_map_named(const struct memory_map *map, const char *pat
  * merge only if their flags are equal, so that one that overlaps an old one has that one's. */
 void memory_map_inherit_flags(struct memory_map *map, const struct memory_map *known);
 
+/* The same mappings; flags aside. */
+bool memory_map_equal(const struct memory_map *a, const struct memory_map *b);
+
 /* The middle of the largest gap, page aligned: where nothing will be for a while. */
 uint64_t memory_map_gap(const struct memory_map *map);
 

@@ -27,6 +27,7 @@ struct phaul_source {
 	struct tracker tracker;
 	struct memory_map known;	/* of the last round, with flags */
 	struct frozen frozen;
+	bool map_is_settled;		/* `known` was the same for two rounds */
 	bool is_frozen, committed;
 	struct range_list dirty;
 	struct final_scan gone;
@@ -126,12 +127,29 @@ static int send_pages(struct phaul_source *src, struct phaul_channel *ch, const 
 	return code;
 }
 
+/* The map with its flags. smaps takes 10 ms per GiB, in which the process dirties what the freeze has to send:
+ * once the map has not changed for a round, its flags are taken to be the same, too. */
+static int read_map(struct phaul_source *src, struct memory_map *ret, struct phaul_error *err)
+{
+	int code = memory_map_read(src->pid, false, ret, err);
+
+	if (code)
+		return code;
+	if (src->map_is_settled && memory_map_equal(ret, &src->known)) {
+		memory_map_inherit_flags(ret, &src->known);
+		return 0;
+	}
+	src->map_is_settled = src->round > 0 && memory_map_equal(ret, &src->known);
+	memory_map_free(ret);
+	return memory_map_read(src->pid, true, ret, err);
+}
+
 int phaul_source_round(struct phaul_source *src, struct phaul_channel *ch, struct phaul_round *ret,
 		       struct phaul_error *err)
 {
 	struct memory_map map;
 	uint64_t start = phaul_now_ns();
-	int code = memory_map_read(src->pid, true, &map, err);
+	int code = read_map(src, &map, err);
 
 	memset(ret, 0, sizeof(*ret));
 	if (code)
