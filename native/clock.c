@@ -1,6 +1,6 @@
 #include <errno.h>
-#include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -16,14 +16,16 @@ uint64_t phaul_now_ns(void)
 	return ts.tv_sec * 1000000000ull + ts.tv_nsec;
 }
 
-/* A thread's niceness is what setpriority() of its tid changes; the fallback where real-time priority is
- * not to be had, as in a cgroup without RT budget. */
-int phaul_priority(int raised)
+/* A thread's niceness is what setpriority() of its tid changes. In a cgroup without real-time budget there is
+ * no SCHED_FIFO. */
+int phaul_priority(int priority)
 {
-	struct sched_param param = { .sched_priority = raised ? 1 : 0 };
+	bool freeze = priority == PHAUL_PRIORITY_FREEZE;
+	struct sched_param param = { .sched_priority = freeze ? 1 : 0 };
+	int nice = priority == PHAUL_PRIORITY_LOW ? 10 : 0;
 	pid_t tid = syscall(SYS_gettid);
 
-	if (sched_setscheduler(tid, raised ? SCHED_FIFO : SCHED_OTHER, &param) == 0)
-		return 0;
-	return setpriority(PRIO_PROCESS, tid, raised ? -20 : 0) < 0 ? -errno : 0;
+	if (sched_setscheduler(tid, freeze ? SCHED_FIFO : SCHED_OTHER, &param) < 0 && freeze)
+		nice = -20;
+	return setpriority(PRIO_PROCESS, tid, nice) < 0 ? -errno : 0;
 }

@@ -15,6 +15,7 @@
 #define PAGE 4096u
 #define FRAME_MAGIC 0x31676170u
 #define FRAME_PAGES 256u		/* 1 MiB: the best of what was measured over loopback */
+#define INLINE_PAGES 1024u		/* to send so many takes about as long as to wake the threads */
 #define FRAME_EXTENTS (2 * FRAME_PAGES)	/* zero and other pages may alternate */
 #define USER_END 0x7ffffffff000ull
 #define LZ4_SAMPLE 32			/* every so many frames see whether compression pays */
@@ -332,6 +333,8 @@ static void *sender(void *arg)
 	struct pump *p = w->pump;
 	uint64_t seen = 0;
 
+	(void)phaul_priority(PHAUL_PRIORITY_LOW);
+
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
 		while (p->job_number == seen && !p->stop)
@@ -437,13 +440,13 @@ int pages_send(struct phaul_channel *ch, pid_t tid, int mem, const struct page_r
 	struct pump *p = ch->pump;
 	uint64_t start_ns = phaul_now_ns(), pages = 0;
 
-	for (size_t i = 0; i < count && pages <= FRAME_PAGES; i++)
+	for (size_t i = 0; i < count && pages <= INLINE_PAGES; i++)
 		pages += ranges[i].pages;
 	pthread_mutex_lock(&p->lock);
 	memset(&p->stats, 0, sizeof(p->stats));
 	p->job = (struct job){ .tid = tid, .mem = mem, .ranges = ranges, .count = count, .round = round,
 			       .frozen = frozen };
-	if (pages <= FRAME_PAGES) {
+	if (pages <= INLINE_PAGES) {
 		pthread_mutex_unlock(&p->lock);
 		(void)send_alone(p);
 		pthread_mutex_lock(&p->lock);
@@ -534,6 +537,8 @@ static void *receiver(void *arg)
 {
 	struct worker *w = arg;
 	struct pump *p = w->pump;
+
+	(void)phaul_priority(PHAUL_PRIORITY_LOW);
 
 	for (;;) {
 		struct phaul_error error = {0};

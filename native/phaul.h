@@ -183,8 +183,14 @@ PHAUL_API void phaul_target_close(struct phaul_target *tgt);
 
 /* A plain TLS 1.3 stream over loopback with the channel's cipher, in GB/s: what pages can't beat. */
 PHAUL_API int phaul_tls_baseline(size_t bytes, double *ret_gbps, struct phaul_error *err);
-/* SCHED_FIFO for the calling thread (1), or back to normal (0). */
-PHAUL_API int phaul_priority(int raised);
+/* How urgent the calling thread is. While the process still runs, it comes first: everything that copies it
+ * does so with LOW. */
+enum {
+	PHAUL_PRIORITY_LOW = -1,	/* nice 10 */
+	PHAUL_PRIORITY_NORMAL = 0,
+	PHAUL_PRIORITY_FREEZE = 1,	/* SCHED_FIFO, or nice -20 where that isn't to be had */
+};
+PHAUL_API int phaul_priority(int priority);
 /* CLOCK_MONOTONIC, comparable with frozen_at_ns. */
 PHAUL_API uint64_t phaul_now_ns(void);
 

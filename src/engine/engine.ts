@@ -110,8 +110,8 @@ export interface Engine {
   abort(channelAddress: bigint): void;
   openSource(pid: number, flags: CheckFlags): Source;
   openTarget(pid: number): Target;
-  /** Real-time priority for the calling thread, as far as the host allows it. */
-  raisePriority(raised: boolean): void;
+  /** Of the calling thread: while the process runs, it comes first; while it is frozen, nothing does before us. */
+  setPriority(priority: 'low' | 'normal' | 'freeze'): void;
   nowMs(): number;
   /** A plain TLS 1.3 stream over loopback, in bytes per second. */
   tlsBaseline(bytes: number): number;

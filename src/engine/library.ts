@@ -78,7 +78,7 @@ const load = () => {
     release: lib.func('int phaul_target_release(void *tgt, _Out_ phaul_error *err)'),
     closeTarget: lib.func('void phaul_target_close(void *tgt)'),
     baseline: lib.func('int phaul_tls_baseline(size_t bytes, _Out_ double *gbps, _Out_ phaul_error *err)'),
-    priority: lib.func('int phaul_priority(int raised)'),
+    priority: lib.func('int phaul_priority(int priority)'),
     now: lib.func('uint64_t phaul_now_ns()'),
   };
 };
@@ -331,7 +331,7 @@ export const engine: Engine = {
     new LibrarySource(open((ret, error) => native().openSource(pid, flagBits(flags), ret, error)), (pointer) => native().closeSource(pointer)),
   openTarget: (pid) =>
     new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, ret, error)), (pointer) => native().closeTarget(pointer)),
-  raisePriority: (raised) => void native().priority(raised ? 1 : 0),
+  setPriority: (priority) => void native().priority({ low: -1, normal: 0, freeze: 1 }[priority]),
   nowMs: () => ms(native().now()),
   tlsBaseline: (bytes) => {
     const gbps = [0];

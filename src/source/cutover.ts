@@ -61,7 +61,7 @@ const firstDifference = (here: string, there: string): string => {
 
 export function cutover(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, latch: Latch): Cutover {
   const rttMs = roundTrip(channel, order.host);
-  engine.raisePriority(true);
+  engine.setPriority('freeze');
   try {
     const { freeze, builtMs } = hand(source, channel, order);
     const readyMs = engine.nowMs();
@@ -84,7 +84,7 @@ export function cutover(source: Source, channel: Channel, order: SourceOrder, jo
     result.phases['commit'] = runningMs - readyMs - rttMs / 2;
     return result;
   } finally {
-    engine.raisePriority(false);
+    engine.setPriority('normal');
   }
 }
 

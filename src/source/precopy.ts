@@ -22,6 +22,7 @@ const FREEZE_BASE_MS = 5;
 const UNKNOWN_BANDWIDTH = 100 << 20;
 
 export function precopy(source: Source, channel: Channel, order: SourceOrder, { latch, tell }: Tracing<SourceNews>): Verdict {
+  engine.setPriority('low');
   const dirtyPages: number[] = [];
   let bandwidth = 0;
   let armedAtMs = 0;

@@ -39,7 +39,7 @@ function sourceSaysGo(channel: Channel, latch: Latch): boolean {
 
 export function revive(target: Target, channel: Channel, state: Buffer, journal: Journal<TargetState>, { latch, tell }: Tracing<TargetNews>): void {
   fault('target:final-round');
-  engine.raisePriority(true);
+  engine.setPriority('freeze');
   try {
     const built = target.build(state);
     fault('target:built');
@@ -65,6 +65,6 @@ export function revive(target: Target, channel: Channel, state: Buffer, journal:
     tell({ type: 'running' });
     fault('target:running');
   } finally {
-    engine.raisePriority(false);
+    engine.setPriority('normal');
   }
 }
