@@ -177,7 +177,8 @@ static int get_raw(const struct image_set *set, const char *name, size_t unit, s
 	*ret = malloc(size + 1);
 	if (!*ret)
 		return -ENOMEM;
-	memcpy(*ret, bytes, size);
+	if (size)
+		memcpy(*ret, bytes, size);
 	*ret_count = size / unit;
 	return 0;
 }

@@ -59,6 +59,8 @@ _Static_assert(sizeof(struct pm_scan_arg) == 96, "pm_scan_arg is 96 bytes in Lin
 
 #define SPLIT_SIZE (1ull << 30)	/* below, waking a second thread takes as long as it saves */
 
+#define USER_END 0x7ffffffff000ull
+
 typedef int (*on_region)(void *to, const struct page_region *region);
 
 static int scan(int pagemap, struct pm_scan_arg arg, on_region report, void *to)
@@ -148,27 +150,47 @@ static int uffd_open(struct tracker *t, struct remote *leader, struct phaul_erro
 	return 0;
 }
 
-/* All mappings again: it is idempotent, and pieces that a change had split merge again. Those that vanish
- * meanwhile, or that nobody can write to through this mapping, need no tracking. */
+static int register_range(struct tracker *t, uint64_t start, uint64_t end, struct phaul_error *err)
+{
+	struct uffdio_register reg = { .range = { start, end - start }, .mode = UFFDIO_REGISTER_MODE_WP };
+
+	if (ioctl(t->uffd, UFFDIO_REGISTER, &reg) == 0)
+		return 0;
+	if (errno == EBUSY)
+		return phaul_fail(err, -EBUSY, "track", "pid %d watches its memory between %llx and %llx with a "
+				  "userfaultfd of its own", t->pid, (unsigned long long)start,
+				  (unsigned long long)end);
+	/* All of it has vanished meanwhile, or something came that can't be tracked: the next round sees. */
+	if (errno == EINVAL || errno == EPERM)
+		return 0;
+	return phaul_fail(err, -errno, "track", "tracking %llx to %llx of pid %d", (unsigned long long)start,
+			  (unsigned long long)end, t->pid);
+}
+
+/* All mappings again: it is idempotent, and pieces that a change had split merge again. A range is all that
+ * lies between two mappings which can't be tracked, gaps included: one that ended where a mapping ended when
+ * it was read would cut in two what the process has mapped there since, and an mremap() over both pieces
+ * would fail with EFAULT in the process. */
 static int cover(struct tracker *t, const struct memory_map *map, struct phaul_error *err)
 {
-	for (size_t i = 0; i < map->count; i++) {
-		const struct vma *vma = &map->at[i];
-		struct uffdio_register reg = {
-			.range = { vma->start, vma->end - vma->start },
-			.mode = UFFDIO_REGISTER_MODE_WP,
-		};
+	uint64_t from = 0;
+	bool any = false;
+	int code = 0;
 
-		if (!vma_has_pages(vma) || ioctl(t->uffd, UFFDIO_REGISTER, &reg) == 0)
+	for (size_t i = 0; i <= map->count && !code; i++) {
+		const struct vma *vma = i < map->count ? &map->at[i] : NULL;
+
+		if (vma && vma_has_pages(vma)) {
+			from = any ? from : from ? from : vma->start & ~((1ull << 30) - 1);
+			any = true;
 			continue;
-		if (errno == EBUSY)
-			return phaul_fail(err, -EBUSY, "track", "pid %d watches its memory at %llx with a "
-					  "userfaultfd of its own", t->pid, (unsigned long long)vma->start);
-		if (errno == ENOMEM || errno == ESRCH)
-			return phaul_fail(err, -errno, "track", "tracking %llx of pid %d",
-					  (unsigned long long)vma->start, t->pid);
+		}
+		if (any)
+			code = register_range(t, from, vma && vma->start < USER_END ? vma->start : USER_END, err);
+		from = vma ? vma->end : 0;
+		any = false;
 	}
-	return 0;
+	return code;
 }
 
 static int add_dirty(void *to, const struct page_region *region)
@@ -207,8 +229,9 @@ static bool is_sparse(struct tracker *t, const struct vma *vma)
 	return d && d->pages < size / 4096 / SPARSE_FRACTION;
 }
 
-/* One walk: a mapping, or a run of anonymous ones. The walk passes over what lies between them, and a call
- * for each of some thousand stacks would take longer than the walk. */
+/* One walk: a mapping, or a run of anonymous ones that touch: a call for each of some thousand stacks would
+ * take longer than the walk. Gaps are left out, for what is mapped there since has no place in the round's
+ * layout, and must not be armed. */
 struct walk {
 	const struct vma *first;
 	uint64_t start, end;
@@ -223,7 +246,7 @@ struct walks {
 
 static bool joins(const struct walk *w, const struct vma *vma)
 {
-	return w && !w->sparse && w->first->kind == VMA_ANON && vma->kind == VMA_ANON &&
+	return w && w->end == vma->start && !w->sparse && w->first->kind == VMA_ANON && vma->kind == VMA_ANON &&
 	       vma->end - vma->start < SPARSE_SIZE && w->end - w->start < SPARSE_SIZE;
 }
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,7 +27,12 @@ static struct phaul_error err;
 
 static void die(const char *doing)
 {
+	char text[512] = "";
+	int fd = open(report, O_RDONLY);
+
 	fprintf(stderr, "%s: %s: %s\n", doing, err.where, err.what);
+	if (fd >= 0 && read(fd, text, sizeof(text) - 1) > 0)
+		fprintf(stderr, "the victim says: %s", text);
 	exit(1);
 }
 
@@ -60,7 +66,7 @@ static void target(pid_t pid, int port_fd)
 	struct phaul_target *tgt;
 	struct phaul_applied applied;
 	struct phaul_built built;
-	char sums[1 << 16];
+	static char sums[1 << 20];
 	int port;
 
 	must(phaul_channel_listen("127.0.0.1", 0, key, 2, &ch, &err), "listening");
@@ -151,6 +157,7 @@ static pid_t start_victim(char **argv)
 	if (pid == 0) {
 		int null = open("/dev/null", O_RDWR);
 
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		setsid();
 		dup2(null, 0);
 		dup2(null, 1);
@@ -185,7 +192,7 @@ static int move(char **argv)
 	struct phaul_round round;
 	struct phaul_freeze freeze;
 	uint64_t stop_ns, start_ns;
-	char sums[1 << 16], sums_there[1 << 16];
+	static char sums[1 << 20], sums_there[1 << 20];
 	uint8_t *bytes;
 	uint32_t kind;
 	int port, status;
