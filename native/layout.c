@@ -77,7 +77,7 @@ void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret)
 	ret->has_fdflags = vma->kind == VMA_FILE;
 	ret->fdflags = vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY;
 	ret->has_phaul_flags = true;
-	ret->phaul_flags = vma->flags;
+	ret->phaul_flags = vma->flags & ~VMA_FRESH;
 }
 
 /* Mappings of one file follow each other nearly always: ids are given by comparing with the last ones. */

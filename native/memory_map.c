@@ -257,6 +257,30 @@ void memory_map_inherit_flags(struct memory_map *map, const struct memory_map *k
 	}
 }
 
+bool vma_same_backing(const struct vma *old, const struct vma *new)
+{
+	uint32_t fixed = VMA_GROWSDOWN | VMA_NORESERVE;
+
+	if (old->kind != new->kind || old->shared != new->shared ||
+	    (old->flags & fixed) != (new->flags & fixed))
+		return false;
+	return new->kind == VMA_ANON ||
+	       (!strcmp(old->path, new->path) && old->inode == new->inode &&
+		old->offset - old->start == new->offset - new->start);
+}
+
+void memory_map_mark_fresh(struct memory_map *map, const struct memory_map *old)
+{
+	for (size_t i = 0; i < map->count; i++) {
+		struct vma *vma = &map->at[i];
+
+		for (size_t at = first_above(old, vma->start);
+		     at < old->count && old->at[at].start < vma->end; at++)
+			if (!vma_same_backing(&old->at[at], vma))
+				vma->flags |= VMA_FRESH;
+	}
+}
+
 bool memory_map_equal(const struct memory_map *a, const struct memory_map *b)
 {
 	if (a->count != b->count)

@@ -39,6 +39,7 @@ enum {
 	VMA_DROPPABLE = 1 << 16,
 	VMA_IO = 1 << 17,		/* device memory */
 	VMA_UFFD = 1 << 18,		/* a userfaultfd of the process itself watches it */
+	VMA_FRESH = 1 << 20,		/* not the kernel's: see memory_map_mark_fresh() */
 	VMA_MAYWRITE = 1 << 19,		/* mprotect may make it writable */
 };
 
@@ -76,6 +77,14 @@ void memory_map_inherit_flags(struct memory_map *map, const struct memory_map *k
 
 /* The same mappings; flags aside. */
 bool memory_map_equal(const struct memory_map *a, const struct memory_map *b);
+
+/* Is `new`, where both are, the same memory as `old`, so that on the target its content stays? */
+bool vma_same_backing(const struct vma *old, const struct vma *new);
+
+/* Marks mappings that have taken the place of others since `old` was read. The target maps them anew, without
+ * what it had received for that place, some of which may have been theirs already: between the reading of
+ * the old map and the scan by it. All their pages are to be sent, written or not. */
+void memory_map_mark_fresh(struct memory_map *map, const struct memory_map *old);
 
 /* The middle of the largest gap, page aligned: where nothing will be for a while. */
 uint64_t memory_map_gap(const struct memory_map *map);

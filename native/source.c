@@ -137,6 +137,8 @@ static int read_map(struct phaul_source *src, struct memory_map *ret, struct pha
 		return code;
 	if (src->map_is_settled && memory_map_equal(ret, &src->known)) {
 		memory_map_inherit_flags(ret, &src->known);
+		for (size_t i = 0; i < ret->count; i++)
+			ret->at[i].flags &= ~VMA_FRESH;
 		return 0;
 	}
 	src->map_is_settled = src->round > 0 && memory_map_equal(ret, &src->known);
@@ -154,7 +156,8 @@ int phaul_source_round(struct phaul_source *src, struct phaul_channel *ch, struc
 	memset(ret, 0, sizeof(*ret));
 	if (code)
 		return code;
-	src->round++;
+	if (src->round++)
+		memory_map_mark_fresh(&map, &src->known);
 	memory_map_free(&src->known);
 	src->known = map;
 	range_list_reset(&src->dirty);
@@ -226,6 +229,9 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 	if (code)
 		return code;
 	memory_map_inherit_flags(&map, &src->known);
+	for (size_t i = 0; i < map.count; i++)
+		map.at[i].flags &= ~VMA_FRESH;
+	memory_map_mark_fresh(&map, &src->known);
 	src->round++;
 	code = src->tracker.kind->final(&src->tracker, &map, &src->gone, err);
 	ret->scan_ns = phaul_now_ns() - at;

@@ -132,19 +132,6 @@ static bool moves(const struct vma *vma)
 	return vma->kind == VMA_ANON || vma->kind == VMA_FILE;
 }
 
-/* Is `new` at this address the same memory as `old`, so that its content stays? */
-static bool same_backing(const struct vma *old, const struct vma *new)
-{
-	uint32_t fixed = VMA_GROWSDOWN | VMA_NORESERVE;
-
-	if (old->kind != new->kind || old->shared != new->shared ||
-	    (old->flags & fixed) != (new->flags & fixed))
-		return false;
-	return new->kind == VMA_ANON ||
-	       (!strcmp(old->path, new->path) && old->inode == new->inode &&
-		old->offset - old->start == new->offset - new->start);
-}
-
 static void keep(struct change *c, const struct vma *old, const struct vma *new, uint64_t start,
 		 uint64_t end)
 {
@@ -198,14 +185,14 @@ static void each_stretch(struct change *c, const struct memory_map *old, const s
 static void remove_old(struct change *c, const struct vma *was, const struct vma *is, uint64_t start,
 		       uint64_t end)
 {
-	if (was && (!is || !same_backing(was, is)))
+	if (was && (!is || !vma_same_backing(was, is)))
 		unmap(c, start, end);
 }
 
 static void add_new(struct change *c, const struct vma *was, const struct vma *is, uint64_t start,
 		    uint64_t end)
 {
-	if (is && was && same_backing(was, is))
+	if (is && was && vma_same_backing(was, is))
 		keep(c, was, is, start, end);
 	else if (is)
 		map(c, is, start, end);

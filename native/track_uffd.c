@@ -246,7 +246,7 @@ struct walks {
 
 static bool joins(const struct walk *w, const struct vma *vma)
 {
-	return w && w->end == vma->start && !w->sparse && w->first->kind == VMA_ANON && vma->kind == VMA_ANON &&
+	return w && w->end == vma->start && !((w->first->flags | vma->flags) & VMA_FRESH) && !w->sparse && w->first->kind == VMA_ANON && vma->kind == VMA_ANON &&
 	       vma->end - vma->start < SPARSE_SIZE && w->end - w->start < SPARSE_SIZE;
 }
 
@@ -293,6 +293,8 @@ static struct pm_scan_arg dirty_of(const struct walk *w)
 		.return_mask = PAGE_IS_WRITTEN | guard_bit(),
 	};
 
+	if (w->first->flags & VMA_FRESH)
+		arg.category_mask = 0;
 	if (w->first->kind == VMA_FILE) {
 		arg.category_mask |= PAGE_IS_FILE;
 		arg.category_inverted = PAGE_IS_FILE;
@@ -362,6 +364,27 @@ static int add_file(void *to, const struct page_region *region)
 	return is & PAGE_IS_WRITTEN ? range_list_add(&f->dirty, region->start, region->end) : 0;
 }
 
+static int add_all(struct final_scan *f, const struct page_region *region, uint64_t none)
+{
+	uint64_t is = region->categories;
+
+	if (is & PAGE_IS_GUARD)
+		return range_list_add(&f->guards, region->start, region->end);
+	return range_list_add((is & (PAGE_IS_PRESENT | PAGE_IS_SWAPPED)) && !(is & none) ? &f->dirty
+											  : &f->absent,
+			      region->start, region->end);
+}
+
+static int add_fresh(void *to, const struct page_region *region)
+{
+	return add_all(to, region, 0);
+}
+
+static int add_fresh_file(void *to, const struct page_region *region)
+{
+	return add_all(to, region, PAGE_IS_FILE);
+}
+
 static int final_walk(struct tracker *t, const struct walk *w, struct final_scan *ret)
 {
 	struct pm_scan_arg arg = {
@@ -370,6 +393,11 @@ static int final_walk(struct tracker *t, const struct walk *w, struct final_scan
 	};
 	int code;
 
+	/* Parts of it may be what they were, and stay on the target: what they hold no more is to be told. */
+	if (w->first->flags & VMA_FRESH) {
+		arg.return_mask |= PAGE_IS_FILE;
+		return scan(t->pagemap, arg, w->first->kind == VMA_FILE ? add_fresh_file : add_fresh, ret);
+	}
 	if (w->first->kind == VMA_FILE) {
 		arg.return_mask |= PAGE_IS_FILE;
 		return scan(t->pagemap, arg, add_file, ret);
