@@ -31,6 +31,9 @@ export interface Answers {
   [RUNNING]: { releaseMs: number };
 }
 
+/** What was sent before the channel closed is here already, or never comes. */
+const LAST_WORDS_MS = 500;
+
 export const say = (channel: Channel, kind: number, content: object = {}): void => channel.send(kind, Buffer.from(JSON.stringify(content)));
 
 function parse(payload: Buffer): Record<string, unknown> {
@@ -41,6 +44,25 @@ function parse(payload: Buffer): Record<string, unknown> {
   return content as Record<string, unknown>;
 }
 
+/** The other host's own account of why it closed the channel, if it left one. */
+export function lastWords(channel: Channel, host: string): PhaulError | undefined {
+  try {
+    for (let note = channel.receive(LAST_WORDS_MS); note !== undefined; note = channel.receive(LAST_WORDS_MS)) {
+      if (note.kind === FAILED) {
+        return failed(parse(note.payload), host);
+      }
+    }
+  } catch {
+    // It left none.
+  }
+  return undefined;
+}
+
+function failed(content: Record<string, unknown>, host: string): PhaulError {
+  const code = String(content['code']);
+  return new PhaulError(isErrorCode(code) ? code : 'ERR_PEER', `On ${host}: ${String(content['message'])}`);
+}
+
 /** Waits for one kind of answer; the other host's failure is thrown as it described it. */
 export function hear<K extends keyof Answers>(channel: Channel, kind: K, timeoutMs: number, host: string): Answers[K] {
   const note = channel.receive(timeoutMs);
@@ -49,8 +71,7 @@ export function hear<K extends keyof Answers>(channel: Channel, kind: K, timeout
   }
   const content = parse(note.payload);
   if (note.kind === FAILED) {
-    const code = String(content['code']);
-    throw new PhaulError(isErrorCode(code) ? code : 'ERR_PEER', `On ${host}: ${String(content['message'])}`);
+    throw failed(content, host);
   }
   if (note.kind !== kind) {
     throw new PhaulError('ERR_PROTOCOL', `${host} sent note ${note.kind} where ${kind} was due.`);

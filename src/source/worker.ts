@@ -2,10 +2,10 @@
 import { engine } from '../engine/library.ts';
 import type { Channel, Source } from '../engine/engine.ts';
 import { trace, type Tracing } from '../engine/tracing.ts';
-import { PhaulError } from '../errors.ts';
+import { asPhaulError, PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import { Journal, type SourceState } from '../journal.ts';
-import { ABORT, say } from '../notes.ts';
+import { ABORT, lastWords, say } from '../notes.ts';
 import { cutover, type Cutover } from './cutover.ts';
 import { ABANDON, KILL, THAW, type SourceNews, type SourceOrder, type SourceResult } from './order.ts';
 import { precopy } from './precopy.ts';
@@ -44,12 +44,13 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
   } catch (thrown) {
     source.thaw();
     journal.write('thawed');
+    const why = asPhaulError(thrown).code === 'ERR_LINK_LOST' ? (lastWords(channel, order.host) ?? thrown) : thrown;
     try {
       say(channel, ABORT);
     } catch {
       // The link is gone: the target notices by itself.
     }
-    throw thrown;
+    throw why;
   }
   const outcome = settle(source, journal, committed, tracing);
   return {

@@ -1,0 +1,99 @@
+/** Two hosts for one test file, and programs in them that hold nothing of the test's own. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { $ as shell } from 'zx';
+import type { DoneEvent } from '../../src/events.ts';
+
+const CLOSE_ALL = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -le 2 ] || eval "exec $fd>&-"; done';
+const WAIT_MS = 60_000;
+
+export interface Moved {
+  exitCode: number | null;
+  done: DoneEvent;
+  stderr: string;
+}
+
+export class Bed {
+  readonly #shell;
+  readonly #started: number[] = [];
+  readonly directory = mkdtempSync(join(tmpdir(), 'phaul-moves-'));
+
+  constructor(name: string) {
+    this.#shell = shell({ nothrow: true, quiet: true, env: { ...process.env, PHAUL_TWO_HOSTS: name } });
+  }
+
+  async up(): Promise<void> {
+    const { exitCode, stderr } = await this.#shell`scripts/two-hosts up`;
+    if (exitCode !== 0) {
+      throw new Error(stderr);
+    }
+  }
+
+  async down(): Promise<void> {
+    await this.#shell`scripts/two-hosts down`;
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  on(host: string, ...command: string[]) {
+    return this.#shell`scripts/two-hosts exec ${host} -- ${command}`;
+  }
+
+  /** A program of its own session with stdio on /dev/null. */
+  async start(host: string, ...command: string[]): Promise<number> {
+    const { stdout } = await this.on(host, 'bash', '-c', `${CLOSE_ALL}; cd /tmp; exec setsid "$@" </dev/null >/dev/null 2>&1 & echo $!`, 'bash', ...command);
+    this.#started.push(Number(stdout));
+    return Number(stdout);
+  }
+
+  report(name: string): string {
+    return join(this.directory, name);
+  }
+
+  lines(name: string): string[] {
+    try {
+      return readFileSync(this.report(name), 'utf8').trim().split('\n');
+    } catch {
+      return [];
+    }
+  }
+
+  /** Waits until the last line of a victim's report is one of those that begin so. */
+  async hear(name: string, ...words: string[]): Promise<string> {
+    for (const deadline = Date.now() + WAIT_MS; Date.now() < deadline; await sleep(20)) {
+      const last = this.lines(name).at(-1);
+      if (last !== undefined && words.some((word) => last.startsWith(word))) {
+        return last;
+      }
+    }
+    throw new Error(`${name} reported ${JSON.stringify(this.lines(name))}, not ${words.join(' or ')}`);
+  }
+
+  /** A program of test/victims that is ready to be moved; its report has its name. */
+  async victim(name: string, ...args: string[]): Promise<number> {
+    const [program = name] = name.split('.');
+    const pid = await this.start('alpha', join(process.cwd(), 'build/victims', program), this.report(name), ...args);
+    await this.hear(name, 'ready', 'failed');
+    return pid;
+  }
+
+  async migrate(from: string, pid: number, to: string, ...options: string[]): Promise<Moved> {
+    const { exitCode, stdout, stderr } = await this.on(from, 'phaul', 'migrate', String(pid), `root@${to}`, '--json', ...options);
+    return { exitCode, done: JSON.parse(stdout.trim().split('\n').at(-1) ?? '{}') as DoneEvent, stderr };
+  }
+
+  async alive(host: string, pid: number): Promise<boolean> {
+    return (await this.on(host, 'kill', '-0', String(pid))).exitCode === 0;
+  }
+
+  async status(host: string, pid: number): Promise<string> {
+    return (await this.on(host, 'cat', `/proc/${pid}/status`)).stdout;
+  }
+
+  /** Tells a victim to check itself, and what it found. */
+  async verdict(host: string, pid: number, name: string): Promise<string> {
+    await this.on(host, 'kill', '-TERM', String(pid));
+    return this.hear(name, 'ok', 'failed');
+  }
+}
