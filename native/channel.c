@@ -452,6 +452,9 @@ static int open_stream(struct phaul_channel *ch, const struct addrinfo *where, u
 		return -ENOMEM;
 	while (!code && (ret = SSL_connect(s->ssl)) != 1)
 		code = after_ssl(s, ret, left_ms);
+	/* Without the key, a listener may still complete the handshake, by a certificate that nobody asked for. */
+	if (!code && !SSL_session_reused(s->ssl))
+		code = -EBADMSG;
 	return code ? code : stream_write(s, &hello, sizeof(hello), left_ms);
 }
 
