@@ -4,8 +4,7 @@ import { engine } from './engine/library.ts';
 import type { Obstacle } from './errors.ts';
 import type { PreflightEvent } from './events.ts';
 import type { Check } from './options.ts';
-import { greet } from './peer.ts';
-import { reach } from './reach.ts';
+import { Peer } from './peer.ts';
 import { readPlan, type Plan } from './source/plan.ts';
 
 const onHost = (host: string) => (finding: Omit<Obstacle, 'host'>): Obstacle => ({ ...finding, host });
@@ -35,13 +34,12 @@ export const check: Check = async ({ pid, tcp, reach: way }) => {
   if (way === undefined) {
     return preflightEvent(plan, pid, hostname(), obstacles, notices);
   }
-  const reached = await reach(way);
+  const peer = new Peer(way);
   try {
-    const { control } = await greet(reached);
-    const there = await control.ask('preflight', { plan });
-    control.close();
-    return preflightEvent(plan, pid, reached.host, [...obstacles, ...there.obstacles], notices);
+    await peer.open();
+    const there = await peer.control.ask('preflight', { plan });
+    return preflightEvent(plan, pid, peer.host, [...obstacles, ...there.obstacles], notices);
   } finally {
-    reached.close();
+    peer.close();
   }
 };

@@ -4,13 +4,20 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { WebSocket, WebSocketServer } from 'ws';
 import { asPhaulError, isErrorCode, PhaulError } from './errors.ts';
-import { envelope, MESSAGE_BYTES_MAX, requests, type Method, type Params, type Result } from './messages.ts';
+import { envelope, MESSAGE_BYTES_MAX, OBSTACLES_MAX, requests, type Method, type Params, type Result } from './messages.ts';
 
-/** A peer that misses a whole interval of pings is gone: ssh notices later, or never. */
-const HEARTBEAT_MS = 5_000;
+/**
+ * A peer that says nothing to so many pings in a row is gone: ssh notices later, or never. They are counted,
+ * for a phaul that was stopped itself knows the time before it has read what came meanwhile.
+ */
+const HEARTBEAT_MS = 2_500;
+const SILENT_BEATS_MAX = 4;
 
 /** Preflight hashes every mapped file on a slow disk; nothing else takes longer. */
 const ANSWER_TIMEOUT_MS = 120_000;
+
+/** An agent that ssh starts loads its modules first. */
+const HANDSHAKE_TIMEOUT_MS = 15_000;
 
 export type Handlers = { [M in Method]?: (params: Params<M>) => Promise<Result<M>> | Result<M> };
 
@@ -27,9 +34,10 @@ export class Control {
   readonly #waiting = new Map<number, Waiting>();
   readonly #heartbeat: NodeJS.Timeout;
   #last = 0;
-  #alive = true;
-  /** Resolves when the channel is gone, for whatever reason. */
-  readonly closed: Promise<void>;
+  #silentBeats = 0;
+  #why: PhaulError | undefined;
+  /** Resolves when the channel is gone, with the reason. */
+  readonly closed: Promise<PhaulError>;
 
   constructor(socket: WebSocket, peer: string, handlers: Handlers = {}) {
     this.#socket = socket;
@@ -38,12 +46,18 @@ export class Control {
     this.closed = new Promise((resolve) => {
       socket.on('close', () => {
         this.#drop();
-        resolve();
+        resolve(this.#lost());
       });
     });
-    socket.on('error', () => socket.terminate());
-    socket.on('pong', () => (this.#alive = true));
-    socket.on('message', (bytes, isBinary) => void this.#take(isBinary ? '' : String(bytes)));
+    socket.on('error', (error) => {
+      this.failed(error);
+      socket.terminate();
+    });
+    socket.on('pong', () => (this.#silentBeats = 0));
+    socket.on('message', (bytes, isBinary) => {
+      this.#silentBeats = 0;
+      void this.#take(isBinary ? '' : String(bytes));
+    });
     this.#heartbeat = setInterval(() => this.#beat(), HEARTBEAT_MS);
     this.#heartbeat.unref();
   }
@@ -54,7 +68,7 @@ export class Control {
       const timer = setTimeout(() => this.#settle(id)?.reject(new PhaulError('ERR_TIMEOUT', `${this.#peer} did not answer "${method}" within ${timeoutMs / 1000} s.`)), timeoutMs);
       this.#waiting.set(id, { resolve, reject, timer });
     });
-    if (this.#socket.readyState === WebSocket.OPEN) {
+    if (this.isOpen) {
       this.#socket.send(JSON.stringify({ id, method, params }));
     } else {
       this.#settle(id)?.reject(this.#lost());
@@ -66,13 +80,23 @@ export class Control {
     return parsed.data as Result<M>;
   }
 
+  get isOpen(): boolean {
+    return this.#socket.readyState === WebSocket.OPEN;
+  }
+
+  /** Whoever knows why the channel is about to close says so here; the first one counts. */
+  failed(error: Error): void {
+    this.#why ??= error instanceof PhaulError ? error : new PhaulError('ERR_LINK_LOST', `The control connection to ${this.#peer} broke: ${error.message}.`, { cause: error });
+  }
+
   close(): void {
+    this.failed(new PhaulError('ERR_LINK_LOST', `The control connection to ${this.#peer} was closed here.`));
     this.#socket.close();
     setTimeout(() => this.#socket.terminate(), 1000).unref();
   }
 
   #lost(): PhaulError {
-    return new PhaulError('ERR_LINK_LOST', `The control connection to ${this.#peer} broke.`);
+    return this.#why ?? new PhaulError('ERR_LINK_LOST', `The control connection to ${this.#peer} was closed from there: has its phaul agent ended, or the ssh session?`);
   }
 
   #settle(id: number): Waiting | undefined {
@@ -90,14 +114,14 @@ export class Control {
   }
 
   #beat(): void {
-    if (this.#socket.readyState !== WebSocket.OPEN) {
+    if (!this.isOpen) {
       return; // still connecting, or already closing
     }
-    if (!this.#alive) {
+    if (this.#silentBeats++ >= SILENT_BEATS_MAX) {
+      this.failed(new PhaulError('ERR_LINK_LOST', `${this.#peer} was silent for ${(HEARTBEAT_MS * SILENT_BEATS_MAX) / 1000} s: is the link cut, or is its phaul agent stopped?`));
       this.#socket.terminate();
       return;
     }
-    this.#alive = false;
     this.#socket.ping();
   }
 
@@ -110,7 +134,7 @@ export class Control {
     const message = parsed.data;
     if ('method' in message) {
       const answer = await this.#answer(message.method, message.params);
-      if (this.#socket.readyState === WebSocket.OPEN) {
+      if (this.isOpen) {
         this.#socket.send(JSON.stringify({ id: message.id, ...answer }));
       }
     } else if ('error' in message) {
@@ -135,7 +159,7 @@ export class Control {
       return { result: await handler(parsed.data) };
     } catch (thrown) {
       const { code, message, obstacles } = asPhaulError(thrown);
-      return { error: { code, message: message.slice(0, 4000), obstacles } };
+      return { error: { code, message: message.slice(0, 4000), obstacles: obstacles.slice(0, OBSTACLES_MAX) } };
     }
   }
 }
@@ -149,19 +173,21 @@ function parseJson(text: string): unknown {
 }
 
 /** The side that asks. */
-export async function connectControl(duplex: Duplex, peer: string): Promise<Control> {
+export async function connectControl(duplex: Duplex, peer: string, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS): Promise<Control> {
   const socket = new WebSocket('ws://phaul/control', {
     // http wants a net.Socket, and uses of it what every Duplex has.
     createConnection: () => duplex as Socket,
     perMessageDeflate: false,
     maxPayload: MESSAGE_BYTES_MAX,
-    handshakeTimeout: 15_000,
+    handshakeTimeout: handshakeTimeoutMs,
   });
   const control = new Control(socket, peer);
+  // ws ends with the stream, and keeps to itself what the stream said last.
+  duplex.on('error', (error) => control.failed(error));
   await new Promise<void>((resolve, reject) => {
     socket.once('open', resolve);
     socket.once('error', (cause) => reject(new PhaulError('ERR_REACH_AGENT_EXITED', `The phaul agent on ${peer} did not answer as one: ${cause.message}.`, { cause })));
-    socket.once('close', () => reject(new PhaulError('ERR_REACH_AGENT_EXITED', `The phaul agent on ${peer} ended before it said hello.`)));
+    void control.closed.then(reject);
   });
   return control;
 }

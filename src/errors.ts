@@ -24,6 +24,7 @@ const exitCodes = {
   ERR_BUSY: 1, // another migration has this process or this agent
   ERR_ENGINE: 1, // a call of libphaul failed; the message says which and on what
   ERR_LIBRARY: 1, // libphaul.so is missing or of another ABI
+  ERR_JOURNAL: 1, // this host's journal of the migration can't be written
   ERR_AGENT_SOCKET: 1, // the agent's own socket can't be opened, or it isn't root's
   ERR_BUG: 1, // an exception that nobody foresaw, before the commit
 

@@ -1,4 +1,7 @@
-/** Faults at named steps, for tests: PHAUL_FAULT="source:before-commit:kill". Nothing happens without. */
+/**
+ * Faults at named steps, for tests: PHAUL_FAULT="source:before-commit:kill", "target:built:stall:20".
+ * Nothing happens without.
+ */
 import { PhaulError } from './errors.ts';
 
 export const FAULT_POINTS = [
@@ -20,19 +23,23 @@ export const FAULT_POINTS = [
 
 export type FaultPoint = (typeof FAULT_POINTS)[number];
 
-const wanted = process.env['PHAUL_FAULT'] ?? '';
+const STALL_S = 60;
 
-/** kill: the whole phaul at once; stall: this thread for a minute; error: an exception. */
+let wanted = process.env['PHAUL_FAULT'] ?? '';
+
+/** kill: the whole phaul at once; stall: this thread for some seconds, without a word; error: an exception. Once. */
 export function fault(point: FaultPoint): void {
   if (!wanted.startsWith(`${point}:`)) {
     return;
   }
-  const action = wanted.slice(point.length + 1);
+  const [action, seconds = STALL_S] = wanted.slice(point.length + 1).split(':');
+  wanted = '';
   if (action === 'kill') {
     process.kill(process.pid, 'SIGKILL');
   }
   if (action === 'kill' || action === 'stall') {
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 60_000);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Number(seconds) * 1000);
+    return;
   }
   throw new PhaulError('ERR_BUG', `The fault that PHAUL_FAULT asked for at ${point}.`);
 }

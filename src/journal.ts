@@ -1,30 +1,56 @@
 /**
  * What this host knows for certain about a migration, on disk before it is acted upon: a line of JSON for
- * each state, the last one counts.
+ * each state, the last one counts. The first line also says what it is about.
  */
-import { closeSync, fdatasyncSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { closeSync, fdatasyncSync, fsyncSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { PhaulError } from './errors.ts';
 import type { Side } from './events.ts';
+import { JOURNAL_DIRECTORY } from './places.ts';
 
 export type SourceState = 'preparing' | 'committed' | 'gone' | 'thawed' | 'unknown';
-export type TargetState = 'preparing' | 'held' | 'running' | 'discarded';
 
-const DIRECTORY = process.env['PHAUL_JOURNAL'] ?? '/var/lib/phaul/journal';
-const pathOf = (id: string, side: Side): string => `${DIRECTORY}/${id}.${side}.jsonl`;
+/** releasing: the commit is here, and the process is being let go; whether it was is another question. */
+export type TargetState = 'preparing' | 'held' | 'releasing' | 'running' | 'discarded';
+
+/** A process that can't be mistaken for a later one with the same pid. */
+export interface Instance {
+  pid: number;
+  /** Clock ticks since boot. */
+  startedAt: number;
+}
+
+export interface About {
+  comm: string;
+  /** The host at the other end. */
+  host: string;
+  process: Instance;
+  /** The phaul that writes the journal. */
+  by: Instance;
+}
+
+const pathOf = (id: string, side: Side): string => `${JOURNAL_DIRECTORY}/${id}.${side}.jsonl`;
 
 export class Journal<S extends string> {
   readonly #fd: number;
+  #torn = false;
+  /** The last that is on disk for certain. */
+  state = 'preparing' as S;
 
-  /** `about` is what a human wants to know: pid, name, hosts. */
-  constructor(id: string, side: Side, about: object) {
+  constructor(id: string, side: Side, about: About) {
     const path = pathOf(id, side);
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-    this.#fd = openSync(path, 'ax', 0o600);
-    this.#append({ state: 'preparing', ...about });
+    try {
+      mkdirSync(JOURNAL_DIRECTORY, { recursive: true, mode: 0o700 });
+      this.#fd = openSync(path, 'ax', 0o600);
+      this.#append({ state: this.state, ...about });
+      syncDirectory(JOURNAL_DIRECTORY);
+    } catch (cause) {
+      throw new PhaulError('ERR_JOURNAL', `The journal ${path} can't be written, without which a process could be lost: ${(cause as Error).message}.`, { cause });
+    }
   }
 
   write(state: S): void {
     this.#append({ state });
+    this.state = state;
   }
 
   close(): void {
@@ -32,20 +58,63 @@ export class Journal<S extends string> {
   }
 
   #append(line: object): void {
-    writeSync(this.#fd, `${JSON.stringify({ ...line, at: Date.now() })}\n`);
+    const text = `${this.#torn ? '\n' : ''}${JSON.stringify({ ...line, at: Date.now() })}\n`;
+    this.#torn = true;
+    if (writeSync(this.#fd, text) < text.length) {
+      throw new PhaulError('ERR_JOURNAL', 'The disk of the journal is full.');
+    }
     fdatasyncSync(this.#fd);
+    this.#torn = false;
   }
 }
 
-/** The last state that is on disk; undefined if there is no journal of this migration. A torn line doesn't count. */
-export function lastState(id: string, side: Side): string | undefined {
+/** A file whose name isn't on disk is lost with the power, whatever is in it. */
+function syncDirectory(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+export interface Entry {
+  state: string;
+  about: Partial<About>;
+}
+
+/** Undefined if there is no journal of this migration. A torn line doesn't count. */
+export function readJournal(id: string, side: Side): Entry | undefined {
   let text: string;
   try {
     text = readFileSync(pathOf(id, side), 'utf8');
   } catch {
     return undefined;
   }
-  const lines = text.split('\n').slice(0, -1);
-  const last = lines.at(-1);
-  return last === undefined ? undefined : String((JSON.parse(last) as { state?: unknown }).state);
+  const lines = text.split('\n').map(parse).filter((line) => line !== undefined);
+  const [first, last] = [lines.at(0), lines.at(-1)];
+  return first === undefined || last === undefined ? undefined : { state: last.state, about: first };
+}
+
+function parse(line: string): ({ state: string } & Partial<About>) | undefined {
+  try {
+    const parsed = JSON.parse(line) as { state?: unknown } | null;
+    return typeof parsed?.state === 'string' ? { ...parsed, state: parsed.state } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+export function instanceOf(pid: number): Instance {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  // The name in brackets may hold anything, blanks too.
+  return { pid, startedAt: Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]) };
+}
+
+export function isAlive(instance: Instance | undefined): boolean {
+  try {
+    return instance !== undefined && instanceOf(instance.pid).startedAt === instance.startedAt;
+  } catch {
+    return false;
+  }
 }

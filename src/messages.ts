@@ -14,7 +14,13 @@ export const MESSAGE_BYTES_MAX = 32 << 20;
 const id = z.string().regex(/^[0-9a-f]{16,64}$/);
 const text = z.string().max(4096);
 
-const obstacle = z.object({ code: text, subject: text, sentence: text, host: text });
+/** A sentence may name two paths of the longest kind. */
+const sentence = z.string().max(16_384);
+const obstacle = z.object({ code: text, subject: text, sentence, host: text });
+
+/** Of one process: a list of this length helps nobody further. */
+export const OBSTACLES_MAX = 10_000;
+const obstacles = z.array(obstacle).max(OBSTACLES_MAX);
 
 export const outcomeState = z.enum(['unknown', 'preparing', 'held', 'running', 'discarded']);
 export type OutcomeState = z.infer<typeof outcomeState>;
@@ -24,7 +30,11 @@ export const requests = {
     params: z.object({ protocol: z.int(), version: text, hostname: text }),
     result: z.object({ protocol: z.int(), version: text, hostname: text, kernel: text }),
   },
-  preflight: { params: z.object({ plan: planSchema }), result: z.object({ obstacles: z.array(obstacle).max(100_000) }) },
+  preflight: {
+    params: z.object({ plan: planSchema }),
+    /** `arriving`: migrations that have the same pid on that host, held or on its way. */
+    result: z.object({ obstacles, arriving: z.array(id).max(100) }),
+  },
   prepare: {
     params: z.object({
       id,
@@ -39,6 +49,7 @@ export const requests = {
     }),
     result: z.object({ port: z.int().min(1).max(65_535) }),
   },
+  /** Changes nothing. */
   outcome: { params: z.object({ id }), result: z.object({ state: outcomeState }) },
   /** For a process that is held: let it go, or end it. Answers with what it is then. */
   commit: { params: z.object({ id }), result: z.object({ state: outcomeState }) },
@@ -52,6 +63,6 @@ export type Result<M extends Method> = z.infer<(typeof requests)[M]['result']>;
 export const envelope = z.union([
   z.object({ id: z.int(), method: text, params: z.unknown() }),
   z.object({ id: z.int(), result: z.unknown() }),
-  z.object({ id: z.int(), error: z.object({ code: text, message: text, obstacles: z.array(obstacle).max(10_000).optional() }) }),
+  z.object({ id: z.int(), error: z.object({ code: text, message: sentence, obstacles: obstacles.optional() }) }),
 ]);
 export type Envelope = z.infer<typeof envelope>;

@@ -1,14 +1,15 @@
 /** One migration from the first look to the report. */
 import { randomBytes } from 'node:crypto';
+import { lookup } from 'node:dns/promises';
 import { hostname } from 'node:os';
 import { localFindings, preflightEvent } from './check.ts';
-import type { Control } from './control.ts';
 import { PAGE_BYTES } from './engine/engine.ts';
 import { PhaulError } from './errors.ts';
 import { plural, type DoneEvent, type Emit } from './events.ts';
+import { instanceOf, isAlive, readJournal } from './journal.ts';
+import type { Result } from './messages.ts';
 import type { Migrate, MigrateOptions } from './options.ts';
-import { greet } from './peer.ts';
-import { reach, type Reached } from './reach.ts';
+import { Peer } from './peer.ts';
 import { SourceAgent, type Departure } from './source/agent.ts';
 import { readPlan, type Plan } from './source/plan.ts';
 import type { SourceOrder } from './source/order.ts';
@@ -16,134 +17,184 @@ import type { SourceOrder } from './source/order.ts';
 const KEY_BYTES = 32;
 const ID_BYTES = 8;
 
-/** Ends what this side holds open to the other host, in the order of need. */
-class Connection {
-  reached: Reached | undefined;
-  control: Control | undefined;
+/** For a target that is told that all is off, before the operator is. */
+const ABORT_TIMEOUT_MS = 3_000;
 
-  close(): void {
-    this.control?.close();
-    this.reached?.close();
+/** The agent that is asked asks another one. */
+const LEFTOVER_TIMEOUT_MS = 12_000;
+
+/** Aborted, with the sentence for the operator, by a stop request or by the end of --timeout, which covers all before the commit. */
+function stopOf({ pid, timeoutMs }: MigrateOptions, signal: AbortSignal): { stop: AbortSignal; forget: () => void } {
+  const controller = new AbortController();
+  const onSignal = (): void => controller.abort(new PhaulError('ERR_INTERRUPTED', `Stopped by ${String(signal.reason)} before the commit: process ${pid} runs on here.`));
+  if (signal.aborted) {
+    onSignal();
   }
+  signal.addEventListener('abort', onSignal);
+  const timer =
+    timeoutMs === undefined
+      ? undefined
+      : setTimeout(() => controller.abort(new PhaulError('ERR_TIMEOUT', `The migration took longer than the ${timeoutMs / 1000} s of --timeout: process ${pid} runs on here.`)), timeoutMs);
+  return {
+    stop: controller.signal,
+    forget: () => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', onSignal);
+    },
+  };
 }
 
-/** All obstacles of both hosts in one error. */
-async function preflight(options: MigrateOptions, plan: Plan, { control, reached }: Connection, emit: Emit): Promise<void> {
+function onceStopped(stop: AbortSignal, act: (why: PhaulError) => void): void {
+  if (stop.aborted) {
+    act(stop.reason as PhaulError);
+  }
+  stop.addEventListener('abort', () => act(stop.reason as PhaulError), { once: true });
+}
+
+const unlessStopped = <T>(work: Promise<T>, stop: AbortSignal): Promise<T> => Promise.race([work, new Promise<never>((_, reject) => onceStopped(stop, reject))]);
+
+/**
+ * Copies of this very process that earlier migrations left on the other host, held for a commit that will
+ * never come: their phaul is dead, and didn't commit, for then the process would not be here.
+ */
+async function discardLeftovers(pid: number, ids: string[], { control, host }: Peer, emit: Emit): Promise<boolean> {
+  let discarded = false;
+  for (const id of ids) {
+    const { about } = readJournal(id, 'source') ?? {};
+    if (about?.process?.pid !== pid || about.process.startedAt !== instanceOf(pid).startedAt || isAlive(about.by)) {
+      continue;
+    }
+    const { state } = await control.ask('abort', { id }, LEFTOVER_TIMEOUT_MS).catch(() => ({ state: 'unknown' }));
+    if (state === 'running') {
+      throw new PhaulError('ERR_BUSY', `Process ${pid} runs on ${host} since migration ${id}, and stands still here: end this one, with "kill -KILL ${pid}".`);
+    }
+    emit({ event: 'notice', text: `${host} still held what migration ${id} had left there; it is ${state} now.` });
+    discarded ||= state === 'discarded';
+  }
+  return discarded;
+}
+
+/** All obstacles of both hosts in one error. What phaul itself left in the way there is cleared away first. */
+async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: Emit): Promise<void> {
   const here = localFindings(options.pid, options.tcp);
-  const there = (await control?.ask('preflight', { plan }))?.obstacles ?? [];
-  const obstacles = [...here.obstacles, ...there];
-  const { at: _at, ...event } = preflightEvent(plan, options.pid, reached?.host ?? '', obstacles, here.notices);
+  const look = async (): Promise<Result<'preflight'>> => peer.control.ask('preflight', { plan });
+  let there = await look();
+  if (here.obstacles.length === 0 && (await discardLeftovers(options.pid, there.arriving, peer, emit))) {
+    there = await look();
+  }
+  if (there.obstacles.length > 0 && there.obstacles.every(({ code }) => code === 'PID_TAKEN_BY_PHAUL')) {
+    emit({ event: 'log', level: 'info', text: `the agent on ${peer.host} has a pid that the process needs; once more, with another agent` });
+    await peer.open();
+    there = await look();
+  }
+  const obstacles = [...here.obstacles, ...there.obstacles];
+  const { at: _at, ...event } = preflightEvent(plan, options.pid, peer.host, obstacles, here.notices);
   emit(event);
   if (obstacles.length > 0) {
-    throw new PhaulError('ERR_OBSTACLES', `Process ${options.pid} (${plan.comm}) can't move from ${hostname()} to ${reached?.host}: ${plural(obstacles.length, 'obstacle')}.`, { obstacles });
+    throw new PhaulError('ERR_OBSTACLES', `Process ${options.pid} (${plan.comm}) can't move from ${hostname()} to ${peer.host}: ${plural(obstacles.length, 'obstacle')}.`, { obstacles });
   }
 }
 
-/** Runs the source's side; a stop request, a time limit or a lost control link cancels it while that is possible. */
-async function depart(order: SourceOrder, options: MigrateOptions, connection: Connection, emit: Emit, signal: AbortSignal): Promise<Departure> {
-  let why: PhaulError | undefined;
-  const agent = new SourceAgent(order, emit, async () => {
-    const again = await reach(options);
-    return (await greet(again)).control;
-  });
-  const cancel = (error: PhaulError): void => {
-    if (why === undefined && agent.cancel()) {
-      why = error;
-    }
-  };
-  const onStop = (): void => cancel(new PhaulError('ERR_INTERRUPTED', `Stopped by ${String(signal.reason)} before the commit: process ${order.pid} runs on here.`));
-  signal.addEventListener('abort', onStop);
-  const timer =
-    options.timeoutMs === undefined
-      ? undefined
-      : setTimeout(() => cancel(new PhaulError('ERR_TIMEOUT', `The migration took longer than the ${(options.timeoutMs ?? 0) / 1000} s of --timeout: process ${order.pid} runs on here.`)), options.timeoutMs);
-  void connection.control?.closed.then(() => cancel(new PhaulError('ERR_LINK_LOST', `The connection to ${order.host} broke before the commit: process ${order.pid} runs on here.`)));
+/** Behind a jump host, it may be a name that only the jump host knows. */
+async function addressOf({ address, host }: Peer): Promise<string> {
   try {
-    return await agent.run();
+    return (await lookup(address)).address;
+  } catch (cause) {
+    throw new PhaulError('ERR_REACH_RESOLVE', `Pages go to ${host} by themselves, not through ssh, and its name ${address} has no address here.`, { cause });
+  }
+}
+
+/** Until the target has a husk, and waits for pages. */
+async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promise<{ plan: Plan; order: SourceOrder }> {
+  const [plan, hello] = await Promise.all([readPlan(options.pid), peer.open()]);
+  emit({ event: 'connect', host: peer.host, agentVersion: hello.version, kernel: hello.kernel });
+  await preflight(options, plan, peer, emit);
+  const { pid, streams, verify } = options;
+  const key = randomBytes(KEY_BYTES);
+  const id = randomBytes(ID_BYTES).toString('hex');
+  const address = await addressOf(peer);
+  emit({ event: 'log', level: 'info', text: `migration ${id} of ${plan.rssBytes / PAGE_BYTES} resident pages` });
+  const { port } = await peer.control.ask('prepare', { id, pid: plan.pid, comm: plan.comm, from: hostname(), key: key.toString('base64'), streams, verify, address });
+  const order: SourceOrder = {
+    id,
+    pid,
+    comm: plan.comm,
+    host: peer.host,
+    address,
+    port,
+    key,
+    streams,
+    maxDowntimeMs: options.maxDowntimeMs,
+    onDiverge: options.onDiverge,
+    verify,
+    tcpClose: options.tcp === 'close',
+  };
+  return { plan, order };
+}
+
+const unknownText = ({ host, pid, comm, id }: SourceOrder): string =>
+  `${host} was sent the commit for process ${pid} (${comm}) in migration ${id}, and what it did can't be found out. The original is stopped on ${hostname()} ` +
+  `and must not go on unless it is certain that it will not run on ${host}. Look there. If ${pid} runs there, run "kill -KILL ${pid}" here. If it is held there ` +
+  `(state t in /proc/${pid}/status, its tracer is phaul), end its tracer with kill -KILL. If it is not there any more, run "kill -CONT ${pid}" here.`;
+
+/** Runs the source's side; a stop request, a time limit or a lost control link cancels it while that is possible. */
+async function depart(agent: SourceAgent, order: SourceOrder, peer: Peer, stop: AbortSignal): Promise<Departure> {
+  const { control } = peer;
+  onceStopped(stop, (why) => agent.cancel(why));
+  void control.closed.then((why) => agent.cancel(why));
+  try {
+    return await agent.run(order, () => peer.reopened());
   } catch (thrown) {
-    throw why ?? thrown;
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener('abort', onStop);
+    if (thrown instanceof PhaulError && thrown.code === 'ERR_UNKNOWN_OUTCOME') {
+      throw new PhaulError(thrown.code, unknownText(order), { cause: thrown });
+    }
+    // The tracing thread has said so, if it could; this waits until the husk is gone, too.
+    await control.ask('abort', { id: order.id }, ABORT_TIMEOUT_MS).catch(() => {});
+    throw thrown;
   }
 }
 
 function report(order: SourceOrder, plan: Plan, { result, rounds }: Departure, startedAt: number): DoneEvent {
-  const unknown = result.outcome === 'unknown';
+  const { outcome, downtimeMs, phases, lastBytes } = result;
   return {
     event: 'done',
     at: Date.now(),
     side: 'source',
-    outcome: result.outcome === 'moved' ? 'moved' : unknown ? 'unknown' : 'failed',
+    outcome: outcome === 'thawed' ? 'failed' : outcome,
     pid: order.pid,
     comm: plan.comm,
-    host: result.outcome === 'thawed' ? hostname() : order.host,
-    downtimeMs: result.downtimeMs,
+    host: outcome === 'thawed' ? hostname() : order.host,
+    downtimeMs,
     totalMs: Date.now() - startedAt,
     rounds,
-    bytesSent: rounds.reduce((sum, { bytesSent }) => sum + bytesSent, result.lastBytes),
+    bytesSent: rounds.reduce((sum, { bytesSent }) => sum + bytesSent, lastBytes),
     rssBytes: plan.rssBytes,
-    phases: result.phases,
-    ...(unknown && {
-      error: {
-        code: 'ERR_UNKNOWN_OUTCOME' as const,
-        message:
-          `${order.host} got the commit for process ${order.pid} (${plan.comm}), or may have got it, and can't be reached since. The original is ` +
-          `stopped on ${hostname()} and must not be continued unless it does not run on ${order.host}. Look there: if /proc/${order.pid} is ${plan.comm}, ` +
-          `run "kill -KILL ${order.pid}" here; if ${order.host} has lost it, run "kill -CONT ${order.pid}" here. Migration ${order.id}.`,
-      },
-    }),
-    ...(result.outcome === 'thawed' && {
-      error: { code: 'ERR_PEER' as const, message: `${order.host} lost the process before it ran there: process ${order.pid} (${plan.comm}) runs on here.` },
+    phases,
+    ...(outcome === 'unknown' && { error: { code: 'ERR_UNKNOWN_OUTCOME' as const, message: unknownText(order) } }),
+    ...(outcome === 'thawed' && {
+      error: { code: 'ERR_PEER' as const, message: `${order.host} lost the process after the commit and before it ran there: process ${order.pid} (${plan.comm}) runs on here.` },
     }),
   };
 }
 
-export const migrate: Migrate = async (options, emit, signal) => {
+export const migrate: Migrate = async (options, tell, signal) => {
   const startedAt = Date.now();
-  const connection = new Connection();
-  try {
-    // The first look is free; a process that can't move at all is told so without asking the other host.
-    const plan = await readPlan(options.pid);
-    connection.reached = await reach(options);
-    const { control, hello } = await greet(connection.reached);
-    connection.control = control;
-    emit({ event: 'connect', host: connection.reached.host, agentVersion: hello.version, kernel: hello.kernel });
-    await preflight(options, plan, connection, emit);
-    signal.throwIfAborted();
-    const key = randomBytes(KEY_BYTES);
-    const order: Omit<SourceOrder, 'port'> = {
-      id: randomBytes(ID_BYTES).toString('hex'),
-      pid: options.pid,
-      comm: plan.comm,
-      host: connection.reached.host,
-      address: connection.reached.address,
-      key,
-      streams: options.streams,
-      maxDowntimeMs: options.maxDowntimeMs,
-      onDiverge: options.onDiverge,
-      verify: options.verify,
-      tcpClose: options.tcp === 'close',
-    };
-    emit({ event: 'log', level: 'info', text: `migration ${order.id} of ${plan.rssBytes / PAGE_BYTES} resident pages` });
-    const { port } = await control.ask('prepare', {
-      id: order.id,
-      pid: plan.pid,
-      comm: plan.comm,
-      from: hostname(),
-      key: key.toString('base64'),
-      streams: options.streams,
-      verify: options.verify,
-      address: order.address,
-    });
-    const departure = await depart({ ...order, port }, options, connection, emit, signal);
-    return report({ ...order, port }, plan, departure, startedAt);
-  } catch (thrown) {
-    if (signal.aborted && !(thrown instanceof PhaulError)) {
-      throw new PhaulError('ERR_INTERRUPTED', `Stopped by ${String(signal.reason)}: process ${options.pid} runs on here.`);
+  const emit: Emit = (event) => {
+    try {
+      tell(event);
+    } catch {
+      // What is shown must not end what is done.
     }
-    throw thrown;
+  };
+  const { stop, forget } = stopOf(options, signal);
+  const peer = new Peer(options);
+  const agent = new SourceAgent(emit); // loads its modules meanwhile
+  try {
+    const { plan, order } = await unlessStopped(approach(options, peer, emit), stop);
+    return report(order, plan, await depart(agent, order, peer, stop), startedAt);
   } finally {
-    connection.close();
+    forget();
+    agent.end();
+    peer.close();
   }
 };

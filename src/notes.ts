@@ -36,12 +36,25 @@ const LAST_WORDS_MS = 500;
 
 export const say = (channel: Channel, kind: number, content: object = {}): void => channel.send(kind, Buffer.from(JSON.stringify(content)));
 
-function parse(payload: Buffer): Record<string, unknown> {
-  const content: unknown = JSON.parse(payload.toString());
-  if (typeof content !== 'object' || content === null) {
-    throw new PhaulError('ERR_PROTOCOL', 'The other host sent a note that is no object.');
+/** To whoever still listens. */
+export function fail(channel: Channel, { code, message }: PhaulError): void {
+  try {
+    say(channel, FAILED, { code, message });
+  } catch {
+    // It is gone, or gave up itself.
   }
-  return content as Record<string, unknown>;
+}
+
+function parse(payload: Buffer): Record<string, unknown> {
+  try {
+    const content: unknown = JSON.parse(payload.toString());
+    if (typeof content === 'object' && content !== null) {
+      return content as Record<string, unknown>;
+    }
+  } catch {
+    // The same as what isn't an object.
+  }
+  throw new PhaulError('ERR_PROTOCOL', 'The other host sent a note that is no JSON object.');
 }
 
 /** The other host's own account of why it closed the channel, if it left one. */

@@ -1,12 +1,61 @@
-/** The first words with the agent on the other host. */
+/** The connection to the agent on the other host, and the first words with it. */
 import { hostname } from 'node:os';
 import { connectControl, type Control } from './control.ts';
+import { PhaulError } from './errors.ts';
 import { PROTOCOL_VERSION, type Result } from './messages.ts';
-import type { Reached } from './reach.ts';
+import type { ReachOptions } from './options.ts';
+import { reach, type Reached } from './reach.ts';
 import { version } from './version.ts';
 
-export async function greet(reached: Reached): Promise<{ control: Control; hello: Result<'hello'> }> {
-  const control = await connectControl(await reached.open(), reached.host);
-  const hello = await control.ask('hello', { protocol: PROTOCOL_VERSION, version, hostname: hostname() });
-  return { control, hello };
+const HELLO_TIMEOUT_MS = 15_000;
+
+export class Peer {
+  readonly #options: ReachOptions;
+  #reached: Reached | undefined;
+  #control: Control | undefined;
+
+  constructor(options: ReachOptions) {
+    this.#options = options;
+  }
+
+  /** A new ssh session and whichever agent it leads to. */
+  async open(): Promise<Result<'hello'>> {
+    this.close();
+    const reached = await reach(this.#options);
+    this.#reached = reached;
+    this.#control = await connectControl(await reached.open(), reached.host);
+    return this.#control.ask('hello', { protocol: PROTOCOL_VERSION, version, hostname: hostname() }, HELLO_TIMEOUT_MS);
+  }
+
+  /** The same as before if that still works. */
+  async reopened(): Promise<Control> {
+    if (this.#control?.isOpen !== true) {
+      await this.open();
+    }
+    return this.control;
+  }
+
+  get control(): Control {
+    return this.#control ?? this.#unopened();
+  }
+
+  /** As the operator called it. */
+  get host(): string {
+    return (this.#reached ?? this.#unopened()).host;
+  }
+
+  /** Where page streams connect to. */
+  get address(): string {
+    return (this.#reached ?? this.#unopened()).address;
+  }
+
+  close(): void {
+    this.#control?.close();
+    this.#reached?.close();
+    this.#control = this.#reached = undefined;
+  }
+
+  #unopened(): never {
+    throw new PhaulError('ERR_BUG', 'The other host was spoken to before it was reached.');
+  }
 }

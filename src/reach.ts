@@ -4,17 +4,16 @@ import { promisify } from 'node:util';
 import type { Client as SshClient, ClientChannel } from 'ssh2';
 import { PhaulError } from './errors.ts';
 import type { ReachOptions } from './options.ts';
+import { AGENT_SOCKET } from './places.ts';
 import { resolveDestination, type Destination } from './reach/config.ts';
 import { login, type Login } from './reach/login.ts';
 
-const AGENT_SOCKET = '/run/phaul/agent.sock';
 const AGENT_COMMAND = 'phaul agent --stdio';
 
 /** Of what the agent writes to its stderr, for the error when it fails. */
 const STDERR_BYTES = 8192;
 
 const COMMAND_NOT_FOUND = 127;
-
 
 export interface Reached {
   /** As the operator called it. */
@@ -41,15 +40,20 @@ async function exec(client: SshClient, command: string): Promise<{ code: number;
 const openSocket = (client: SshClient, path: string): Promise<Duplex | undefined> =>
   new Promise((resolve) => client.openssh_forwardOutStreamLocal(path, (error, channel) => resolve(error ? undefined : channel)));
 
-function agentFailure(to: Destination, code: number | null, stderr: string): PhaulError {
+/** `status`: the exit code or the name of a signal. */
+function agentFailure(to: Destination, status: number | string, stderr: string, hasAnswered: boolean): PhaulError {
   const said = stderr.trim();
-  if (code === COMMAND_NOT_FOUND || /not found/.test(said)) {
+  const sayings = said === '' ? '' : `: ${said}`;
+  if (hasAnswered) {
+    return new PhaulError('ERR_LINK_LOST', `The phaul agent on ${to.name} ended with ${status} in the middle of the migration${sayings}.`);
+  }
+  if (status === COMMAND_NOT_FOUND || /not found/.test(said)) {
     return new PhaulError('ERR_REACH_NO_PHAUL', `${to.name} has no phaul: install it there so that "ssh ${to.user}@${to.name} phaul --version" works (it must be on the PATH of non-interactive sessions).`);
   }
   if (/^sudo:/m.test(said)) {
     return new PhaulError('ERR_REACH_SUDO', `User ${to.user} may not become root on ${to.name} without a password ("${said}"): allow "sudo -n phaul", or log in as root.`);
   }
-  return new PhaulError('ERR_REACH_AGENT_EXITED', `The phaul agent on ${to.name} ended with ${code} before it said anything${said === '' ? '' : `: ${said}`}.`);
+  return new PhaulError('ERR_REACH_AGENT_EXITED', `The phaul agent on ${to.name} ended with ${status} before it said anything${sayings}.`);
 }
 
 /** Resolves when the agent is known to run: a failure to start it is told in its own words. */
@@ -58,12 +62,14 @@ async function startAgent(client: SshClient, to: Destination, command: string): 
   const line = root ? command : `sudo -n ${command}`;
   const channel = await promisify((text: string, done: (error: Error | undefined, channel: ClientChannel) => void) => client.exec(text, done))(line);
   let stderr = '';
-  let status: number | null = null;
+  let status: number | string | null = null;
+  let hasAnswered = false;
   channel.stderr.on('data', (bytes: Buffer) => (stderr = (stderr + bytes.toString()).slice(-STDERR_BYTES)));
-  channel.on('exit', (code: number | null) => (status = code));
+  channel.once('data', () => (hasAnswered = true));
+  channel.on('exit', (code: number | null, signal?: string) => (status = signal ?? code));
   channel.on('close', () => {
     if (status !== null && status !== 0) {
-      channel.emit('error', agentFailure(to, status, stderr));
+      channel.emit('error', agentFailure(to, status, stderr, hasAnswered));
     }
   });
   return channel;

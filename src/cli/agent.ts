@@ -2,8 +2,7 @@
 import { Command, Option } from 'commander';
 import { hostname } from 'node:os';
 import { PhaulError } from '../errors.ts';
-
-export const AGENT_SOCKET = '/run/phaul/agent.sock';
+import { AGENT_SOCKET } from '../places.ts';
 
 interface AgentFlags {
   stdio?: true;

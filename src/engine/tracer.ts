@@ -5,53 +5,8 @@
  */
 import { Worker } from 'node:worker_threads';
 import { asPhaulError, isErrorCode, PhaulError, type Obstacle } from '../errors.ts';
+import { Latch } from './latch.ts';
 import { engine } from './library.ts';
-
-const OPEN = 0;
-const CANCELLED = 1;
-const DECIDED = 2;
-
-/** Shared between both threads: cancelling and passing the point of no return exclude each other. */
-export class Latch {
-  readonly buffer: SharedArrayBuffer;
-  readonly #words: Int32Array;
-
-  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(8)) {
-    this.buffer = buffer;
-    this.#words = new Int32Array(buffer);
-  }
-
-  /** False if it is too late. */
-  cancel(): boolean {
-    const before = Atomics.compareExchange(this.#words, 0, OPEN, CANCELLED);
-    return before !== DECIDED;
-  }
-
-  /** False if it was cancelled. */
-  decide(): boolean {
-    return Atomics.compareExchange(this.#words, 0, OPEN, DECIDED) !== CANCELLED;
-  }
-
-  get cancelled(): boolean {
-    return Atomics.load(this.#words, 0) === CANCELLED;
-  }
-
-  /** What the main thread wants of a tracer that waits; not 0. */
-  order(what: number): void {
-    Atomics.store(this.#words, 1, what);
-    Atomics.notify(this.#words, 1);
-  }
-
-  /** The last order, 0 if there is none yet. */
-  get ordered(): number {
-    return Atomics.load(this.#words, 1);
-  }
-
-  waitForOrder(timeoutMs: number): number {
-    Atomics.wait(this.#words, 1, 0, timeoutMs);
-    return this.ordered;
-  }
-}
 
 interface Failure {
   code: string;
@@ -65,26 +20,25 @@ export type TracerMessage<M> =
   | { type: 'result'; result: unknown }
   | { type: 'failure'; failure: Failure };
 
-export interface TracerData<D> {
-  latch: SharedArrayBuffer;
-  data: D;
-}
-
 /** For the Worker: an error that keeps its code on its way to the main thread. */
 export function failureOf(thrown: unknown): Failure {
   const { code, message, obstacles } = asPhaulError(thrown);
   return { code, message, obstacles };
 }
 
-export class Tracer<M, R> {
+/** D: what the Worker is told, M: what it tells meanwhile, R: what it returns. */
+export class Tracer<D, M, R> {
   readonly latch = new Latch();
   /** What the Worker's module returned. */
   readonly result: Promise<R>;
+  readonly #worker: Worker;
   #channel: bigint | undefined;
   readonly #port: Promise<number>;
 
-  constructor(module: URL, data: unknown, onNews: (news: M) => void) {
-    const worker = new Worker(module, { workerData: { latch: this.latch.buffer, data } satisfies TracerData<unknown> });
+  /** The Worker loads its modules, which takes a while, and waits for begin(). */
+  constructor(module: URL, onNews: (news: M) => void) {
+    const worker = new Worker(module, { workerData: this.latch.buffer });
+    this.#worker = worker;
     let tellPort: (port: number) => void = () => {};
     this.#port = new Promise((resolve) => {
       tellPort = resolve;
@@ -92,7 +46,7 @@ export class Tracer<M, R> {
     this.result = new Promise((resolve, reject) => {
       worker.on('message', (message: TracerMessage<M>) => {
         if (message.type === 'channel') {
-          this.#channel = message.address === 0n ? undefined : message.address;
+          this.#channel = message.address;
           tellPort(message.port);
           if (this.latch.cancelled) {
             this.#abort();
@@ -106,10 +60,14 @@ export class Tracer<M, R> {
           reject(new PhaulError(isErrorCode(code) ? code : 'ERR_BUG', sentence, { obstacles }));
         }
       });
-      worker.on('error', (error) => reject(asPhaulError(error)));
-      worker.on('exit', (code) => reject(new PhaulError('ERR_BUG', `The tracing thread ended with ${code} and no word.`)));
+      worker.on('error', (error) => reject(this.#ended(asPhaulError(error).message)));
+      worker.on('exit', () => reject(this.#ended('it said nothing')));
     });
     this.result.catch(() => {});
+  }
+
+  begin(data: D): void {
+    this.#worker.postMessage(data);
   }
 
   /** Where the channel listens; rejects if the Worker fails before. */
@@ -126,9 +84,19 @@ export class Tracer<M, R> {
     return true;
   }
 
+  /** For a Worker that is not needed, or that doesn't react: the kernel undoes what its thread did to others. */
+  end(): void {
+    void this.#worker.terminate();
+  }
+
   #abort(): void {
-    if (this.#channel !== undefined) {
-      engine.abort(this.#channel);
+    const address = this.#channel;
+    if (address !== undefined) {
+      this.latch.withChannel(() => engine.abort(address));
     }
+  }
+
+  #ended(why: string): PhaulError {
+    return new PhaulError(this.latch.decided ? 'ERR_UNKNOWN_OUTCOME' : 'ERR_BUG', `The tracing thread ended too early (${why}).`);
   }
 }

@@ -2,44 +2,68 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Control } from '../control.ts';
 import { Tracer } from '../engine/tracer.ts';
-import { asPhaulError } from '../errors.ts';
+import { asPhaulError, PhaulError } from '../errors.ts';
 import type { Emit, Round } from '../events.ts';
 import type { OutcomeState } from '../messages.ts';
 import { ABANDON, KILL, THAW, type SourceNews, type SourceOrder, type SourceResult } from './order.ts';
 
 /** How long a cut link may take to come back while the process stands still on both sides. */
 const DOUBT_LIMIT_MS = 60_000;
-const DOUBT_RETRY_MS = 1_000;
+const DOUBT_RETRY_MS = 500;
+const DOUBT_ANSWER_MS = 8_000;
+
+/** Beyond what was predicted, twice over: a process that stands still for longer is let go. */
+const FREEZE_SPARE_MS = 15_000;
+
+/** A tracing thread that was cancelled notices at its next step; nothing that it waits for takes longer. */
+const CANCEL_LIMIT_MS = 3_000;
 
 export interface Departure {
   result: SourceResult;
   rounds: Round[];
 }
 
-/** A new control connection to the target, over a new ssh session if need be. */
+/** A control connection to the target that works, a new one if need be. */
 export type Reconnect = () => Promise<Control>;
 
 export class SourceAgent {
-  readonly #tracer: Tracer<SourceNews, SourceResult>;
+  readonly #tracer: Tracer<SourceOrder, SourceNews, SourceResult>;
   readonly #rounds: Round[] = [];
-  readonly #order: SourceOrder;
   readonly #emit: Emit;
-  readonly #reconnect: Reconnect;
+  readonly #timers: NodeJS.Timeout[] = [];
+  #order: SourceOrder | undefined;
+  #reconnect: Reconnect | undefined;
+  #why: PhaulError | undefined;
 
-  constructor(order: SourceOrder, emit: Emit, reconnect: Reconnect) {
-    this.#order = order;
+  constructor(emit: Emit) {
     this.#emit = emit;
+    this.#tracer = new Tracer(new URL('./worker.ts', import.meta.url), (news) => this.#hear(news));
+  }
+
+  /** Does nothing once the point of no return is passed; else run() rejects with `why`, or what came first. */
+  cancel(why: PhaulError): void {
+    if (this.#why === undefined && this.#tracer.cancel()) {
+      this.#why = why;
+      this.#after(CANCEL_LIMIT_MS, () => this.#tracer.end());
+    }
+  }
+
+  async run(order: SourceOrder, reconnect: Reconnect): Promise<Departure> {
+    this.#order = order;
     this.#reconnect = reconnect;
-    this.#tracer = new Tracer(new URL('./worker.ts', import.meta.url), order, (news) => this.#hear(news));
+    this.#tracer.begin(order);
+    try {
+      return { result: await this.#tracer.result, rounds: this.#rounds };
+    } catch (thrown) {
+      throw this.#why ?? thrown;
+    } finally {
+      this.#timers.forEach(clearTimeout);
+    }
   }
 
-  /** False once the point of no return is passed. */
-  cancel(): boolean {
-    return this.#tracer.cancel();
-  }
-
-  async run(): Promise<Departure> {
-    return { result: await this.#tracer.result, rounds: this.#rounds };
+  /** For one that may not have run. */
+  end(): void {
+    this.#tracer.end();
   }
 
   #hear(news: SourceNews): void {
@@ -54,6 +78,7 @@ export class SourceAgent {
         break;
       case 'freeze':
         this.#emit({ event: 'freeze', reason: news.reason });
+        this.#limitFreeze(2 * news.predictedMs + FREEZE_SPARE_MS);
         break;
       case 'commit':
         this.#emit({ event: 'commit' });
@@ -63,30 +88,43 @@ export class SourceAgent {
     }
   }
 
-  /** Committed, and no answer: ask again, another way, until it is known or the limit is reached. */
+  #after(ms: number, act: () => void): void {
+    this.#timers.push(setTimeout(act, ms));
+  }
+
+  #limitFreeze(ms: number): void {
+    const { pid, host } = this.#order as SourceOrder;
+    this.#after(ms, () =>
+      this.cancel(new PhaulError('ERR_TIMEOUT', `Process ${pid} stood still for ${(ms / 1000).toFixed(0)} s while ${host} was to take it over, which is too long: it runs on here.`)),
+    );
+  }
+
+  /** Committed, and no answer: ask another way, until it is known or the limit is reached. */
   async #settle(why: string): Promise<void> {
-    const { host, id } = this.#order;
-    this.#emit({ event: 'notice', text: `The link to ${host} broke after the commit (${why}); asking again what became of the process.` });
+    const host = this.#order?.host;
+    this.#emit({ event: 'notice', text: `No answer from ${host} after the commit (${why}); asking again what became of the process.` });
     const deadline = Date.now() + DOUBT_LIMIT_MS;
-    do {
-      try {
-        const control = await this.#reconnect();
-        try {
-          const { state } = await control.ask('commit', { id });
-          const order = orderFor(state);
-          if (order !== undefined) {
-            this.#tracer.latch.order(order);
-            return;
-          }
-        } finally {
-          control.close();
-        }
-      } catch (thrown) {
-        this.#emit({ event: 'log', level: 'warn', text: asPhaulError(thrown).message });
+    let order: number | undefined;
+    while (order === undefined && Date.now() < deadline) {
+      order = await this.#ask('commit');
+      if (order === undefined) {
+        await sleep(DOUBT_RETRY_MS);
       }
-      await sleep(DOUBT_RETRY_MS);
-    } while (Date.now() < deadline);
-    this.#tracer.latch.order(ABANDON);
+    }
+    // A target that answers and still can't let the process go gives it back.
+    this.#tracer.latch.order(order ?? (await this.#ask('abort')) ?? ABANDON);
+  }
+
+  async #ask(what: 'commit' | 'abort'): Promise<number | undefined> {
+    try {
+      const control = await (this.#reconnect as Reconnect)();
+      const { state } = await control.ask(what, { id: this.#order?.id ?? '' }, DOUBT_ANSWER_MS);
+      this.#emit({ event: 'log', level: 'info', text: `asked to ${what}, ${this.#order?.host} answers that the process is ${state} there` });
+      return orderFor(state);
+    } catch (thrown) {
+      this.#emit({ event: 'log', level: 'warn', text: asPhaulError(thrown).message });
+      return undefined;
+    }
   }
 }
 

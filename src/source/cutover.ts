@@ -1,7 +1,7 @@
 /** From the freeze to the moment when the process runs elsewhere: the only part of a migration that is felt. */
 import { engine } from '../engine/library.ts';
 import type { Channel, Freeze, Source } from '../engine/engine.ts';
-import type { Latch } from '../engine/tracer.ts';
+import type { Latch } from '../engine/latch.ts';
 import { PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import type { Journal, SourceState } from '../journal.ts';
@@ -11,7 +11,7 @@ import type { SourceOrder } from './order.ts';
 const FREEZE_TIMEOUT_MS = 5_000;
 
 /** For the target to build. It has as long as the process may reasonably stand still. */
-const READY_TIMEOUT_MS = 20_000;
+const READY_TIMEOUT_MS = 15_000;
 
 /** A released process answers at once; after this the answer is looked for another way. */
 const RUNNING_TIMEOUT_MS = 5_000;

@@ -20,7 +20,7 @@ export interface SourceOrder {
 export type SourceNews =
   | { type: 'arm'; stopMs: number }
   | { type: 'round'; round: Round; text: string }
-  | { type: 'freeze'; reason: string }
+  | { type: 'freeze'; reason: string; predictedMs: number }
   | { type: 'commit' }
   | { type: 'doubt'; why: string };
 

@@ -10,7 +10,7 @@ import { converge, type Verdict } from './converge.ts';
 import type { SourceNews, SourceOrder } from './order.ts';
 
 /** A round's pages are applied as they come; what is left after the last was sent is little. */
-const APPLIED_TIMEOUT_MS = 30_000;
+const APPLIED_TIMEOUT_MS = 15_000;
 
 /** Below this, a round says more about waiting than about the link. */
 const TELLING_BYTES = 4 << 20;

@@ -4,7 +4,7 @@ import type { Channel, Source } from '../engine/engine.ts';
 import { trace, type Tracing } from '../engine/tracing.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
-import { Journal, type SourceState } from '../journal.ts';
+import { instanceOf, Journal, type SourceState } from '../journal.ts';
 import { ABORT, lastWords, say } from '../notes.ts';
 import { cutover, type Cutover } from './cutover.ts';
 import { ABANDON, KILL, THAW, type SourceNews, type SourceOrder, type SourceResult } from './order.ts';
@@ -15,21 +15,33 @@ const CONNECT_TIMEOUT_MS = 10_000;
 /** The main thread always gives an order; it has its own limits. */
 const ORDER_TIMEOUT_MS = 10 * 60_000;
 
-function settle(source: Source, journal: Journal<SourceState>, result: Cutover, { latch, tell }: Tracing<SourceNews>): SourceResult['outcome'] {
-  tell({ type: 'commit' });
+/** What is thrown after the commit, or while the process is given back, changes nothing about where it is. */
+function quietly(...steps: (() => void)[]): void {
+  for (const step of steps) {
+    try {
+      step();
+    } catch {
+      // A journal that can't be written any more, or a process that has ended meanwhile.
+    }
+  }
+}
+
+/** The engine doesn't know the other host's name. */
+const onTheWay = (host: string, thrown: unknown): PhaulError => new PhaulError('ERR_LINK_LOST', `The way to ${host} ended: ${asPhaulError(thrown).message}`, { cause: thrown });
+
+/** Never throws: what fails here is not what became of the process. */
+function settle(source: Source, journal: Journal<SourceState>, doubt: string | undefined, { latch, tell }: Tracing<SourceNews>): SourceResult['outcome'] {
   let order = KILL;
-  if (result.downtimeMs === undefined) {
-    tell({ type: 'doubt', why: result.doubt ?? 'no answer' });
-    order = latch.waitForOrder(ORDER_TIMEOUT_MS) || ABANDON;
+  if (doubt !== undefined) {
+    tell({ type: 'doubt', why: doubt });
+    order = latch.takeOrder(ORDER_TIMEOUT_MS) || ABANDON;
   }
   if (order === KILL) {
-    source.kill();
-    journal.write('gone');
+    quietly(() => source.kill(), () => journal.write('gone'));
     return 'moved';
   }
-  source.abandon(order === ABANDON);
   const outcome = order === THAW ? 'thawed' : 'unknown';
-  journal.write(outcome);
+  quietly(() => source.abandon(order === ABANDON), () => journal.write(outcome));
   return outcome;
 }
 
@@ -38,24 +50,20 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
   try {
     tracing.tell({ type: 'arm', stopMs: source.arm() });
     fault('source:armed');
-    const { reason } = precopy(source, channel, order, tracing);
-    tracing.tell({ type: 'freeze', reason });
+    const { reason, predictedMs } = precopy(source, channel, order, tracing);
+    tracing.tell({ type: 'freeze', reason, predictedMs });
     committed = cutover(source, channel, order, journal, tracing.latch);
   } catch (thrown) {
-    source.thaw();
-    journal.write('thawed');
-    const why = asPhaulError(thrown).code === 'ERR_LINK_LOST' ? (lastWords(channel, order.host) ?? thrown) : thrown;
-    try {
-      say(channel, ABORT);
-    } catch {
-      // The link is gone: the target notices by itself.
-    }
+    quietly(() => source.thaw(), () => journal.write('thawed'));
+    const why = asPhaulError(thrown).code === 'ERR_LINK_LOST' ? (lastWords(channel, order.host) ?? onTheWay(order.host, thrown)) : thrown;
+    quietly(() => say(channel, ABORT));
     throw why;
   }
-  const outcome = settle(source, journal, committed, tracing);
+  tracing.tell({ type: 'commit' });
+  const outcome = settle(source, journal, committed.doubt, tracing);
   return {
     outcome,
-    downtimeMs: committed.downtimeMs ?? 0,
+    downtimeMs: committed.downtimeMs ?? engine.nowMs() - committed.freeze.frozenAtMs,
     phases: committed.phases,
     lastBytes: committed.freeze.last.bytesSent,
     lastPages: committed.freeze.last.pagesDirty,
@@ -64,7 +72,12 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
 
 trace<SourceOrder, SourceNews>((order, tracing) => {
   const { address, port, key, streams } = order;
-  const journal = new Journal<SourceState>(order.id, 'source', { pid: order.pid, comm: order.comm, host: order.host });
+  const journal = new Journal<SourceState>(order.id, 'source', {
+    comm: order.comm,
+    host: order.host,
+    process: instanceOf(order.pid),
+    by: instanceOf(process.pid),
+  });
   let channel: Channel | undefined;
   let source: Source | undefined;
   try {
@@ -77,7 +90,7 @@ trace<SourceOrder, SourceNews>((order, tracing) => {
     }
     return give(source, channel, order, journal, tracing);
   } finally {
-    tracing.closed();
+    tracing.closing();
     source?.close();
     channel?.close();
     journal.close();

@@ -1,192 +1,115 @@
 /**
  * The agent on the host that receives: a service on a unix socket, or one session on stdin and stdout that
- * ssh has started. A process that it holds is never lost with the link: such an agent stays, on a socket of
- * its own, until the source or the operator has decided.
+ * ssh has started. A process that it holds is never lost with the link: the agent stays, on a socket of that
+ * migration's own, until the source or the operator has decided.
  */
-import { chmodSync, existsSync, mkdirSync, rmSync } from 'node:fs';
-import { connect, createServer, type Server } from 'node:net';
 import { hostname, release } from 'node:os';
-import { dirname } from 'node:path';
 import { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
-import { Control, connectControl, controlServer, type Handlers } from '../control.ts';
-import { Tracer } from '../engine/tracer.ts';
-import { asPhaulError, PhaulError } from '../errors.ts';
-import { lastState } from '../journal.ts';
-import { PROTOCOL_VERSION, type OutcomeState, type Params, type Result } from '../messages.ts';
+import { Control, controlServer, type Handlers } from '../control.ts';
+import { PhaulError } from '../errors.ts';
+import { OBSTACLES_MAX, PROTOCOL_VERSION } from '../messages.ts';
 import { version } from '../version.ts';
+import { abandon, allOver, answer, heldHere, newTracer, prepare, type TargetTracer } from './arrivals.ts';
+import { arriving } from './arriving.ts';
+import { listenOn } from './listen.ts';
 import { preflight } from './preflight.ts';
-import { DISCARD, RELEASE } from './revive.ts';
-import type { TargetNews, TargetOrder } from './worker.ts';
 
-const RUN_DIRECTORY = '/run/phaul';
+/** Of ssh: whoever starts an agent says something at once. */
+const FIRST_WORD_MS = 60_000;
 
-/** Where an agent listens that holds a process whose source is gone. */
-const heldSocket = (id: string): string => `${RUN_DIRECTORY}/held-${id}.sock`;
+/** Resolves when the session has left nothing but what is held. */
+const sessions = new Map<Control, Promise<void>>();
 
-interface Arrival {
-  tracer: Tracer<TargetNews, void>;
-  state: OutcomeState;
-  held?: Server;
-}
-
-const arrivals = new Map<string, Arrival>();
-
-function listenOn(path: string, onConnection: (duplex: Duplex) => void): Promise<Server> {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-  rmSync(path, { force: true });
-  const server = createServer(onConnection);
-  return new Promise((resolve, reject) => {
-    server.once('error', (cause) => reject(new PhaulError('ERR_AGENT_SOCKET', `The agent can't listen on ${path}: ${cause.message}.`, { cause })));
-    server.listen(path, () => {
-      chmodSync(path, 0o600);
-      resolve(server);
-    });
-  });
-}
-
-async function prepare({ id, key, ...order }: Params<'prepare'>): Promise<Result<'prepare'>> {
-  if (arrivals.has(id)) {
-    throw new PhaulError('ERR_BUSY', `Migration ${id} is here already.`);
-  }
-  const tracer = new Tracer<TargetNews, void>(
-    new URL('./worker.ts', import.meta.url),
-    { id, key: Buffer.from(key, 'base64'), ...order } satisfies TargetOrder,
-    (news) => {
-      arrival.state = news.type;
-    },
-  );
-  const arrival: Arrival = { tracer, state: 'preparing' };
-  arrivals.set(id, arrival);
-  tracer.result
-    .catch(() => {
-      arrival.state = 'discarded';
-    })
-    .finally(() => {
-      arrival.held?.close();
-      rmSync(heldSocket(id), { force: true });
-    })
-    .catch(() => {});
-  return { port: await tracer.port() };
-}
-
-/** What became of a migration that this agent doesn't have: another agent holds it, or the journal knows. */
-async function elsewhere(id: string, method: 'outcome' | 'commit' | 'abort'): Promise<{ state: OutcomeState }> {
-  if (existsSync(heldSocket(id))) {
-    try {
-      const control = await connectControl(connect(heldSocket(id)), `the agent that holds ${id}`);
-      try {
-        return await control.ask(method, { id });
-      } finally {
-        control.close();
-      }
-    } catch (thrown) {
-      if (asPhaulError(thrown).code !== 'ERR_REACH_AGENT_EXITED') {
-        throw thrown;
-      }
-    }
-  }
-  const state = lastState(id, 'target');
-  if (state === 'running' || state === 'discarded') {
-    return { state };
-  }
-  // A husk or a held process dies with its agent, and "running" is on disk before the process is let go.
-  return { state: state === undefined ? 'unknown' : 'discarded' };
-}
-
-async function decide(id: string, method: 'commit' | 'abort'): Promise<{ state: OutcomeState }> {
-  const arrival = arrivals.get(id);
-  if (arrival === undefined) {
-    return elsewhere(id, method);
-  }
-  if (arrival.state === 'held') {
-    arrival.tracer.latch.order(method === 'commit' ? RELEASE : DISCARD);
-    await arrival.tracer.result.catch(() => {});
-  } else if (method === 'abort' && arrival.state === 'preparing') {
-    arrival.tracer.cancel();
-    await arrival.tracer.result.catch(() => {});
-  }
-  return { state: arrival.state };
-}
-
-/** The source's connection is gone: what isn't complete is discarded, what is held waits where it can be found. */
-async function leave(ids: Set<string>): Promise<void> {
-  for (const id of ids) {
-    const arrival = arrivals.get(id);
-    if (arrival === undefined) {
-      continue;
-    }
-    if (arrival.tracer.cancel()) {
-      await arrival.tracer.result.catch(() => {});
-    } else if (arrival.state !== 'running' && arrival.state !== 'discarded') {
-      arrival.held = await listenOn(heldSocket(id), controls.serve);
-    }
-  }
-}
-
-function accept(socket: WebSocket): Control {
+function accept(socket: WebSocket): void {
   const mine = new Set<string>();
+  let tracer: TargetTracer | undefined;
   const handlers: Handlers = {
     hello: ({ protocol, version: theirs, hostname: peer }) => {
       if (protocol !== PROTOCOL_VERSION) {
         throw new PhaulError('ERR_PEER_VERSION', `${hostname()} has phaul ${version} (protocol ${PROTOCOL_VERSION}), ${peer} has ${theirs} (protocol ${protocol}): install the same version on both.`);
       }
+      tracer ??= newTracer(); // it loads its modules while the source still looks
       return { protocol: PROTOCOL_VERSION, version, hostname: hostname(), kernel: release() };
     },
-    preflight: async ({ plan }) => ({ obstacles: await preflight(plan) }),
+    preflight: async ({ plan }) => ({
+      obstacles: (await preflight(plan)).slice(0, OBSTACLES_MAX),
+      arriving: arriving([plan.pid, ...plan.tids]),
+    }),
     prepare: async (params) => {
+      const ready = tracer ?? newTracer();
+      tracer = undefined;
       mine.add(params.id);
-      return prepare(params);
+      return prepare(ready, params, controls.serve);
     },
-    outcome: async ({ id }) => {
-      const arrival = arrivals.get(id);
-      return arrival === undefined ? elsewhere(id, 'outcome') : { state: arrival.state };
-    },
-    commit: async ({ id }) => decide(id, 'commit'),
-    abort: async ({ id }) => decide(id, 'abort'),
+    outcome: async ({ id }) => answer(id, 'outcome'),
+    commit: async ({ id }) => answer(id, 'commit'),
+    abort: async ({ id }) => answer(id, 'abort'),
   };
   const control = new Control(socket, 'the source', handlers);
-  sessions.add(control);
-  void control.closed.then(async () => {
-    await leave(mine);
+  const over = control.closed.then(async () => {
+    tracer?.end();
+    await abandon(mine);
     sessions.delete(control);
   });
-  return control;
+  sessions.set(control, over);
 }
 
-const sessions = new Set<Control>();
 const controls = controlServer(accept);
+
+/** Closes all sessions, and returns when nothing is held any more: an agent that ends would end that, too. */
+async function finish(): Promise<void> {
+  const alive = setInterval(() => {}, 60_000); // Node ends when nothing but promises is left
+  for (const control of sessions.keys()) {
+    control.close();
+  }
+  await Promise.all(sessions.values());
+  for (const id of heldHere()) {
+    process.stderr.write(`phaul agent on ${hostname()} stays for the process that it holds for migration ${id}\n`);
+  }
+  for (let first = true; first || sessions.size > 0; first = false) {
+    await allOver();
+    await Promise.all(sessions.values()); // those that asked by a socket of what was held
+  }
+  clearInterval(alive);
+}
+
+/** Resolves at the first signal to end. What is held must die of no signal, closed pipe or exception. */
+function endure(): Promise<void> {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', () => {});
+  }
+  process.on('uncaughtException', (error) => process.stderr.write(`phaul agent on ${hostname()}: ${error.stack ?? error.message}\n`));
+  return new Promise((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
+      process.on(signal, () => resolve());
+    }
+  });
+}
 
 /** Until the session is over and nothing is held. */
 export async function serveStdio(): Promise<void> {
+  const told = endure();
   const duplex = Duplex.from({ readable: process.stdin, writable: process.stdout });
-  for (const signal of ['SIGHUP', 'SIGPIPE'] as const) {
-    process.on(signal, () => {}); // ssh went away: whatever is held must not die of that
-  }
-  process.stdout.on('error', () => {});
   const over = new Promise<void>((resolve) => {
-    duplex.once('close', resolve);
-    duplex.once('end', resolve);
-    duplex.on('error', () => resolve());
+    for (const event of ['close', 'end', 'error'] as const) {
+      duplex.on(event, () => resolve());
+    }
+  });
+  const silent = new Promise<void>((resolve) => {
+    setTimeout(() => sessions.size === 0 && resolve(), FIRST_WORD_MS).unref();
   });
   controls.serve(duplex);
-  await over;
-  duplex.destroy();
-  do {
-    await Promise.all([...sessions].map(({ closed }) => closed));
-    await new Promise(setImmediate);
-    await Promise.all([...arrivals.values()].map(({ tracer }) => tracer.result.catch(() => {})));
-  } while (sessions.size > 0);
+  await Promise.race([over, told, silent]);
+  await finish();
 }
 
-/** Until it is told to end (SIGTERM, SIGINT); what is held dies with it. */
+/** Until it is told to end, and nothing is held. */
 export async function serveSocket(path: string): Promise<void> {
+  const told = endure();
   const server = await listenOn(path, controls.serve);
   process.stderr.write(`phaul agent ${version} on ${hostname()} listens on ${path}\n`);
-  await new Promise<void>((resolve) => {
-    process.once('SIGTERM', resolve);
-    process.once('SIGINT', resolve);
-  });
+  await told;
   server.close();
-  rmSync(path, { force: true });
+  await finish();
 }

@@ -1,12 +1,12 @@
 /** The last steps: built and held, then, at the source's word, let go. */
 import { engine } from '../engine/library.ts';
 import type { Channel, Target } from '../engine/engine.ts';
-import type { Latch } from '../engine/tracer.ts';
+import type { Latch } from '../engine/latch.ts';
 import type { Tracing } from '../engine/tracing.ts';
-import { PhaulError } from '../errors.ts';
+import { asPhaulError, PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import type { Journal, TargetState } from '../journal.ts';
-import { ABORT, COMMIT, READY, RUNNING, say } from '../notes.ts';
+import { ABORT, COMMIT, fail, READY, RUNNING, say } from '../notes.ts';
 import type { TargetNews } from './worker.ts';
 
 /** Orders of the main thread, which the source reached by way of control. */
@@ -15,29 +15,58 @@ export const DISCARD = 2;
 
 /** Between two looks whether an order came another way. */
 const LISTEN_MS = 500;
+const FOREVER_MS = 2 ** 31 - 1;
 
 /** A held process waits for the source's word for as long as it takes: it must be lost by no time-out. */
-function sourceSaysGo(channel: Channel, latch: Latch): boolean {
-  for (let linked = true; ; ) {
-    const order = linked ? latch.ordered : latch.waitForOrder(2 ** 31 - 1);
-    if (order !== 0) {
-      return order === RELEASE;
-    }
-    try {
-      const note = linked ? channel.receive(LISTEN_MS) : undefined;
-      if (note !== undefined) {
-        if (note.kind === COMMIT || note.kind === ABORT) {
-          return note.kind === COMMIT;
-        }
-        throw new PhaulError('ERR_PROTOCOL', `note ${note.kind} instead of a commit`);
+class Word {
+  readonly #channel: Channel;
+  readonly #latch: Latch;
+  #linked = true;
+
+  constructor(channel: Channel, latch: Latch) {
+    this.#channel = channel;
+    this.#latch = latch;
+  }
+
+  next(): typeof RELEASE | typeof DISCARD {
+    for (;;) {
+      const order = this.#latch.takeOrder(this.#linked ? 0 : FOREVER_MS);
+      if (order === RELEASE || order === DISCARD) {
+        return order;
       }
-    } catch {
-      linked = false;
+      try {
+        const kind = this.#linked ? this.#channel.receive(LISTEN_MS)?.kind : undefined;
+        if (kind === COMMIT || kind === ABORT) {
+          return kind === COMMIT ? RELEASE : DISCARD;
+        }
+      } catch {
+        this.#linked = false;
+        engine.setPriority('normal');
+      }
     }
   }
 }
 
-export function revive(target: Target, channel: Channel, state: Buffer, journal: Journal<TargetState>, { latch, tell }: Tracing<TargetNews>): void {
+/** Returns when the source has committed, and that is on disk. Nothing but its abort discards what is held. */
+function hold(channel: Channel, journal: Journal<TargetState>, latch: Latch): void {
+  const word = new Word(channel, latch);
+  for (;;) {
+    try {
+      fault('target:ready-sent');
+      if (word.next() === DISCARD) {
+        break;
+      }
+      fault('target:commit-received');
+      journal.write('releasing');
+      return;
+    } catch (thrown) {
+      fail(channel, asPhaulError(thrown)); // the source asks again, by way of control
+    }
+  }
+  throw new PhaulError('ERR_INTERRUPTED', 'The source gave up before the commit.');
+}
+
+export function revive(target: Target, channel: Channel, state: Buffer, journal: Journal<TargetState>, { latch, tell }: Tracing<TargetNews>, id: string): void {
   fault('target:final-round');
   engine.setPriority('freeze');
   try {
@@ -48,21 +77,17 @@ export function revive(target: Target, channel: Channel, state: Buffer, journal:
     }
     journal.write('held');
     say(channel, READY, built);
-    tell({ type: 'held' });
-    fault('target:ready-sent');
-    if (!sourceSaysGo(channel, latch)) {
-      throw new PhaulError('ERR_INTERRUPTED', 'The source gave up before the commit.');
-    }
-    fault('target:commit-received');
-    journal.write('running');
+    tell({ id, state: 'held' });
+    hold(channel, journal, latch);
     const startMs = engine.nowMs();
     target.release();
+    tell({ id, state: 'running' });
     try {
       say(channel, RUNNING, { releaseMs: engine.nowMs() - startMs });
     } catch {
       // The source will ask by way of control.
     }
-    tell({ type: 'running' });
+    journal.write('running');
     fault('target:running');
   } finally {
     engine.setPriority('normal');

@@ -4,11 +4,10 @@ import { NOTE_LAYOUT, NOTE_STATE, type Channel, type Target } from '../engine/en
 import { trace, type Tracing } from '../engine/tracing.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
-import { Journal, type TargetState } from '../journal.ts';
-import { FAILED, say } from '../notes.ts';
+import { instanceOf, Journal, type TargetState } from '../journal.ts';
+import { ABORT, fail, PING, PONG, say } from '../notes.ts';
 import { revive } from './revive.ts';
 import { stageRound } from './staging.ts';
-import { ABORT, PING, PONG } from '../notes.ts';
 
 export interface TargetOrder {
   id: string;
@@ -21,7 +20,10 @@ export interface TargetOrder {
   verify: boolean;
 }
 
-export type TargetNews = { type: 'held' } | { type: 'running' };
+export interface TargetNews {
+  id: string;
+  state: 'held' | 'running';
+}
 
 const ACCEPT_TIMEOUT_MS = 30_000;
 
@@ -40,7 +42,7 @@ function serve(target: Target, channel: Channel, order: TargetOrder, journal: Jo
         fault('target:round-1');
       }
     } else if (note.kind === NOTE_STATE) {
-      return revive(target, channel, note.payload, journal, tracing);
+      return revive(target, channel, note.payload, journal, tracing, order.id);
     } else if (note.kind === PING) {
       say(channel, PONG);
     } else if (note.kind === ABORT) {
@@ -51,31 +53,58 @@ function serve(target: Target, channel: Channel, order: TargetOrder, journal: Jo
   }
 }
 
+/** The address by which the source came here may be a router's: then pages come to any. */
+function listen({ address, key, streams }: TargetOrder): Channel {
+  let failure: unknown;
+  for (const place of [address, '::', '0.0.0.0']) {
+    try {
+      return engine.listen(place, key, streams);
+    } catch (thrown) {
+      failure ??= thrown;
+    }
+  }
+  throw failure;
+}
+
 trace<TargetOrder, TargetNews>((order, tracing) => {
-  const journal = new Journal<TargetState>(order.id, 'target', { pid: order.pid, comm: order.comm, from: order.from });
   let channel: Channel | undefined;
   let target: Target | undefined;
+  let journal: Journal<TargetState> | undefined;
   try {
     target = engine.openTarget(order.pid);
-    channel = engine.listen(order.address, order.key, order.streams);
+    journal = new Journal<TargetState>(order.id, 'target', {
+      comm: order.comm,
+      host: order.from,
+      process: instanceOf(order.pid),
+      by: instanceOf(process.pid),
+    });
+    channel = listen(order);
     tracing.opened(channel);
     fault('target:prepared');
     channel.accept(ACCEPT_TIMEOUT_MS);
     target.receive(channel);
     serve(target, channel, order, journal, tracing);
   } catch (thrown) {
-    const { code, message } = asPhaulError(thrown);
-    journal.write('discarded');
-    try {
-      channel?.send(FAILED, Buffer.from(JSON.stringify({ code, message })));
-    } catch {
-      // The source is gone, or gave up itself.
-    }
+    discard(journal, channel, thrown);
     throw thrown;
   } finally {
-    tracing.closed();
+    tracing.closing();
     channel?.close();
     target?.close();
-    journal.close();
+    journal?.close();
   }
 });
+
+/** What fails while the process is let go, or later, leaves nothing to be discarded. */
+function discard(journal: Journal<TargetState> | undefined, channel: Channel | undefined, why: unknown): void {
+  if (journal !== undefined && journal.state !== 'releasing' && journal.state !== 'running') {
+    try {
+      journal.write('discarded');
+    } catch {
+      // On a full disk the last state stays, which says the same once this agent is done.
+    }
+  }
+  if (channel !== undefined) {
+    fail(channel, asPhaulError(why));
+  }
+}

@@ -1,6 +1,7 @@
 /** The process keeps its pid and its threads keep theirs, so each must be free here. */
 import { readProc, readStatus, readSysctl } from '../../proc.ts';
 import type { Plan } from '../../source/plan.ts';
+import { arriving } from '../arriving.ts';
 import type { Check, Finding } from '../preflight.ts';
 
 const SHOWN_MAX = 5;
@@ -40,7 +41,10 @@ async function taken(wanted: number[], plan: Plan, host: string): Promise<Findin
   return [...owners].map(([pid, { name, tids }]) => {
     const isAgent = session.has(pid);
     const subject = tids.includes(plan.pid) ? `pid ${plan.pid}` : `thread ${tids[0]}`;
-    const mend = isAgent
+    const [migration] = arriving([pid]);
+    const mend = migration !== undefined
+      ? `that is what migration ${migration} sent here, which isn't over; don't stop it unless its original still runs where it came from.`
+      : isAgent
       ? 'start the migration once more, its agent and ssh session have other pids then.'
       : 'stop that process, or start the agent in a pid namespace of its own (unshare --pid --fork --mount-proc phaul agent).';
     const what = `${tids.length === 1 ? 'Pid' : 'Pids'} ${list(tids)}`;

@@ -1,0 +1,12 @@
+/** Where phaul keeps what, on every host. */
+
+/** Sockets; root's alone. */
+export const RUN_DIRECTORY = '/run/phaul';
+
+/** The agent that runs as a service. */
+export const AGENT_SOCKET = `${RUN_DIRECTORY}/agent.sock`;
+
+/** Whichever agent has migration `id` listens here for as long as it has it: no answer means that it is dead. */
+export const arrivalSocket = (id: string): string => `${RUN_DIRECTORY}/${id}.sock`;
+
+export const JOURNAL_DIRECTORY = process.env['PHAUL_JOURNAL'] ?? '/var/lib/phaul/journal';

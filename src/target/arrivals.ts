@@ -1,0 +1,139 @@
+/**
+ * The migrations that come to this host, and what became of them. One that is asked about may be here, or
+ * with another agent (its socket answers as long as that lives), or over: then the journal knows.
+ */
+import { once } from 'node:events';
+import { rmSync } from 'node:fs';
+import { connect, type Server, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { connectControl } from '../control.ts';
+import { Tracer } from '../engine/tracer.ts';
+import { PhaulError } from '../errors.ts';
+import { isAlive, readJournal } from '../journal.ts';
+import type { OutcomeState, Params, Result } from '../messages.ts';
+import { arrivalSocket } from '../places.ts';
+import { listenOn } from './listen.ts';
+import { DISCARD, RELEASE } from './revive.ts';
+import type { TargetNews, TargetOrder } from './worker.ts';
+
+/** For an agent of this host that is asked on behalf of another: it has to end a process at most. */
+const OWNER_TIMEOUT_MS = 5_000;
+
+export type TargetTracer = Tracer<TargetOrder, TargetNews, void>;
+
+interface Arrival {
+  tracer: TargetTracer;
+  state: OutcomeState;
+  /** Resolves when all that is left is the journal. */
+  over: Promise<void>;
+}
+
+const arrivals = new Map<string, Arrival>();
+
+/** A thread that may be told to receive something. */
+export function newTracer(): TargetTracer {
+  const tracer: TargetTracer = new Tracer(new URL('./worker.ts', import.meta.url), ({ id, state }) => {
+    const arrival = arrivals.get(id);
+    if (arrival !== undefined) {
+      arrival.state = state;
+    }
+  });
+  return tracer;
+}
+
+/** `serve` takes connections to the arrival's own socket. */
+export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'prepare'>, serve: (duplex: Duplex) => void): Promise<Result<'prepare'>> {
+  const { id } = order;
+  if (arrivals.has(id)) {
+    tracer.end();
+    throw new PhaulError('ERR_BUSY', `Migration ${id} is here already.`);
+  }
+  const listening = listenOn(arrivalSocket(id), serve);
+  arrivals.set(id, { tracer, state: 'preparing', over: untilOver(id, tracer, listening) });
+  await listening;
+  tracer.begin({ key: Buffer.from(key, 'base64'), ...order });
+  return { port: await tracer.port() };
+}
+
+async function untilOver(id: string, tracer: TargetTracer, listening: Promise<Server>): Promise<void> {
+  try {
+    const server = await listening;
+    await tracer.result.catch(() => {});
+    server.close();
+  } catch {
+    tracer.end(); // it never began
+  }
+  arrivals.delete(id);
+}
+
+/** What the journal says of a migration whose agent is done with it, or dead: a husk or a held process dies with its agent. */
+function afterwards(id: string): OutcomeState {
+  const { state, about } = readJournal(id, 'target') ?? {};
+  switch (state) {
+    case 'running':
+    case 'discarded':
+      return state;
+    case 'preparing':
+    case 'held':
+      return 'discarded';
+    case 'releasing':
+      // Dead between two system calls. If the process is not there, it has ended, or was never let go.
+      return isAlive(about?.process) ? 'running' : 'unknown';
+    default:
+      return 'unknown';
+  }
+}
+
+type Question = 'outcome' | 'commit' | 'abort';
+
+/** Undefined: its agent is dead. */
+async function askOwner(id: string, question: Question): Promise<{ state: OutcomeState } | undefined> {
+  let socket: Socket;
+  try {
+    socket = connect(arrivalSocket(id));
+    await once(socket, 'connect');
+  } catch {
+    rmSync(arrivalSocket(id), { force: true });
+    return undefined;
+  }
+  const control = await connectControl(socket, `the agent that has migration ${id}`, OWNER_TIMEOUT_MS);
+  try {
+    return await control.ask(question, { id }, OWNER_TIMEOUT_MS);
+  } finally {
+    control.close();
+  }
+}
+
+/** Answers with the state after the question was obeyed. */
+export async function answer(id: string, question: Question): Promise<{ state: OutcomeState }> {
+  const arrival = arrivals.get(id);
+  if (arrival === undefined) {
+    return (await askOwner(id, question)) ?? { state: afterwards(id) };
+  }
+  const { tracer, over } = arrival;
+  if (question === 'commit' && arrival.state === 'held') {
+    tracer.latch.order(RELEASE);
+    await over;
+  } else if (question === 'abort') {
+    if (!tracer.cancel()) {
+      tracer.latch.order(DISCARD);
+    }
+    await over;
+  }
+  return { state: arrivals.has(id) ? arrival.state : afterwards(id) };
+}
+
+/** The source's connection is gone: what isn't complete is discarded, what is held waits at its socket. */
+export async function abandon(ids: Set<string>): Promise<void> {
+  for (const id of ids) {
+    const arrival = arrivals.get(id);
+    if (arrival?.tracer.cancel() === true) {
+      await arrival.over;
+    }
+  }
+}
+
+export const allOver = async (): Promise<unknown> => Promise.all([...arrivals.values()].map(({ over }) => over));
+
+/** What keeps this agent from ending. */
+export const heldHere = (): string[] => [...arrivals].filter(([, { state }]) => state === 'held').map(([id]) => id);
