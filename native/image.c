@@ -34,7 +34,7 @@ struct image {
 	char name[NAME_MAX_SIZE];
 	const struct base *base;
 	uint8_t *bytes;
-	size_t size, capacity;
+	size_t size, capacity;		/* capacity 0: the bytes are the unpacker's, not ours */
 };
 
 struct image_set {
@@ -54,7 +54,8 @@ void image_set_free(struct image_set *set)
 	if (!set)
 		return;
 	for (size_t i = 0; i < set->count; i++)
-		free(set->images[i].bytes);
+		if (set->images[i].capacity)
+			free(set->images[i].bytes);
 	free(set->images);
 	free(set->index);
 	free(set);
@@ -122,21 +123,31 @@ static int grow(struct image_set *set)
 	return 0;
 }
 
+static int reserve(struct image *image, size_t size)
+{
+	size_t needed = image->size + size, capacity = 2 * image->capacity + needed;
+	uint8_t *larger;
+
+	if (needed <= image->capacity)
+		return 0;
+	larger = realloc(image->capacity ? image->bytes : NULL, capacity);
+	if (!larger)
+		return -ENOMEM;
+	if (!image->capacity && image->size)
+		memcpy(larger, image->bytes, image->size);
+	image->bytes = larger;
+	image->capacity = capacity;
+	return 0;
+}
+
 static int append(struct image *image, const void *bytes, size_t size)
 {
-	if (size > image->capacity - image->size) {
-		size_t capacity = 2 * image->capacity + size + 64;
-		void *larger = realloc(image->bytes, capacity);
+	int err = reserve(image, size);
 
-		if (!larger)
-			return -ENOMEM;
-		image->bytes = larger;
-		image->capacity = capacity;
-	}
-	if (size)
+	if (!err && size)
 		memcpy(image->bytes + image->size, bytes, size);
-	image->size += size;
-	return 0;
+	image->size += err ? 0 : size;
+	return err;
 }
 
 static int add(struct image_set *set, const char *name, struct image **ret)
@@ -177,8 +188,9 @@ static void name_of(const char *base, int64_t id, char name[NAME_MAX_SIZE])
 {
 	if (id < 0)
 		snprintf(name, NAME_MAX_SIZE, "%s", base);
-	else
-		snprintf(name, NAME_MAX_SIZE, "%s-%lld", base, (long long)id);
+	else	/* CRIU writes the inode number of a connection in hexadecimal, all other ids in decimal. */
+		snprintf(name, NAME_MAX_SIZE, strcmp(base, "tcp-stream") ? "%s-%lld" : "%s-%llx", base,
+			 (long long)id);
 }
 
 static int open_image(struct image_set *set, const char *base, int64_t id, struct image **ret)
@@ -196,25 +208,19 @@ static int open_image(struct image_set *set, const char *base, int64_t id, struc
 
 int image_put(struct image_set *set, const char *base, int64_t id, const ProtobufCMessage *message)
 {
-	uint32_t size = protobuf_c_message_get_packed_size(message);
+	size_t size = protobuf_c_message_get_packed_size(message);
+	uint32_t word = size;
 	struct image *image;
-	int err = open_image(set, base, id, &image);
+	int err = word == size ? open_image(set, base, id, &image) : -EFBIG;
 
 	if (!err)
-		err = append(image, &size, sizeof(size));
-	/* Room first, then packed in place. */
-	if (!err && size > image->capacity - image->size) {
-		void *larger = realloc(image->bytes, 2 * image->capacity + size);
-
-		err = larger ? 0 : -ENOMEM;
-		if (larger) {
-			image->bytes = larger;
-			image->capacity = 2 * image->capacity + size;
-		}
-	}
-	if (!err)
-		image->size += protobuf_c_message_pack(message, image->bytes + image->size);
-	return err;
+		err = reserve(image, sizeof(word) + size);
+	if (err)
+		return err;
+	memcpy(image->bytes + image->size, &word, sizeof(word));
+	protobuf_c_message_pack(message, image->bytes + image->size + sizeof(word));
+	image->size += sizeof(word) + size;
+	return 0;
 }
 
 int image_put_raw(struct image_set *set, const char *base, int64_t id, const void *bytes, size_t size)
@@ -342,7 +348,11 @@ static int unpack_one(struct image_reader *r, struct image_set *set)
 	if (strlen(name) != name_size || find(set, name))
 		return -EPROTO;
 	err = add(set, name, &image);
-	return err == -EINVAL ? -EPROTO : err ? err : append(image, bytes, size);
+	if (err)
+		return err == -EINVAL ? -EPROTO : err;
+	image->bytes = (uint8_t *)bytes;
+	image->size = size;
+	return 0;
 }
 
 int image_set_unpack(const void *bytes, size_t size, struct image_set **ret, struct phaul_error *err)
@@ -409,12 +419,13 @@ static int load(struct image_set *set, int directory, const char *file, const ch
 	struct image *image;
 	struct stat st;
 	size_t done = 0;
-	int fd = openat(directory, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), err;
+	/* O_NONBLOCK: a FIFO of that name would keep us waiting for its writer. */
+	int fd = openat(directory, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), err;
 
 	if (fd < 0)
 		return -errno;
-	err = fstat(fd, &st) < 0 ? -errno : (uint64_t)st.st_size > IMAGE_FILE_MAX ? -EFBIG :
-	      add(set, name, &image);
+	err = fstat(fd, &st) < 0 ? -errno : !S_ISREG(st.st_mode) ? -EINVAL :
+	      (uint64_t)st.st_size > IMAGE_FILE_MAX ? -EFBIG : add(set, name, &image);
 	if (!err && st.st_size) {
 		image->bytes = malloc(st.st_size);
 		image->capacity = st.st_size;
@@ -436,7 +447,8 @@ static int load(struct image_set *set, int directory, const char *file, const ch
 int image_set_load(int directory, struct image_set **ret, struct phaul_error *err)
 {
 	struct image_set *set = image_set_new();
-	int fd = fcntl(directory, F_DUPFD_CLOEXEC, 0), code = 0;
+	/* Opened anew: a duplicate would share its place in the listing with the caller's. */
+	int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), code = 0;
 	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
 	struct dirent *d;
 

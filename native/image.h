@@ -45,7 +45,8 @@ const char *image_set_name(const struct image_set *set, size_t i);
 
 /* One piece of memory, malloc'ed. */
 int image_set_pack(const struct image_set *set, uint8_t **ret, size_t *ret_size);
-/* What comes from elsewhere is never trusted: -EPROTO for whatever isn't a set. */
+/* What comes from elsewhere is never trusted: -EPROTO for whatever isn't a set. The images stay in `bytes`,
+ * which must live as long as the set. */
 int image_set_unpack(const void *bytes, size_t size, struct image_set **ret, struct phaul_error *err);
 
 /* As NAME.img, mode 0600, synced to disk; and back. Pages are files of their own. */

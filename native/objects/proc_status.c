@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -35,4 +36,11 @@ const char *proc_status_field(const struct proc_status *s, const char *name)
 	snprintf(line, sizeof(line), "\n%s:\t", name);
 	at = strstr(s->text, line);
 	return at ? at + strlen(line) : NULL;
+}
+
+long long proc_status_number(const struct proc_status *s, const char *name)
+{
+	const char *at = proc_status_field(s, name);
+
+	return at ? strtoll(at, NULL, 10) : -1;
 }

@@ -1,0 +1,384 @@
+/* check_process.c - what a process is, and is tied to, that keeps it from moving or will be different. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "layout.h"
+
+#define ANCESTORS_MAX 1000	/* a process tree that changes meanwhile could be walked for ever */
+
+static const char *name_of(pid_t pid, char name[32])
+{
+	char path[32];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	f = fopen(path, "re");
+	if (!f || !fgets(name, 32, f))
+		strcpy(name, "?");
+	name[strcspn(name, "\n")] = 0;
+	if (f)
+		fclose(f);
+	return name;
+}
+
+static char state_of(const struct proc_status *s)
+{
+	const char *state = proc_status_field(s, "State");
+
+	return state ? *state : '?';
+}
+
+/* A leader that has ended stays a zombie until its last thread has. */
+static bool any_thread_lives(pid_t pid, const pid_t *tids, size_t count)
+{
+	struct proc_status s;
+
+	for (size_t i = 0; i < count; i++)
+		if (tids[i] != pid && proc_status_read(pid, tids[i], &s) == 0 && state_of(&s) != 'Z' &&
+		    state_of(&s) != 'X')
+			return true;
+	return false;
+}
+
+static bool check_life(struct check *c, const struct proc_status *s, const pid_t *tids, size_t count)
+{
+	char subject[32], state = state_of(s);
+
+	snprintf(subject, sizeof(subject), "pid %d", c->pid);
+	if (state != 'Z' && state != 'X')
+		return true;
+	if (any_thread_lives(c->pid, tids, count))
+		obstacle(c, "PROCESS_LEADER_ENDED", subject, "the main thread of pid %d has ended while others go on: "
+			 "such a process can't be moved yet; restart it", c->pid);
+	else
+		obstacle(c, "PROCESS_ZOMBIE", subject, "pid %d has ended and waits for its parent, pid %lld, to take "
+			 "note: there is nothing to move", c->pid, proc_status_number(s, "PPid"));
+	return false;
+}
+
+/* A tracer or a filter may have some of the threads only; one of each is told. */
+static void check_each_thread(struct check *c, const pid_t *tids, size_t count)
+{
+	bool traced = false, filtered = false, shadowed = false;
+
+	for (size_t i = 0; i < count; i++) {
+		struct proc_status s;
+		char subject[32], name[32];
+		const char *features;
+		long long tracer;
+
+		if (proc_status_read(c->pid, tids[i], &s))
+			continue;
+		snprintf(subject, sizeof(subject), "%s %d", tids[i] == c->pid ? "pid" : "thread", tids[i]);
+		tracer = proc_status_number(&s, "TracerPid");
+		if (tracer > 0 && !traced)
+			obstacle(c, "PROCESS_TRACED", subject, "%s is traced by pid %lld (%s), and only one can trace "
+				 "it: end that first", subject, tracer, name_of(tracer, name));
+		traced |= tracer > 0;
+		if (proc_status_number(&s, "Seccomp") > 0 && !filtered)
+			obstacle(c, "PROCESS_SECCOMP", subject, "%s runs under seccomp, whose filters can't be moved "
+				 "yet: start it without (systemd: SystemCallFilter= and what implies it)", subject);
+		filtered |= proc_status_number(&s, "Seccomp") > 0;
+		features = proc_status_field(&s, "x86_Thread_features");
+		features = features ? memmem(features, strcspn(features, "\n"), "shstk", 5) : NULL;
+		if (features && !shadowed)
+			obstacle(c, "PROCESS_SHADOW_STACK", subject, "%s has a shadow stack, which can't be moved yet: "
+				 "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off", subject);
+		shadowed |= features != NULL;
+	}
+}
+
+static void check_stopped(struct check *c, const struct proc_status *s)
+{
+	char subject[32];
+
+	snprintf(subject, sizeof(subject), "pid %d", c->pid);
+	if (state_of(s) == 'T')
+		obstacle(c, "PROCESS_STOPPED", subject, "pid %d is stopped (Ctrl-Z or SIGSTOP), and would not be on "
+			 "the target: continue it first (kill -CONT %d)", c->pid, c->pid);
+}
+
+static void check_ancestry(struct check *c)
+{
+	pid_t pid = getpid();
+	char subject[32], name[32];
+
+	snprintf(subject, sizeof(subject), "pid %d", c->pid);
+	if (c->pid == pid) {
+		obstacle(c, "PROCESS_SELF", subject, "pid %d is phaul itself, which can't stop itself and go on: name "
+			 "another process", pid);
+		return;
+	}
+	for (int i = 0; pid > 0 && i < ANCESTORS_MAX; i++) {
+		struct proc_status s;
+
+		if (proc_status_read(pid, pid, &s))
+			return;
+		pid = proc_status_number(&s, "PPid");
+		if (pid == c->pid) {
+			obstacle(c, "PROCESS_SELF", subject, "phaul runs below pid %d (%s), which waits for it or is "
+				 "its way to you: run phaul from elsewhere, or name another process", pid,
+				 name_of(pid, name));
+			return;
+		}
+	}
+}
+
+static const struct {
+	const char *name, *what, *parent;
+} namespaces[] = {
+	{ "pid", "pid", NULL }, { "pid_for_children", "pid", "pid" }, { "mnt", "mount", NULL },
+	{ "net", "network", NULL }, { "uts", "UTS", NULL }, { "ipc", "IPC", NULL }, { "user", "user", NULL },
+	{ "time", "time", NULL }, { "time_for_children", "time", "time" },
+};
+
+/* Is it in the same as we are? -errno if that can't be told. */
+static int same_namespace(pid_t pid, const char *name)
+{
+	char path[64], theirs[64], ours[64];
+	ssize_t n, m;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, name);
+	n = readlink(path, theirs, sizeof(theirs));
+	if (n < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "/proc/self/ns/%s", name);
+	m = readlink(path, ours, sizeof(ours));
+	return m < 0 ? -errno : n == m && !memcmp(theirs, ours, n);
+}
+
+static void check_namespaces(struct check *c)
+{
+	for (size_t i = 0; i < sizeof(namespaces) / sizeof(*namespaces); i++) {
+		const char *name = namespaces[i].name, *parent = namespaces[i].parent;
+		int same = same_namespace(c->pid, name);
+		char subject[48];
+
+		snprintf(subject, sizeof(subject), "namespace %s", name);
+		/* Kernels without time namespaces have no such link; one for children leads nowhere until the
+		 * first process is in it. */
+		if (same > 0 || (same == -ENOENT && !parent))
+			continue;
+		if (same == -EACCES || same == -EPERM) {
+			obstacle(c, "NAMESPACE", subject, "the namespaces of pid %d can't be looked at: phaul needs "
+				 "CAP_SYS_PTRACE; run it as root", c->pid);
+			return;
+		}
+		if (!parent)
+			obstacle(c, "NAMESPACE", subject, "pid %d is in another %s namespace than phaul (a "
+				 "container?), and would leave it: run phaul inside of it (nsenter -t %d -a)", c->pid,
+				 namespaces[i].what, c->pid);
+		else if (same_namespace(c->pid, parent) > 0)
+			obstacle(c, "NAMESPACE", subject, "pid %d has made a %s namespace for its children "
+				 "(unshare), which can't be moved yet: leave it here", c->pid, namespaces[i].what);
+	}
+}
+
+/* The kernel marks names of deleted files, but a file may have such a name, too. */
+static bool is_deleted(const char *path, const char *link, size_t size)
+{
+	struct stat there, named;
+
+	if (size <= 10 || strcmp(link + size - 10, " (deleted)"))
+		return false;
+	return stat(path, &there) < 0 || stat(link, &named) < 0 || there.st_dev != named.st_dev ||
+	       there.st_ino != named.st_ino;
+}
+
+static void check_link(struct check *c, const char *name, const char *what, const char *remedy)
+{
+	char path[64], link[4096];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", c->pid, name);
+	n = readlink(path, link, sizeof(link) - 1);
+	if (n < 0)
+		return;
+	link[n] = 0;
+	if (is_deleted(path, link, n))
+		obstacle(c, "FILE_DELETED", name, "the %s of pid %d, %.*s, was deleted or replaced, so that the "
+			 "target could not open it: %s", what, c->pid, (int)n - 10, link, remedy);
+	else if (!strncmp(link, "(unreachable)", 13))
+		obstacle(c, "FILE_UNREACHABLE", name, "the %s of pid %d, %s, lies where no name leads to (a mount "
+			 "that is gone), so that the target could not open it: %s", what, c->pid, link + 13, remedy);
+}
+
+static void check_root(struct check *c)
+{
+	struct stat root, own;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/root/", c->pid);
+	if (stat(path, &root) == 0 && stat("/", &own) == 0 &&
+	    (root.st_dev != own.st_dev || root.st_ino != own.st_ino))
+		obstacle(c, "ROOT", "root", "pid %d has another root directory than phaul (chroot), which can't be "
+			 "moved yet: start it without", c->pid);
+}
+
+static void check_program(struct check *c)
+{
+	unsigned char head[5] = {0};
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", c->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	/* x32 programs are of the 32-bit class, too. */
+	if (read(fd, head, sizeof(head)) == sizeof(head) && head[4] == 1)
+		obstacle(c, "PROCESS_32BIT", "process", "pid %d is a 32-bit or x32 program, which can't be moved: "
+			 "start the 64-bit build of it", c->pid);
+	close(fd);
+}
+
+static void check_child(struct check *c, pid_t child)
+{
+	struct proc_status s;
+	char subject[32], name[32];
+
+	snprintf(subject, sizeof(subject), "pid %d", child);
+	if (proc_status_read(child, child, &s))
+		return;
+	if (state_of(&s) == 'Z')
+		obstacle(c, "PROCESS_CHILD", subject, "pid %d has a child that has ended, pid %d (%s), and has not "
+			 "waited for it: such remains can't be moved yet; let it wait for the child", c->pid, child,
+			 name_of(child, name));
+	else
+		obstacle(c, "PROCESS_CHILD", subject, "pid %d has a child, pid %d (%s): process trees can't be moved "
+			 "yet; end the child, or wait until it ends", c->pid, child, name_of(child, name));
+}
+
+static void check_children(struct check *c, const pid_t *tids, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		char path[64], *line = NULL, *at, *end;
+		size_t capacity = 0;
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/children", c->pid, tids[i]);
+		f = fopen(path, "re");
+		if (!f)
+			continue;
+		if (getline(&line, &capacity, f) > 0) {
+			at = line;
+			for (long child; (child = strtol(at, &end, 10)) > 0; at = end)
+				check_child(c, child);
+		}
+		free(line);
+		fclose(f);
+	}
+}
+
+static void check_sharing(struct check *c, const pid_t *tids, size_t count)
+{
+	char subject[32];
+
+	for (size_t i = 0; i < count; i++) {
+		if (tids[i] == c->pid)
+			continue;
+		snprintf(subject, sizeof(subject), "thread %d", tids[i]);
+		if (syscall(SYS_kcmp, c->pid, tids[i], KCMP_FILES, 0, 0) > 0)
+			obstacle(c, "THREAD_FILES", subject, "thread %d has descriptors of its own (CLONE_FILES is "
+				 "missing, or unshare), which can't be moved yet", tids[i]);
+		if (syscall(SYS_kcmp, c->pid, tids[i], KCMP_FS, 0, 0) > 0)
+			obstacle(c, "THREAD_FS", subject, "thread %d has a current directory and umask of its own "
+				 "(CLONE_FS is missing, or unshare), which can't be moved yet", tids[i]);
+	}
+}
+
+static void notice_kin(struct check *c, const struct proc_status *s)
+{
+	pid_t sid = getsid(c->pid), parent = proc_status_number(s, "PPid");
+	char name[32];
+
+	if (sid > 0 && sid != c->pid)
+		notice(c, "SESSION", "session", "pid %d belongs to the session of pid %d, which stays here: on the "
+		       "target it leads a session of its own", c->pid, sid);
+	if (parent > 1)
+		notice(c, "PARENT", "parent", "pid %d is a child of pid %d (%s), which will see it killed: on the "
+		       "target it is a child of init", c->pid, parent, name_of(parent, name));
+}
+
+static void read_line(pid_t pid, const char *name, const char *start, char *to, size_t size)
+{
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	f = fopen(path, "re");
+	*to = 0;
+	while (f && fgets(to, size, f) && strncmp(to, start, strlen(start)))
+		*to = 0;
+	if (f)
+		fclose(f);
+	to[strcspn(to, "\n")] = 0;
+}
+
+static void notice_control_group(struct check *c)
+{
+	char theirs[4096], ours[4096], *path = theirs + 3, *unit, *end;
+
+	read_line(c->pid, "cgroup", "0::", theirs, sizeof(theirs));
+	read_line(getpid(), "cgroup", "0::", ours, sizeof(ours));
+	if (!*theirs || !strcmp(theirs, ours) || !strcmp(path, "/"))
+		return;
+	end = strstr(path, ".service");
+	unit = end ? memrchr(path, '/', end - path) : NULL;
+	if (unit)
+		notice(c, "CGROUP", "control group", "pid %d belongs to the unit %.*s of systemd, which will take it "
+		       "for dead and may start it once more (Restart=): see to that first. Its limits stay here",
+		       c->pid, (int)(end + 8 - unit - 1), unit + 1);
+	else
+		notice(c, "CGROUP", "control group", "pid %d is in the control group %s, whose limits stay here: on "
+		       "the target it is in that of phaul's agent", c->pid, path);
+}
+
+static void notice_security(struct check *c, const struct proc_status *s)
+{
+	char profile[256];
+	const char *store = proc_status_field(s, "Speculation_Store_Bypass");
+
+	read_line(c->pid, "attr/current", "", profile, sizeof(profile));
+	if (*profile && strncmp(profile, "unconfined", 10) && strcmp(profile, "kernel"))
+		notice(c, "LSM", "security module", "pid %d is confined by the profile %s of a security module "
+		       "(AppArmor, SELinux): on the target it has that of phaul's agent", c->pid, profile);
+	if (store && (!strncmp(store, "thread mitigated", 16) || !strncmp(store, "thread force mitigated", 22)))
+		notice(c, "SPECULATION", "process", "pid %d has switched speculative store bypass off for itself: on "
+		       "the target it is as phaul's agent has it", c->pid);
+}
+
+bool process_check(struct check *c, const struct proc_status *s)
+{
+	pid_t *tids = NULL;
+	size_t count = 0;
+	bool lives;
+
+	if (threads_list(c->pid, &tids, &count) < 0)
+		count = 0;
+	lives = check_life(c, s, tids, count);
+	if (lives) {
+		check_stopped(c, s);
+		check_each_thread(c, tids, count);
+		check_ancestry(c);
+		check_namespaces(c);
+		check_root(c);
+		check_link(c, "exe", "executable", "restart it");
+		check_link(c, "cwd", "current directory", "let it change to another, or restart it");
+		check_program(c);
+		check_children(c, tids, count);
+		check_sharing(c, tids, count);
+		notice_kin(c, s);
+		notice_control_group(c);
+		notice_security(c, s);
+	}
+	free(tids);
+	return lives;
+}
