@@ -12,6 +12,7 @@
 
 #include "arch/x86_64.h"
 #include "error.h"
+#include "objects/proc_status.h"
 
 static struct frozen_thread *find(struct frozen *f, pid_t tid)
 {
@@ -48,10 +49,7 @@ static int seize(struct frozen *f, pid_t tid, struct phaul_error *err)
 				  code == -EPERM ? " (is another debugger or tracer attached to it, or has "
 				  "its main thread ended?)" : "");
 	}
-	if (!append(f, tid))
-		return phaul_fail(err, -ENOMEM, "freeze", "listing the threads of pid %d", f->pid);
-	(void)ptrace(PTRACE_INTERRUPT, tid, 0, 0);
-	return 1;
+	return append(f, tid) ? 1 : phaul_fail(err, -ENOMEM, "freeze", "listing the threads of pid %d", f->pid);
 }
 
 /* Seizes those that aren't yet. Returns how many were new. The kernel lists tids in the order of their
@@ -86,6 +84,15 @@ static int seize_new(struct frozen *f, struct phaul_error *err)
 	return ret < 0 ? ret : new;
 }
 
+/* Listing a thousand threads takes longer than to see that there are no more than those that stand still: none
+ * of these can end. */
+static bool has_others(const struct frozen *f)
+{
+	struct proc_status s;
+
+	return proc_status_read(f->pid, f->pid, &s) || proc_status_number(&s, "Threads") != (long long)f->count;
+}
+
 /* Real-time threads have no timer slack, so that this is about 25 us for the one that freezes. */
 static void rest(void)
 {
@@ -117,8 +124,18 @@ static int wait_stopped(struct frozen_thread *t, uint64_t deadline_ns)
 	}
 }
 
+static int read_thread(struct frozen_thread *t)
+{
+	return ptrace(PTRACE_GETREGS, t->tid, 0, &t->regs) < 0 ||
+	       ptrace(PTRACE_GETSIGMASK, t->tid, 8, &t->mask) < 0 ? -errno : 0;
+}
+
+/* All that are new are interrupted before the first is waited for. */
 static int stop_all(struct frozen *f, uint64_t deadline_ns, struct phaul_error *err)
 {
+	for (size_t i = 0; i < f->count; i++)
+		if (!f->threads[i].stopped)
+			(void)ptrace(PTRACE_INTERRUPT, f->threads[i].tid, 0, 0);
 	for (size_t i = 0; i < f->count; ) {
 		struct frozen_thread *t = &f->threads[i];
 		int stopped = t->stopped ? 1 : wait_stopped(t, deadline_ns);
@@ -127,7 +144,7 @@ static int stop_all(struct frozen *f, uint64_t deadline_ns, struct phaul_error *
 			return phaul_fail(err, stopped, "freeze", "thread %d of pid %d does not stop; it is "
 					  "in an uninterruptible wait (state D: slow disk or NFS?)", t->tid,
 					  f->pid);
-		if (!stopped || (!t->stopped && ptrace(PTRACE_GETREGS, t->tid, 0, &t->regs) < 0)) {
+		if (!stopped || (!t->stopped && read_thread(t))) {
 			if (t->tid == f->pid)
 				return phaul_fail(err, -ESRCH, "freeze", "pid %d ended", f->pid);
 			memmove(t, t + 1, (--f->count - i) * sizeof(*t));
@@ -139,21 +156,23 @@ static int stop_all(struct frozen *f, uint64_t deadline_ns, struct phaul_error *
 	return 0;
 }
 
+/* Seizing takes as long as stopping, and stops nothing: the first look at the threads is not yet part of the
+ * freeze. */
 int freeze(pid_t pid, int timeout_ms, struct frozen *ret, struct phaul_error *err)
 {
-	uint64_t deadline_ns = phaul_now_ns() + timeout_ms * 1000000ull;
+	uint64_t deadline_ns;
 	int new;
 
 	memset(ret, 0, sizeof(*ret));
 	ret->pid = pid;
-	do {
-		new = seize_new(ret, err);
-		if (new > 0) {
-			int stopped = stop_all(ret, deadline_ns, err);
+	new = seize_new(ret, err);
+	ret->since_ns = phaul_now_ns();
+	deadline_ns = ret->since_ns + timeout_ms * 1000000ull;
+	while (new > 0) {
+		int stopped = stop_all(ret, deadline_ns, err);
 
-			new = stopped ? stopped : new;
-		}
-	} while (new > 0);
+		new = stopped ? stopped : has_others(ret) ? seize_new(ret, err) : 0;
+	}
 	if (!new && (!ret->count || ret->threads[0].tid != pid))
 		new = phaul_fail(err, -ESRCH, "freeze", "the main thread of pid %d has ended", pid);
 	if (new < 0) {

@@ -8,12 +8,14 @@ struct frozen_thread {
 	pid_t tid;		/* as we see it */
 	bool stopped;
 	struct user_regs_struct regs;	/* as found; a restart of the interrupted call is still to come */
+	uint64_t mask;			/* of signals, as found */
 };
 
 struct frozen {
 	pid_t pid;
 	struct frozen_thread *threads;	/* [0] is the leader */
 	size_t count, capacity;
+	uint64_t since_ns;		/* when the first thread was told to stop */
 };
 
 /* Seizes and interrupts until no new thread appears. On failure nothing stays stopped.

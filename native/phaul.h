@@ -26,7 +26,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 1
+#define PHAUL_ABI_VERSION 2
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -66,11 +66,12 @@ PHAUL_API int phaul_channel_connect(const char *address, int port, const uint8_t
 PHAUL_API void phaul_channel_abort(struct phaul_channel *ch);
 PHAUL_API void phaul_channel_close(struct phaul_channel *ch);
 
-/* Notes are the conversation of the cut-over; the library itself sends PHAUL_NOTE_LAYOUT and
- * PHAUL_NOTE_STATE, all other kinds are the caller's. */
+/* Notes are the conversation of the cut-over; the library itself sends these three, all other kinds are the
+ * caller's. */
 enum {
 	PHAUL_NOTE_LAYOUT = 1,	/* an image set: the memory map of a round, before its pages */
-	PHAUL_NOTE_STATE = 2,	/* an image set: everything but memory */
+	PHAUL_NOTE_STATE = 2,	/* an image set: everything but memory and the threads of notes before */
+	PHAUL_NOTE_THREADS = 3,	/* an image set: some threads */
 	PHAUL_NOTE_USER = 16,	/* the first kind that is the caller's */
 };
 PHAUL_API int phaul_note_send(struct phaul_channel *ch, uint32_t kind, const void *bytes, size_t size,
@@ -118,7 +119,7 @@ PHAUL_API int phaul_source_round(struct phaul_source *src, struct phaul_channel 
 PHAUL_API int64_t phaul_source_dirty(struct phaul_source *src, struct phaul_error *err);
 PHAUL_API int phaul_source_freeze(struct phaul_source *src, int timeout_ms,
 				  struct phaul_freeze *ret, struct phaul_error *err);
-/* Sends the last LAYOUT and pages, then PHAUL_NOTE_STATE. */
+/* Sends the last LAYOUT and pages, then THREADS by the hundred, then STATE. */
 PHAUL_API int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch,
 				 struct phaul_freeze *ret, struct phaul_error *err);
 /* From here on the original may not run again: it dies with this thread. */
@@ -151,8 +152,8 @@ struct phaul_applied {
 };
 
 struct phaul_built {
-	uint64_t build_ns;
-	uint64_t threads_ns;	/* of it: making and filling threads */
+	uint64_t build_ns;	/* from STATE on */
+	uint64_t threads_ns;	/* before, while the source was still reading */
 	uint64_t files_ns;	/* of it: descriptors */
 	uint32_t threads;
 	uint32_t descriptors;
@@ -169,6 +170,9 @@ PHAUL_API int phaul_target_receive(struct phaul_target *tgt, struct phaul_channe
 PHAUL_API int phaul_target_round(struct phaul_target *tgt, struct phaul_channel *ch,
 				 const void *layout, size_t size, int timeout_ms,
 				 struct phaul_applied *ret, struct phaul_error *err);
+/* `threads` is the payload of a PHAUL_NOTE_THREADS; the last round's pages are in place. */
+PHAUL_API int phaul_target_threads(struct phaul_target *tgt, const void *threads, size_t size,
+				   struct phaul_error *err);
 /* `state` is the payload of a PHAUL_NOTE_STATE. The process is complete and held afterwards. */
 PHAUL_API int phaul_target_build(struct phaul_target *tgt, const void *state, size_t size,
 				 struct phaul_built *ret, struct phaul_error *err);

@@ -74,21 +74,28 @@ int remote_find_syscall(pid_t tid, remote_addr vdso, size_t size, remote_addr *r
 	return 0;
 }
 
+int remote_begin_with(struct remote *r, pid_t tid, remote_addr syscall_at, const struct user_regs_struct *regs,
+		      uint64_t mask)
+{
+	uint64_t blocked = ~TRAP_BIT;
+	int err = trace(PTRACE_SETSIGMASK, tid, 8, &blocked);
+
+	*r = (struct remote){
+		.tid = tid, .syscall_at = syscall_at, .saved = *regs, .saved_mask = mask, .begun = !err,
+	};
+	return err;
+}
+
 int remote_begin(struct remote *r, pid_t tid, remote_addr syscall_at)
 {
-	uint64_t mask = ~TRAP_BIT;
-	int err;
+	struct user_regs_struct regs;
+	uint64_t mask;
+	int err = trace(PTRACE_GETREGS, tid, 0, &regs);
 
 	memset(r, 0, sizeof(*r));
-	r->tid = tid;
-	r->syscall_at = syscall_at;
-	err = trace(PTRACE_GETREGS, tid, 0, &r->saved);
 	if (!err)
-		err = trace(PTRACE_GETSIGMASK, tid, 8, &r->saved_mask);
-	if (!err)
-		err = trace(PTRACE_SETSIGMASK, tid, 8, &mask);
-	r->begun = !err;
-	return err;
+		err = trace(PTRACE_GETSIGMASK, tid, 8, &mask);
+	return err ? err : remote_begin_with(r, tid, syscall_at, &regs, mask);
 }
 
 int remote_end(struct remote *r)
@@ -241,11 +248,14 @@ int batch_begin(struct batch *b, struct remote_area *area, struct remote *r, siz
 		b->error = -ENOMEM;
 	else if (!take(area, capacity * sizeof(struct entry), &b->first))
 		b->error = -ENOSPC;
+	b->end = area->used;
 	return b->error;
 }
 
 void batch_free(struct batch *b)
 {
+	if (b->running)
+		(void)wait_for(b->remote, PTRACE_CONT, SIGTRAP);
 	free(b->names);
 	memset(b, 0, sizeof(*b));
 }
@@ -277,6 +287,7 @@ remote_addr batch_space(struct batch *b, size_t size, void **ret_local)
 	void *local = b->error ? NULL : take(b->area, size, &offset);
 
 	*ret_local = local;
+	b->end = b->area->used;
 	if (local)
 		return b->area->at + PAGE + offset;
 	if (!b->error)
@@ -299,14 +310,14 @@ int64_t batch_result(const struct batch *b, int index)
 	return index < 0 ? index : (int64_t)entry(b, index)->result;
 }
 
-static int copy_area(struct remote_area *area, bool out)
+static int copy_area(struct remote_area *area, size_t first, size_t end, bool out)
 {
-	struct iovec local = { area->mirror, area->used };
-	struct iovec remote = { (void *)(area->at + PAGE), area->used };
+	struct iovec local = { area->mirror + first, end - first };
+	struct iovec remote = { (void *)(area->at + PAGE + first), end - first };
 	ssize_t done = out ? process_vm_writev(area->pid, &local, 1, &remote, 1, 0)
 			   : process_vm_readv(area->pid, &local, 1, &remote, 1, 0);
 
-	return done < 0 ? -errno : done == (ssize_t)area->used ? 0 : -EFAULT;
+	return done < 0 ? -errno : done == (ssize_t)(end - first) ? 0 : -EFAULT;
 }
 
 static int start(struct batch *b)
@@ -319,42 +330,66 @@ static int start(struct batch *b)
 	return err ? err : trace(PTRACE_CONT, b->remote->tid, 0, NULL);
 }
 
-/* All are started before the first is waited for: waking a thread on another CPU takes far longer than
- * what it has to do. */
-int batch_run(struct batch *batches, size_t n, struct phaul_error *err)
+/* Of n batches that lie side by side: one copy for all. */
+static int copy_batches(struct batch *batches, size_t n, bool out)
 {
-	size_t started = 0;
+	return copy_area(batches[0].area, batches[0].first, batches[n - 1].end, out);
+}
+
+static int await(struct batch *batches, size_t n, struct phaul_error *err)
+{
 	int ret = 0;
 
-	for (size_t i = 0; i < n && !ret; i++)
-		ret = batches[i].error;
-	if (!n)
-		return 0;
-	if (!ret)
-		ret = copy_area(batches[0].area, true);
-	if (ret)
-		return phaul_fail(err, ret, "remote", "preparing %zu batches of system calls", n);
-	while (started < n && !ret) {
-		ret = start(&batches[started]);
-		if (ret)
-			phaul_fail(err, ret, "remote", "starting a batch in thread %d",
-				   batches[started].remote->tid);
-		else
-			started++;
-	}
-	for (size_t i = 0; i < started; i++) {
-		int stopped = wait_for(batches[i].remote, PTRACE_CONT, SIGTRAP);
+	for (size_t i = 0; i < n; i++) {
+		struct batch *b = &batches[i];
+		int code = b->running ? wait_for(b->remote, PTRACE_CONT, SIGTRAP) : 0;
 
-		ret = ret ? ret : stopped;
-		if (stopped)
-			phaul_fail(err, stopped, "remote", "thread %d did not come back from a batch "
-				   "that begins with: %s", batches[i].remote->tid,
-				   batches[i].count && batches[i].names[0] ? batches[i].names[0] : "?");
+		b->running = false;
+		if (code && !ret)
+			ret = phaul_fail(err, code, "remote", "thread %d did not come back from a batch that "
+					 "begins with: %s", b->remote->tid,
+					 b->count && b->names[0] ? b->names[0] : "?");
 	}
-	if (ret)
-		return ret;
-	ret = copy_area(batches[0].area, false);
-	return ret ? phaul_fail(err, ret, "remote", "reading the answers of %zu batches", n) : 0;
+	return ret;
+}
+
+int batch_wait(struct batch *batches, size_t n, struct phaul_error *err)
+{
+	int code = await(batches, n, err);
+
+	if (code || !n)
+		return code;
+	code = copy_batches(batches, n, false);
+	return code ? phaul_fail(err, code, "remote", "reading the answers of %zu batches", n) : 0;
+}
+
+/* All are started before the first is waited for: waking a thread on another CPU takes far longer than
+ * what it has to do. */
+int batch_start(struct batch *batches, size_t n, struct phaul_error *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < n && !code; i++)
+		code = batches[i].error;
+	if (!code && n)
+		code = copy_batches(batches, n, true);
+	if (code)
+		return phaul_fail(err, code, "remote", "preparing %zu batches of system calls", n);
+	for (size_t i = 0; i < n; i++) {
+		code = start(&batches[i]);
+		batches[i].running = !code;
+		if (code) {
+			phaul_fail(err, code, "remote", "starting a batch in thread %d", batches[i].remote->tid);
+			(void)await(batches, n, NULL);
+			return code;
+		}
+	}
+	return 0;
+}
+
+int batch_run(struct batch *batches, size_t n, struct phaul_error *err)
+{
+	return batch_start(batches, n, err) ?: batch_wait(batches, n, err);
 }
 
 int batch_check(const struct batch *b, struct phaul_error *err)

@@ -47,6 +47,9 @@ int remote_find_syscall(pid_t tid, remote_addr vdso, size_t size, remote_addr *r
 
 /* The thread must be ptrace-stopped by us. */
 int remote_begin(struct remote *r, pid_t tid, remote_addr syscall_at);
+/* The same for a thread whose registers and signal mask are known, which saves two calls. */
+int remote_begin_with(struct remote *r, pid_t tid, remote_addr syscall_at, const struct user_regs_struct *regs,
+		      uint64_t mask);
 int remote_end(struct remote *r);
 
 #define remote_call(r, nr, ...) remote_call6((r), (nr), (uint64_t[6]){ __VA_ARGS__ })
@@ -73,10 +76,11 @@ void remote_area_reset(struct remote_area *area);
 struct batch {
 	struct remote_area *area;
 	struct remote *remote;
-	size_t first;		/* offset of the first entry in the mirror */
+	size_t first, end;	/* offsets in the mirror: of the first entry, and behind all that is its own */
 	size_t count, capacity;
 	const char **names;	/* what each call is for; NULL: its failure is no failure */
 	int error;		/* -ENOSPC: the area is too small; sticks until batch_run reports it */
+	bool running;
 };
 
 int batch_begin(struct batch *b, struct remote_area *area, struct remote *r, size_t capacity);
@@ -90,8 +94,13 @@ remote_addr batch_bytes(struct batch *b, const void *bytes, size_t size);
 /* Room for answers, zeroed; *ret_local is where they can be read after batch_run. */
 remote_addr batch_space(struct batch *b, size_t size, void **ret_local);
 int64_t batch_result(const struct batch *b, int index);
-/* Runs all of them side by side, writes and reads the area once. */
+/* Runs all of them side by side. */
 int batch_run(struct batch *batches, size_t n, struct phaul_error *err);
+/* The same in two steps, to do something else meanwhile. Those of one call lie side by side in the area: they
+ * were begun one after the other. If one can't be started, none runs any more. All must be waited for, whatever
+ * fails, or freed, which waits. */
+int batch_start(struct batch *batches, size_t n, struct phaul_error *err);
+int batch_wait(struct batch *batches, size_t n, struct phaul_error *err);
 /* The first named call that failed, as an error; 0 if none did. */
 int batch_check(const struct batch *b, struct phaul_error *err);
 

@@ -187,11 +187,34 @@ int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_f
 	int code;
 
 	memset(ret, 0, sizeof(*ret));
-	ret->frozen_at_ns = phaul_now_ns();
 	code = freeze(src->pid, timeout_ms, &src->frozen, err);
+	ret->frozen_at_ns = src->frozen.since_ns;
 	ret->stop_ns = phaul_now_ns() - ret->frozen_at_ns;
 	ret->threads = src->frozen.count;
 	src->is_frozen = !code;
+	return code;
+}
+
+/* Sends an image set, or a part of one, as a note. */
+struct note_sink {
+	struct phaul_channel *channel;
+	uint32_t kind;
+	uint64_t bytes;			/* sent so far */
+};
+
+static int send_images(void *ctx, const struct image_set *images, struct phaul_error *err)
+{
+	struct note_sink *sink = ctx;
+	uint8_t *bytes = NULL;
+	size_t size = 0;
+	int code = image_set_pack(images, &bytes, &size);
+
+	if (code)
+		phaul_fail(err, code, "source", "packing %zu bytes of state", size);
+	else
+		code = phaul_note_send(sink->channel, sink->kind, bytes, size, err);
+	sink->bytes += size;
+	free(bytes);
 	return code;
 }
 
@@ -199,22 +222,16 @@ static int send_state(struct phaul_source *src, struct phaul_channel *ch, const 
 		      struct phaul_freeze *ret, struct phaul_error *err)
 {
 	struct image_set *images = image_set_new();
-	uint8_t *bytes = NULL;
-	size_t size;
+	struct note_sink threads = { ch, PHAUL_NOTE_THREADS, 0 }, state = { ch, PHAUL_NOTE_STATE, 0 };
+	struct thread_sink sink = { &threads, send_images };
 	int code = images ? 0 : phaul_fail(err, -ENOMEM, "source", "collecting the state");
 
 	if (!code)
-		code = state_dump(&src->frozen, src->syscall_at, memory_map_gap(map), src->flags, images,
+		code = state_dump(&src->frozen, src->syscall_at, memory_map_gap(map), src->flags, images, &sink,
 				  err);
-	if (!code) {
-		code = image_set_pack(images, &bytes, &size);
-		if (code)
-			phaul_fail(err, code, "source", "packing the state of pid %d", src->pid);
-	}
 	if (!code)
-		code = phaul_note_send(ch, PHAUL_NOTE_STATE, bytes, size, err);
-	ret->state_bytes = size;
-	free(bytes);
+		code = send_images(&state, images, err);
+	ret->state_bytes = threads.bytes + state.bytes;
 	image_set_free(images);
 	return code;
 }

@@ -1,6 +1,7 @@
 #include "state.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -91,7 +92,9 @@ static int put_tree(struct dump *d, const struct frozen *f)
 	return err;
 }
 
-static int dump_all(struct dump *d, struct borrowed *b)
+/* Threads come before descriptors: the other side builds them meanwhile. */
+static int dump_all(struct dump *d, const struct frozen *f, struct remote *leader,
+		    const struct thread_sink *sink)
 {
 	TaskCoreEntry tc = TASK_CORE_ENTRY__INIT;
 	CoreEntry core = CORE_ENTRY__INIT;
@@ -105,54 +108,40 @@ static int dump_all(struct dump *d, struct borrowed *b)
 	tc.task_state = 1;	/* alive */
 	tc.comm = "";
 	core.tc = &tc;
-	code = descriptors_dump(d) ?: ask_parts(d, &b->remotes[0], &core);
-	if (!code) {
-		tc.blk_sigset = b->remotes[0].saved_mask;
-		code = threads_dump(d, b, &core) ?: put_tree(d, b->frozen);
-	}
+	tc.blk_sigset = leader->saved_mask;
+	code = ask_parts(d, leader, &core) ?: threads_dump(d, f, leader, &core, sink) ?: descriptors_dump(d);
+	code = code ? code : put_tree(d, f);
 	descriptors_free(&descriptors);
 	return code;
 }
 
 int state_dump(const struct frozen *f, remote_addr syscall_at, remote_addr area_hint, uint32_t flags,
-	       struct image_set *to, struct phaul_error *err)
+	       struct image_set *to, const struct thread_sink *sink, struct phaul_error *err)
 {
 	struct dump d = { .pid = f->pid, .ns_pid = f->pid, .flags = flags, .images = to, .err = err };
-	struct remote_area area = {0};
-	struct borrowed b;
 	size_t size = (AREA_OF_PARTS + threads_area_size(f->count) + 8191) & ~4095ul;
-	int code = threads_borrow(f, syscall_at, &b, err), unmapped;
+	struct remote_area area = {0};
+	struct remote leader;
+	int code = remote_begin_with(&leader, f->pid, syscall_at, &f->threads[0].regs, f->threads[0].mask);
+	int unmapped;
 
 	if (code)
-		return code;
+		return phaul_fail(err, code, "state", "borrowing the main thread of pid %d", f->pid);
 	d.area = &area;
-	code = remote_area_map(&b.remotes[0], area_hint, size, &area);
+	code = remote_area_map(&leader, area_hint, size, &area);
 	if (code)
 		phaul_fail(err, code, "state", "mapping a batch area in pid %d", f->pid);
 	else
-		code = dump_all(&d, &b);
-	unmapped = remote_area_unmap(&b.remotes[0], &area);
+		code = dump_all(&d, f, &leader, sink);
+	unmapped = remote_area_unmap(&leader, &area);
 	if (!code && unmapped)
 		code = phaul_fail(err, unmapped, "state", "unmapping the batch area in pid %d", f->pid);
-	threads_give_back(&b);
+	(void)remote_end(&leader);
 	dump_free(&d);
 	return code;
 }
 
 /* ---- build ---- */
-
-struct cores {
-	struct thread_image *threads;
-	size_t count;
-};
-
-static void free_cores(struct cores *cores)
-{
-	for (size_t i = 0; i < cores->count; i++)
-		if (cores->threads[i].core)
-			core_entry__free_unpacked(cores->threads[i].core, NULL);
-	free(cores->threads);
-}
 
 static bool core_ok(const CoreEntry *core, bool leader)
 {
@@ -160,7 +149,7 @@ static bool core_ok(const CoreEntry *core, bool leader)
 	       core->thread_info->has_phaul_xstate && (core->tc || !leader);
 }
 
-static int get_core(const struct image_set *images, pid_t tid, bool leader, CoreEntry **ret)
+static int get_core(const struct image_set *images, pid_t tid, bool leader, struct thread_image *ret)
 {
 	struct image_reader r;
 	ProtobufCMessage *msg = NULL;
@@ -168,25 +157,53 @@ static int get_core(const struct image_set *images, pid_t tid, bool leader, Core
 
 	if (!err)
 		err = image_next(&r, &core_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
-	*ret = (CoreEntry *)msg;
-	return err ? err : core_ok(*ret, leader) ? 0 : -EPROTO;
+	ret->tid = tid;
+	ret->core = (CoreEntry *)msg;
+	return err ? err : core_ok(ret->core, leader) ? 0 : -EPROTO;
 }
 
-static int get_cores(const struct husk *h, const struct image_set *images, struct cores *ret)
+static int malformed(struct phaul_error *err, pid_t pid, int code)
 {
+	return phaul_fail(err, code, "state", "what the source sent about pid %d is incomplete or malformed", pid);
+}
+
+/* The tids of "core-TID" images, the leader's not among them. */
+static int get_cores(const struct husk *h, const struct image_set *images, struct thread_image *threads,
+		     size_t *ret_count)
+{
+	const char *name;
 	int err = 0;
 
-	ret->threads = calloc(h->thread_count + 1, sizeof(*ret->threads));
-	ret->count = 0;
-	if (!ret->threads)
-		return -ENOMEM;
-	for (size_t i = 0; i <= h->thread_count && !err; i++) {
-		struct thread_image *t = &ret->threads[ret->count++];
+	*ret_count = 0;
+	for (size_t i = 0; !err && (name = image_set_name(images, i)); i++) {
+		int tid, length = 0;
 
-		t->tid = i ? h->threads[i - 1].tid : h->pid;
-		err = get_core(images, t->tid, !i, &t->core);
+		if (sscanf(name, "core-%d%n", &tid, &length) != 1 || name[length] || tid == h->pid ||
+		    *ret_count == h->thread_count)
+			err = -EPROTO;
+		else
+			err = get_core(images, tid, false, &threads[(*ret_count)++]);
 	}
 	return err;
+}
+
+int state_build_threads(struct husk *h, const struct image_set *from, struct phaul_error *err)
+{
+	struct build b = { .pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .err = err };
+	struct thread_image *threads = calloc(h->thread_count + 1, sizeof(*threads));
+	size_t count = 0;
+	int code = threads ? get_cores(h, from, threads, &count) : -ENOMEM;
+
+	if (code)
+		malformed(err, h->pid, code);
+	else
+		code = threads_build(&b, h, threads, count) ?: threads_arm(h, threads, count, err);
+	for (size_t i = 0; i < count; i++)
+		if (threads[i].core)
+			core_entry__free_unpacked(threads[i].core, NULL);
+	free(threads);
+	dump_free(&b.scratch);
+	return code;
 }
 
 /* The end of a batch traps: where SIGTRAP is ignored, that must be told to the kernel once more. */
@@ -218,43 +235,42 @@ static int build_parts(struct build *b, const CoreEntry *core)
 	return code;
 }
 
-static int build_all(struct husk *h, struct build *b, const struct cores *cores, struct phaul_built *ret)
+static bool all_built(const struct husk *h)
 {
-	const CoreEntry *leader = cores->threads[0].core;
+	for (size_t i = 0; i < h->thread_count; i++)
+		if (h->threads[i].begun)
+			return false;
+	return true;
+}
+
+static int build_all(struct husk *h, struct build *b, const struct thread_image *leader, struct phaul_built *ret)
+{
 	uint64_t at = phaul_now_ns();
 	int code = mm_build(b) ?: descriptors_build(b, &ret->descriptors);
 
 	ret->files_ns = phaul_now_ns() - at;
-	at = phaul_now_ns();
 	if (!code)
-		code = build_parts(b, leader) ?: threads_build(b, h, cores->threads, cores->count);
+		code = build_parts(b, leader->core) ?: threads_build(b, h, leader, 1);
 	if (code)
 		return code;
-	h->leader.trap_ignored = ignores_trap(leader);
+	h->leader.trap_ignored = ignores_trap(leader->core);
 	code = remote_area_unmap(&h->leader, &h->area);
 	if (code)
 		return phaul_fail(b->err, code, "state", "unmapping the batch area in pid %d", h->pid);
-	code = threads_arm(cores->threads, cores->count, b->err);
-	ret->threads_ns = phaul_now_ns() - at;
-	ret->threads = cores->count;
-	return code;
+	return threads_arm(h, leader, 1, b->err);
 }
 
 int state_build(struct husk *h, const struct image_set *from, struct phaul_built *ret,
 		struct phaul_error *err)
 {
-	struct build b = {
-		.pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .err = err,
-	};
-	struct cores cores;
-	int code = get_cores(h, from, &cores);
+	struct build b = { .pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .err = err };
+	struct thread_image leader = { 0 };
+	int code = all_built(h) ? get_core(from, h->pid, true, &leader) : -EPROTO;
 
-	if (code)
-		phaul_fail(err, code, "state", "what the source sent about pid %d is incomplete or malformed",
-			   h->pid);
-	else
-		code = build_all(h, &b, &cores, ret);
-	free_cores(&cores);
+	code = code ? malformed(err, h->pid, code) : build_all(h, &b, &leader, ret);
+	if (leader.core)
+		core_entry__free_unpacked(leader.core, NULL);
+	ret->threads = 1 + h->thread_count;
 	dump_free(&b.scratch);
 	return code;
 }

@@ -16,6 +16,7 @@ struct phaul_target {
 	pid_t pid;
 	struct husk husk;
 	struct stage stage;
+	uint64_t threads_ns;		/* spent on building them so far */
 	bool released;
 };
 
@@ -88,6 +89,19 @@ int phaul_target_round(struct phaul_target *tgt, struct phaul_channel *ch, const
 	return code;
 }
 
+int phaul_target_threads(struct phaul_target *tgt, const void *bytes, size_t size, struct phaul_error *err)
+{
+	uint64_t start = phaul_now_ns();
+	struct image_set *images = NULL;
+	int code = image_set_unpack(bytes, size, &images, err);
+
+	if (!code)
+		code = state_build_threads(&tgt->husk, images, err);
+	image_set_free(images);
+	tgt->threads_ns += phaul_now_ns() - start;
+	return code;
+}
+
 int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size, struct phaul_built *ret,
 		       struct phaul_error *err)
 {
@@ -100,6 +114,7 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 		code = state_build(&tgt->husk, images, ret, err);
 	image_set_free(images);
 	ret->build_ns = phaul_now_ns() - start;
+	ret->threads_ns = tgt->threads_ns;
 	return code;
 }
 

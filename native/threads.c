@@ -13,8 +13,11 @@
 #include <unistd.h>
 
 #include "objects/parts.h"
+#include "xstate.h"
 
-#define XSTATE_MAX 16384	/* AMX tiles included; the kernel tells how much there is */
+#define AT_ONCE 128		/* threads that are dumped side by side and sent together */
+#define CALLS_OF_QUESTIONS (4 + SIGNALS_CALLS + SCHEDULING_CALLS + CREDS_CALLS)
+#define BYTES_OF_QUESTIONS 256	/* of answers, beside those about credentials */
 #define CALLS_A_THREAD 10
 #define CALLS_OF_CREDS 140	/* two for each capability, if credentials change at all */
 #define BYTES_A_THREAD 320	/* for what calls point to */
@@ -23,67 +26,47 @@
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
 #endif
 #define RSEQ_CS_OFFSET 8
+#define IOVECS 1024		/* the kernel takes no more at once */
 
 struct rseq_configuration {
 	uint64_t abi_pointer;
 	uint32_t abi_size, signature, flags, pad;
 };
 
-int threads_borrow(const struct frozen *f, remote_addr syscall_at, struct borrowed *ret,
-		   struct phaul_error *err)
-{
-	int code = 0;
-
-	ret->frozen = f;
-	ret->remotes = calloc(f->count, sizeof(*ret->remotes));
-	if (!ret->remotes)
-		return phaul_fail(err, -ENOMEM, "threads", "borrowing %zu threads", f->count);
-	for (size_t i = 0; i < f->count && !code; i++) {
-		code = remote_begin(&ret->remotes[i], f->threads[i].tid, syscall_at);
-		if (code)
-			phaul_fail(err, code, "threads", "borrowing thread %d", f->threads[i].tid);
-	}
-	if (code)
-		threads_give_back(ret);
-	return code;
-}
-
-void threads_give_back(struct borrowed *b)
-{
-	for (size_t i = 0; b->remotes && i < b->frozen->count; i++)
-		(void)remote_end(&b->remotes[i]);
-	free(b->remotes);
-	memset(b, 0, sizeof(*b));
-}
-
 size_t threads_area_size(size_t count)
 {
-	return count * (sizeof(*((struct creds_answers *)0)->told) + (3 + CREDS_CALLS) * 64 + 128);
+	return count * (sizeof(*((struct creds_answers *)0)->told) + CALLS_OF_QUESTIONS * 64 + BYTES_OF_QUESTIONS);
 }
 
 /* ---- dump ---- */
 
 struct questions {
-	struct batch batch;
+	struct batch *batch;
 	uint64_t *altstack;		/* stack_t: sp, flags, size */
-	uint64_t *clear_tid;
+	uint64_t *clear_tid, *robust_list;	/* an address and a size */
+	uint64_t *pending;
+	struct sched_answer *sched;
 	char *comm;
 	struct creds_answers creds;
 };
 
-static int ask(struct questions *q, struct remote_area *area, struct remote *r)
+static int ask(struct questions *q, struct remote_area *area, struct batch *b, struct remote *r)
 {
-	int code = batch_begin(&q->batch, area, r, 3 + CREDS_CALLS);
+	int code = batch_begin(b, area, r, CALLS_OF_QUESTIONS);
+	remote_addr at;
 
 	if (code)
 		return code;
-	batch_call(&q->batch, "tell its signal stack", SYS_sigaltstack, 0,
-		   batch_space(&q->batch, 24, (void **)&q->altstack));
-	batch_call(&q->batch, "tell its clear_child_tid address", SYS_prctl, PR_GET_TID_ADDRESS,
-		   batch_space(&q->batch, 8, (void **)&q->clear_tid));
-	batch_call(&q->batch, "tell its name", SYS_prctl, PR_GET_NAME,
-		   batch_space(&q->batch, 16, (void **)&q->comm));
-	return credentials_ask_thread(&q->batch, &q->creds);
+	q->batch = b;
+	q->creds.batch = b;
+	batch_call(b, "tell its signal stack", SYS_sigaltstack, 0, batch_space(b, 24, (void **)&q->altstack));
+	batch_call(b, "tell its clear_child_tid address", SYS_prctl, PR_GET_TID_ADDRESS,
+		   batch_space(b, 8, (void **)&q->clear_tid));
+	at = batch_space(b, 16, (void **)&q->robust_list);
+	batch_call(b, "tell its robust futex list", SYS_get_robust_list, 0, at, at + 8);
+	batch_call(b, "tell its name", SYS_prctl, PR_GET_NAME, batch_space(b, 16, (void **)&q->comm));
+	return signals_ask_thread(b, &q->pending) ?: scheduling_ask_thread(b, &q->sched) ?:
+	       credentials_ask_thread(b, &q->creds);
 }
 
 static void fill_registers(UserX86RegsEntry *to, const struct user_regs_struct *from)
@@ -153,8 +136,8 @@ static int read_rseq(pid_t tid, RseqEntry *to, bool *ret_has)
 	return 0;
 }
 
-static int put_thread(struct dump *d, const struct frozen_thread *t, const struct remote *r,
-		      const struct questions *q, CoreEntry *core)
+static int put_thread(struct dump *d, const struct frozen_thread *t, const struct questions *q,
+		      struct image_set *to, CoreEntry *core)
 {
 	ThreadInfoX86 info = THREAD_INFO_X86__INIT;
 	UserX86RegsEntry regs = USER_X86_REGS_ENTRY__INIT;
@@ -162,16 +145,12 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	ThreadCoreEntry thread = THREAD_CORE_ENTRY__INIT;
 	ThreadSasEntry sas = THREAD_SAS_ENTRY__INIT;
 	RseqEntry rseq = RSEQ_ENTRY__INIT;
-	uint8_t xstate[XSTATE_MAX];
+	uint8_t xstate[XSTATE_MAX], packed[XSTATE_PACKED_MAX];
 	struct iovec io = { xstate, sizeof(xstate) };
-	uint64_t list = 0;
-	size_t list_size = 0;
 	bool has_rseq;
 	int err;
 
 	if (ptrace(PTRACE_GETREGSET, t->tid, NT_X86_XSTATE, &io) < 0)
-		return -errno;
-	if (syscall(SYS_get_robust_list, t->tid, &list, &list_size) < 0)
 		return -errno;
 	err = read_rseq(t->tid, &rseq, &has_rseq);
 	if (err)
@@ -182,14 +161,14 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	info.gpregs = &regs;
 	info.fpregs = &fpregs;
 	info.has_phaul_xstate = true;
-	info.phaul_xstate = (ProtobufCBinaryData){ io.iov_len, xstate };
+	info.phaul_xstate = (ProtobufCBinaryData){ xstate_pack(xstate, io.iov_len, packed), packed };
 	sas.ss_sp = q->altstack[0];
 	sas.ss_flags = q->altstack[1] & 0xffffffff;
 	sas.ss_size = q->altstack[2];
-	thread.futex_rla = list;
-	thread.futex_rla_len = list_size;
+	thread.futex_rla = q->robust_list[0];
+	thread.futex_rla_len = q->robust_list[1];
 	thread.has_blk_sigset = true;
-	thread.blk_sigset = r->saved_mask;
+	thread.blk_sigset = t->mask;
 	thread.sas = &sas;
 	q->comm[15] = 0;
 	thread.comm = q->comm;
@@ -197,65 +176,155 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	core->mtype = CORE_ENTRY__MARCH__X86_64;
 	core->thread_info = &info;
 	core->thread_core = &thread;
-	err = signals_dump_thread(d, t->tid, &thread) ?: scheduling_dump_thread(d, t->tid, &thread) ?:
+	scheduling_dump_thread(q->sched, &thread);
+	err = signals_dump_thread(d, t->tid, q->pending, &thread) ?:
 	      credentials_dump_thread(d, t->tid, &q->creds, &thread);
 	if (!err)
-		err = image_put(d->images, "core", t->tid, &core->base);
+		err = image_put(to, "core", t->tid, &core->base);
 	core->thread_info = NULL;
 	core->thread_core = NULL;
 	return err;
 }
 
-int threads_dump(struct dump *d, struct borrowed *b, CoreEntry *leader_core)
-{
-	size_t count = b->frozen->count;
-	struct questions *questions = calloc(count, sizeof(*questions));
-	struct batch *batches = calloc(count, sizeof(*batches));
-	int code = questions && batches ? 0 : -ENOMEM;
+/* All threads of a process, in groups that follow each other: one is asked, one answers, one is sent. */
+struct asked {
+	struct dump *dump;
+	const struct frozen *frozen;
+	struct remote *leader, *others;		/* `others` has an unused first one */
+	struct batch *batches;
+	struct questions *questions;
+	CoreEntry *leader_core;
+};
 
-	for (size_t i = 0; i < count && !code; i++) {
-		code = ask(&questions[i], d->area, &b->remotes[i]);
-		batches[i] = questions[i].batch;
-		questions[i].creds.batch = &batches[i];
+static struct remote *remote_of(struct asked *a, size_t i)
+{
+	return i ? &a->others[i] : a->leader;
+}
+
+static int ask_group(struct asked *a, size_t at, size_t n)
+{
+	int code = 0;
+
+	for (size_t i = at; i < at + n && !code; i++) {
+		const struct frozen_thread *t = &a->frozen->threads[i];
+
+		if (i)
+			code = remote_begin_with(&a->others[i], t->tid, a->leader->syscall_at, &t->regs, t->mask);
+		if (!code)
+			code = ask(&a->questions[i], a->dump->area, &a->batches[i], remote_of(a, i));
+		if (code)
+			return phaul_fail(a->dump->err, code, "threads", "preparing questions to thread %d", t->tid);
 	}
-	if (code)
-		phaul_fail(d->err, code, "threads", "preparing questions to %zu threads", count);
-	else
-		code = batch_run(batches, count, d->err);
-	for (size_t i = 0; i < count && !code; i++) {
+	return batch_start(a->batches + at, n, a->dump->err);
+}
+
+/* Threads are given back as soon as they have answered: should phaul be killed meanwhile, the fewer are astray
+ * the better. The leader stays borrowed, as its owner wants it. */
+static int read_group(struct asked *a, size_t at, size_t n, const struct thread_sink *sink)
+{
+	struct image_set *set = image_set_new();
+	int code = batch_wait(a->batches + at, n, a->dump->err);
+
+	if (!code && !set)
+		code = phaul_fail(a->dump->err, -ENOMEM, "threads", "collecting the threads");
+	for (size_t i = at; i < at + n && !code; i++) {
+		const struct frozen_thread *t = &a->frozen->threads[i];
 		CoreEntry other = CORE_ENTRY__INIT;
 
-		code = batch_check(&batches[i], d->err);
-		if (code)
-			break;
-		code = put_thread(d, &b->frozen->threads[i], &b->remotes[i], &questions[i],
-				  i ? &other : leader_core);
-		if (code)
-			phaul_fail(d->err, code, "threads", "reading the state of thread %d",
-				   b->frozen->threads[i].tid);
+		code = i ? remote_end(&a->others[i]) : 0;
+		code = code ? code : batch_check(&a->batches[i], a->dump->err);
+		if (!code)
+			code = i ? put_thread(a->dump, t, &a->questions[i], set, &other) :
+			       put_thread(a->dump, t, &a->questions[i], a->dump->images, a->leader_core);
+		if (code && a->dump->err && a->dump->err->code != code)
+			phaul_fail(a->dump->err, code, "threads", "reading the state of thread %d", t->tid);
 	}
-	for (size_t i = 0; batches && i < count; i++)
-		batch_free(&batches[i]);
-	free(batches);
-	free(questions);
+	if (!code && at + n > 1)
+		code = sink->put(sink->ctx, set, a->dump->err);
+	image_set_free(set);
+	return code;
+}
+
+static int dump_groups(struct asked *a, const struct thread_sink *sink)
+{
+	size_t count = a->frozen->count, asked = 0, read = 0;
+	int code = 0;
+
+	while (read < count && !code) {
+		size_t n = count - asked < AT_ONCE ? count - asked : AT_ONCE;
+
+		if (n)
+			code = ask_group(a, asked, n);
+		if (!code && asked > read) {
+			code = read_group(a, read, asked - read, sink);
+			read = asked;
+		}
+		asked += n;
+	}
+	return code;
+}
+
+int threads_dump(struct dump *d, const struct frozen *f, struct remote *leader, CoreEntry *leader_core,
+		 const struct thread_sink *sink)
+{
+	struct asked a = {
+		.dump = d, .frozen = f, .leader = leader, .leader_core = leader_core,
+		.others = calloc(f->count, sizeof(*a.others)),
+		.batches = calloc(f->count, sizeof(*a.batches)),
+		.questions = calloc(f->count, sizeof(*a.questions)),
+	};
+	int code = a.others && a.batches && a.questions ? dump_groups(&a, sink) :
+		   phaul_fail(d->err, -ENOMEM, "threads", "asking %zu threads", f->count);
+
+	for (size_t i = 0; a.batches && i < f->count; i++)
+		batch_free(&a.batches[i]);	/* waits for those that still run */
+	for (size_t i = 0; a.others && i < f->count; i++)
+		(void)remote_end(&a.others[i]);
+	free(a.others);
+	free(a.batches);
+	free(a.questions);
 	return code;
 }
 
 /* ---- build ---- */
 
-/* The kernel refuses to register an rseq area that names a critical section; it is put back afterwards, and
- * the kernel deals with it when the thread first runs. */
-static int swap_rseq_cs(pid_t pid, const RseqEntry *rseq, uint64_t *value, bool back)
+/* The kernel refuses to register an rseq area that names a critical section, which hardly ever one does: it is
+ * cleared first and put back afterwards, and the kernel deals with it when the thread first runs. */
+static int read_rseq_cs(pid_t pid, const struct thread_image *threads, size_t count, uint64_t *ret)
 {
-	uint64_t zero = 0;
-	struct iovec remote = { (void *)(rseq->rseq_abi_pointer + RSEQ_CS_OFFSET), 8 };
-	struct iovec local = { value, 8 }, cleared = { &zero, 8 };
+	struct iovec local = { ret, 0 }, remote[IOVECS];
+	size_t n = 0;
 
-	if (back)
-		return *value && process_vm_writev(pid, &local, 1, &remote, 1, 0) != 8 ? -EFAULT : 0;
-	if (process_vm_readv(pid, &local, 1, &remote, 1, 0) != 8)
-		return -EFAULT;
-	return *value && process_vm_writev(pid, &cleared, 1, &remote, 1, 0) != 8 ? -EFAULT : 0;
+	for (size_t i = 0; i < count; i++) {
+		const RseqEntry *rseq = threads[i].core->thread_core->rseq_entry;
+
+		if (rseq)
+			remote[n++] = (struct iovec){ (void *)(rseq->rseq_abi_pointer + RSEQ_CS_OFFSET), 8 };
+		if (!n || (n < IOVECS && i + 1 < count))
+			continue;
+		local.iov_len = n * 8;
+		if (process_vm_readv(pid, &local, 1, remote, n, 0) != (ssize_t)local.iov_len)
+			return -EFAULT;
+		local.iov_base = (uint64_t *)local.iov_base + n;
+		n = 0;
+	}
+	return 0;
+}
+
+/* `values` are of those threads that have an area. */
+static int write_rseq_cs(pid_t pid, const struct thread_image *threads, size_t count, const uint64_t *values,
+			 bool back)
+{
+	for (size_t i = 0; i < count; i++) {
+		const RseqEntry *rseq = threads[i].core->thread_core->rseq_entry;
+		uint64_t value = rseq ? *values++ : 0, written = back ? value : 0;
+		struct iovec local = { &written, 8 };
+		struct iovec remote = { rseq ? (void *)(rseq->rseq_abi_pointer + RSEQ_CS_OFFSET) : NULL, 8 };
+
+		if (value && process_vm_writev(pid, &local, 1, &remote, 1, 0) != 8)
+			return -EFAULT;
+	}
+	return 0;
 }
 
 static int tell(struct build *b, struct batch *batch, pid_t tid, const CoreEntry *core)
@@ -287,36 +356,44 @@ static int tell(struct build *b, struct batch *batch, pid_t tid, const CoreEntry
 	return err ? err : batch->error;
 }
 
+static int tell_some(struct build *b, struct husk *h, const struct thread_image *threads, size_t count,
+		     size_t capacity, struct batch *batches)
+{
+	remote_area_reset(&h->area);
+	for (size_t i = 0; i < count; i++) {
+		pid_t tid = threads[i].tid;
+		struct remote *r = husk_thread(h, tid);
+		int code = r && r->begun ? batch_begin(&batches[i], &h->area, r, capacity) : -ESRCH;
+
+		if (!code)
+			code = tell(b, &batches[i], tid, threads[i].core);
+		if (code)
+			return b->err && b->err->code == code ? code :
+			       phaul_fail(b->err, code, "threads", "preparing thread %d", tid);
+	}
+	return batch_start(batches, count, b->err) ?: batch_wait(batches, count, b->err);
+}
+
 /* As many threads at once as the batch area has room for. */
 static int build_some(struct build *b, struct husk *h, const struct thread_image *threads, size_t count,
 		      size_t capacity)
 {
 	struct batch *batches = calloc(count, sizeof(*batches));
 	uint64_t *rseq_cs = calloc(count, sizeof(*rseq_cs));
-	int code = batches && rseq_cs ? 0 : -ENOMEM;
+	int code = batches && rseq_cs ? read_rseq_cs(b->pid, threads, count, rseq_cs) : -ENOMEM;
 
-	remote_area_reset(&h->area);
-	for (size_t i = 0; i < count && !code; i++) {
-		pid_t tid = threads[i].tid;
-		struct remote *r = husk_thread(h, tid);
-		const RseqEntry *rseq = threads[i].core->thread_core->rseq_entry;
-
-		code = r ? batch_begin(&batches[i], &h->area, r, capacity) : -ESRCH;
-		if (!code)
-			code = tell(b, &batches[i], tid, threads[i].core);
-		if (!code && rseq)
-			code = swap_rseq_cs(b->pid, rseq, &rseq_cs[i], false);
-		if (code)
-			phaul_fail(b->err, code, "threads", "preparing thread %d", tid);
-	}
-	if (!code)
-		code = batch_run(batches, count, b->err);
-	for (size_t i = 0; i < count && !code; i++) {
-		const RseqEntry *rseq = threads[i].core->thread_core->rseq_entry;
-
+	code = code ? code : write_rseq_cs(b->pid, threads, count, rseq_cs, false);
+	if (code)
+		phaul_fail(b->err, code, "threads", "preparing %zu threads", count);
+	else
+		code = tell_some(b, h, threads, count, capacity, batches);
+	for (size_t i = 0; i < count && !code; i++)
 		code = batch_check(&batches[i], b->err);
-		if (!code && rseq)
-			code = swap_rseq_cs(b->pid, rseq, &rseq_cs[i], true);
+	if (!code) {
+		code = write_rseq_cs(b->pid, threads, count, rseq_cs, true);
+		if (code)
+			phaul_fail(b->err, code, "threads", "putting back the rseq critical sections of %zu threads",
+				   count);
 	}
 	for (size_t i = 0; batches && i < count; i++)
 		batch_free(&batches[i]);
@@ -393,9 +470,13 @@ static int arm(pid_t tid, const CoreEntry *core)
 {
 	const ThreadInfoX86 *info = core->thread_info;
 	uint64_t mask = core->thread_core->blk_sigset;
-	struct iovec io = { info->phaul_xstate.data, info->phaul_xstate.len };
+	uint8_t xstate[XSTATE_MAX];
+	struct iovec io = { xstate, 0 };
 	struct user_regs_struct regs;
+	int err = xstate_unpack(info->phaul_xstate.data, info->phaul_xstate.len, xstate, &io.iov_len);
 
+	if (err)
+		return err;
 	memset(&regs, 0, sizeof(regs));
 	restore_registers(&regs, info->gpregs);
 	freeze_fix_restart(&regs, true);
@@ -406,14 +487,16 @@ static int arm(pid_t tid, const CoreEntry *core)
 	return 0;
 }
 
-int threads_arm(const struct thread_image *threads, size_t count, struct phaul_error *err)
+int threads_arm(struct husk *h, const struct thread_image *threads, size_t count, struct phaul_error *err)
 {
 	for (size_t i = 0; i < count; i++) {
-		int code = arm(threads[i].tid, threads[i].core);
+		struct remote *r = husk_thread(h, threads[i].tid);
+		int code = r ? arm(threads[i].tid, threads[i].core) : -ESRCH;
 
 		if (code)
 			return phaul_fail(err, code, "threads", "setting the registers of thread %d",
 					  threads[i].tid);
+		r->begun = false;
 	}
 	return 0;
 }

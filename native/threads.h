@@ -6,32 +6,28 @@
 #include "husk.h"
 #include "objects/object.h"
 
-/* The threads of a frozen process, all borrowed at once. */
-struct borrowed {
-	const struct frozen *frozen;
-	struct remote *remotes;		/* as many as frozen->count, [0] is the leader */
-};
-
-/* Borrows every thread; returns them as they were on failure. */
-int threads_borrow(const struct frozen *f, remote_addr syscall_at, struct borrowed *ret,
-		   struct phaul_error *err);
-void threads_give_back(struct borrowed *b);
-
 /* How much of the batch area the questions to `count` threads take. */
 size_t threads_area_size(size_t count);
 
-/* Asks all threads side by side and writes "core-TID" of each; the leader's also has what the process
- * parts answered, which is already in `leader_core`. */
-int threads_dump(struct dump *d, struct borrowed *b, CoreEntry *leader_core);
+/* Takes "core-TID" of some threads at a time, never the leader's. */
+struct thread_sink {
+	void *ctx;
+	int (*put)(void *ctx, const struct image_set *threads, struct phaul_error *err);
+};
+
+/* Asks the threads side by side, by the hundred; the leader's core goes to d->images and also has what the
+ * process parts answered, which is already in `leader_core`. */
+int threads_dump(struct dump *d, const struct frozen *f, struct remote *leader, CoreEntry *leader_core,
+		 const struct thread_sink *sink);
 
 struct thread_image {
 	pid_t tid;
 	CoreEntry *core;
 };
 
-/* The husk has these threads (leader first). Gives them all but registers. */
+/* Gives threads of the husk all but registers. */
 int threads_build(struct build *b, struct husk *h, const struct thread_image *threads, size_t count);
-/* The last thing: registers, FPU state and signal masks. No call can be made in the husk afterwards. */
-int threads_arm(const struct thread_image *threads, size_t count, struct phaul_error *err);
+/* The last thing: registers, FPU state and signal masks. No call can be made in them afterwards. */
+int threads_arm(struct husk *h, const struct thread_image *threads, size_t count, struct phaul_error *err);
 
 #endif

@@ -65,7 +65,7 @@ typedef int (*on_region)(void *to, const struct page_region *region);
 
 static int scan(int pagemap, struct pm_scan_arg arg, on_region report, void *to)
 {
-	static __thread struct page_region regions[REGIONS];
+	struct page_region regions[REGIONS];
 
 	arg.size = sizeof(arg);
 	arg.vec = (uintptr_t)regions;

@@ -5,6 +5,7 @@
  *   source                      target
  *   PING             ------>    PONG            before the freeze, to know the way
  *   LAYOUT, pages    ------>    APPLIED         each round (libphaul sends the layout)
+ *   THREADS          ------>                    some at a time, built while the next are read
  *   STATE            ------>    READY           built and held
  *   COMMIT           ------>    RUNNING
  *   ABORT            ------>                    instead of COMMIT

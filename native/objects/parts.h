@@ -6,8 +6,16 @@
 
 struct creds_answers;
 
-int signals_dump_thread(struct dump *d, pid_t tid, ThreadCoreEntry *to);
-int scheduling_dump_thread(struct dump *d, pid_t tid, ThreadCoreEntry *to);
+/* Each adds calls to the thread's batch; what was answered lies where *ret points. */
+int signals_ask_thread(struct batch *b, uint64_t **ret);
+int signals_dump_thread(struct dump *d, pid_t tid, const uint64_t *answer, ThreadCoreEntry *to);
+
+struct sched_answer;
+int scheduling_ask_thread(struct batch *b, struct sched_answer **ret);
+void scheduling_dump_thread(const struct sched_answer *answer, ThreadCoreEntry *to);
+#define SIGNALS_CALLS 1
+#define SCHEDULING_CALLS 1
+
 int credentials_dump_thread(struct dump *d, pid_t tid, const struct creds_answers *answers,
 			    ThreadCoreEntry *to);
 

@@ -7,7 +7,7 @@
 #include "parts.h"
 
 /* struct sched_attr of Linux, its first version. */
-struct attributes {
+struct sched_answer {
 	uint32_t size, policy;
 	uint64_t flags;
 	int32_t nice;
@@ -15,23 +15,25 @@ struct attributes {
 	uint64_t runtime, deadline, period;
 };
 
-int scheduling_dump_thread(struct dump *d, pid_t tid, ThreadCoreEntry *to)
+int scheduling_ask_thread(struct batch *b, struct sched_answer **ret)
 {
-	struct attributes a = { .size = sizeof(a) };
+	remote_addr at = batch_space(b, sizeof(**ret), (void **)ret);
 
-	(void)d;
-	if (syscall(SYS_sched_getattr, tid, &a, sizeof(a), 0) < 0)
-		return -errno;
+	batch_call(b, "tell how it is scheduled", SYS_sched_getattr, 0, at, sizeof(**ret), 0);
+	return b->error;
+}
+
+void scheduling_dump_thread(const struct sched_answer *answer, ThreadCoreEntry *to)
+{
 	to->has_sched_policy = to->has_sched_nice = to->has_sched_prio = true;
-	to->sched_policy = a.policy;
-	to->sched_nice = a.nice;
-	to->sched_prio = a.priority;
-	return 0;
+	to->sched_policy = answer->policy;
+	to->sched_nice = answer->nice;
+	to->sched_prio = answer->priority;
 }
 
 int scheduling_build_thread(struct build *b, pid_t tid, const ThreadCoreEntry *from)
 {
-	struct attributes have = { .size = sizeof(have) }, want = {
+	struct sched_answer have = { .size = sizeof(have) }, want = {
 		.size = sizeof(want), .policy = from->sched_policy, .nice = from->sched_nice,
 		.priority = from->sched_prio,
 	};

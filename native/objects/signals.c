@@ -108,9 +108,17 @@ static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
 	return peek(d, d->pid, true, &core->tc->signals_s);
 }
 
-int signals_dump_thread(struct dump *d, pid_t tid, ThreadCoreEntry *to)
+/* While it is borrowed all but SIGTRAP are blocked, so that all that are pending are told: of the thread and
+ * of the process. Hardly ever there is one. */
+int signals_ask_thread(struct batch *b, uint64_t **ret)
 {
-	return peek(d, tid, false, &to->signals_p);
+	batch_call(b, "tell its pending signals", SYS_rt_sigpending, batch_space(b, 8, (void **)ret), 8);
+	return b->error;
+}
+
+int signals_dump_thread(struct dump *d, pid_t tid, const uint64_t *answer, ThreadCoreEntry *to)
+{
+	return *answer ? peek(d, tid, false, &to->signals_p) : 0;
 }
 
 static int queue(struct batch *batch, const SignalQueueEntry *from, pid_t pid, pid_t tid)

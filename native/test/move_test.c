@@ -85,6 +85,8 @@ static void target(pid_t pid, int port_fd)
 			must(phaul_target_round(tgt, ch, bytes, size, 20000, &applied, &err), "a round");
 			must(phaul_target_checksum(tgt, sums, sizeof(sums), &err), "summing");
 			must(phaul_note_send(ch, NOTE_APPLIED, sums, strlen(sums) + 1, &err), "telling");
+		} else if (kind == PHAUL_NOTE_THREADS) {
+			must(phaul_target_threads(tgt, bytes, size, &err), "building threads");
 		} else if (kind == PHAUL_NOTE_STATE) {
 			must(phaul_target_build(tgt, bytes, size, &built, &err), "building");
 			must(phaul_note_send(ch, NOTE_READY, &built, sizeof(built), &err), "telling");

@@ -40,7 +40,9 @@ export interface Applied {
 }
 
 export interface Built {
+  /** From the state on. */
   buildMs: number;
+  /** Before, while the source was still reading. */
   threadsMs: number;
   filesMs: number;
   threads: number;
@@ -87,6 +89,8 @@ export interface Target {
   receive(channel: Channel): void;
   round(channel: Channel, layout: Buffer, timeoutMs: number): Applied;
   checksum(): string;
+  /** Some of its threads, all but the leader, before build(). */
+  threads(threads: Buffer): void;
   build(state: Buffer): Built;
   release(): void;
   close(): void;
@@ -120,4 +124,5 @@ export interface Engine {
 /** Kinds of notes that libphaul itself sends; those of notes.ts begin at NOTE_USER. */
 export const NOTE_LAYOUT = 1;
 export const NOTE_STATE = 2;
+export const NOTE_THREADS = 3;
 export const NOTE_USER = 16;

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 import type { Applied, Built, Channel, CheckFlags, Engine, Findings, Freeze, Note, Source, SourceRound, Target } from './engine.ts';
 
-const ABI_VERSION = 1;
+const ABI_VERSION = 2;
 const TCP_CLOSE = 1;
 const ENOBUFS = -105;
 const ETIMEDOUT = -110;
@@ -73,6 +73,7 @@ const load = () => {
     openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, _Out_ void **ret, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
     targetRound: lib.func('int phaul_target_round(void *tgt, void *ch, const uint8_t *layout, size_t size, int timeout_ms, _Out_ phaul_applied *ret, _Out_ phaul_error *err)'),
+    threads: lib.func('int phaul_target_threads(void *tgt, const uint8_t *threads, size_t size, _Out_ phaul_error *err)'),
     build: lib.func('int phaul_target_build(void *tgt, const uint8_t *state, size_t size, _Out_ phaul_built *ret, _Out_ phaul_error *err)'),
     targetChecksum: lib.func('int phaul_target_checksum(void *tgt, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     release: lib.func('int phaul_target_release(void *tgt, _Out_ phaul_error *err)'),
@@ -279,6 +280,10 @@ class LibraryTarget extends Handle implements Target {
 
   checksum(): string {
     return text(CHECKSUM_TEXT_BYTES, (buffer, error) => native().targetChecksum(this.pointer, buffer, buffer.length, error) as number);
+  }
+
+  threads(threads: Buffer): void {
+    must((error) => native().threads(this.pointer, threads, threads.length, error));
   }
 
   build(state: Buffer): Built {

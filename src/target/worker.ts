@@ -1,6 +1,6 @@
 /** The tracing thread of the side that receives a process. */
 import { engine } from '../engine/library.ts';
-import { NOTE_LAYOUT, NOTE_STATE, type Channel, type Target } from '../engine/engine.ts';
+import { NOTE_LAYOUT, NOTE_STATE, NOTE_THREADS, type Channel, type Target } from '../engine/engine.ts';
 import { trace, type Tracing } from '../engine/tracing.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
@@ -41,6 +41,9 @@ function serve(target: Target, channel: Channel, order: TargetOrder, journal: Jo
       if (++rounds === 1) {
         fault('target:round-1');
       }
+    } else if (note.kind === NOTE_THREADS) {
+      engine.setPriority('freeze'); // revive() ends it, or this thread does
+      target.threads(note.payload);
     } else if (note.kind === NOTE_STATE) {
       return revive(target, channel, note.payload, journal, tracing, order.id);
     } else if (note.kind === PING) {

@@ -1,0 +1,54 @@
+/* xstate_test.c - what is packed comes back, and what is malformed is refused. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "xstate.h"
+
+static uint8_t state[XSTATE_MAX], back[XSTATE_MAX], packed[XSTATE_PACKED_MAX];
+
+static int round_trip(size_t size, int density)
+{
+	size_t length, got;
+
+	for (size_t i = 0; i < size; i++)
+		state[i] = rand() % 1000 < density ? rand() : 0;
+	memset(back, 0xaa, sizeof(back));
+	length = xstate_pack(state, size, packed);
+	if (xstate_unpack(packed, length, back, &got) || got != size || memcmp(state, back, size)) {
+		printf("%zu bytes, %d of 1000 not zero: not the same\n", size, density);
+		return 1;
+	}
+	for (size_t cut = 0; cut < length; cut++) {
+		uint8_t *copy = malloc(cut + 1);	/* so that a sanitizer sees a read too many */
+
+		memcpy(copy, packed, cut);
+		if (xstate_unpack(copy, cut, back, &got) != -EPROTO) {
+			printf("%zu of %zu bytes were taken for whole\n", cut, length);
+			return 1;
+		}
+		free(copy);
+	}
+	return 0;
+}
+
+int main(void)
+{
+	size_t sizes[] = { 0, 1, 63, 64, 65, 576, 2696, 4095, 4096, 4097, 11008, XSTATE_MAX }, got;
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+		for (int density = 0; density <= 1000; density += 50)
+			if (round_trip(sizes[i], density * density / 1000))
+				return 1;
+	for (int i = 0; i < 100000; i++) {
+		size_t length = rand() % 64;
+		uint8_t *noise = malloc(length + 1);
+
+		for (size_t j = 0; j < length; j++)
+			noise[j] = rand() % 3 ? rand() : 0;
+		(void)xstate_unpack(noise, length, back, &got);
+		free(noise);
+	}
+	return xstate_pack(state, 0, packed) == 4 ? 0 : 1;
+}
