@@ -14,6 +14,7 @@
 #define PAGE 4096ull
 #define VMAS_MAX (1u << 20)
 #define TIDS_MAX (1u << 20)
+#define NUMBERS 2u		/* of "phaul-round" */
 
 /* CRIU's vma status bits. */
 enum {
@@ -133,11 +134,12 @@ static int put_ranges(struct image_set *set, const char *name, const struct rang
 int layout_pack(pid_t pid, const struct layout *layout, const struct final_scan *gone, uint8_t **ret,
 		size_t *ret_size, struct phaul_error *err)
 {
+	uint32_t numbers[NUMBERS] = { layout->round, layout->descriptor_room };
 	struct image_set *set = image_set_new();
 	int code = set ? put_map(set, pid, &layout->map) : -ENOMEM;
 
 	if (!code)
-		code = image_put_raw(set, "phaul-round", -1, &layout->round, sizeof(layout->round));
+		code = image_put_raw(set, "phaul-round", -1, numbers, sizeof(numbers));
 	if (!code)
 		code = image_put_raw(set, "phaul-threads", -1, layout->tids,
 				     layout->tid_count * sizeof(*layout->tids));
@@ -332,26 +334,28 @@ static int get_map(const struct image_set *set, pid_t pid, struct memory_map *ma
 int layout_unpack(pid_t pid, const void *bytes, size_t size, struct layout *ret, struct phaul_error *err)
 {
 	struct image_set *set = NULL;
-	uint32_t *round = NULL;
-	size_t rounds = 0;
+	uint32_t *numbers = NULL;
+	size_t number_count = 0;
 	int code = image_set_unpack(bytes, size, &set, err);
 
 	memset(ret, 0, sizeof(*ret));
 	if (code)
 		return code;
 	code = get_map(set, pid, &ret->map) ?:
-	       get_raw(set, "phaul-round", sizeof(*round), 1, (void **)&round, &rounds) ?:
+	       get_raw(set, "phaul-round", sizeof(*numbers), NUMBERS, (void **)&numbers, &number_count) ?:
 	       get_raw(set, "phaul-threads", sizeof(*ret->tids), TIDS_MAX, (void **)&ret->tids,
 		       &ret->tid_count) ?:
 	       get_ranges(set, "phaul-absent", &ret->gone.absent) ?:
 	       get_ranges(set, "phaul-sparse", &ret->gone.sparse) ?:
 	       get_ranges(set, "phaul-populated", &ret->gone.populated) ?:
 	       get_ranges(set, "phaul-guards", &ret->gone.guards);
-	if (!code && (rounds != 1 || !ret->tid_count))
+	if (!code && (number_count != NUMBERS || !ret->tid_count))
 		code = -EPROTO;
-	if (!code)
-		ret->round = *round;
-	free(round);
+	if (!code) {
+		ret->round = numbers[0];
+		ret->descriptor_room = numbers[1];
+	}
+	free(numbers);
 	image_set_free(set);
 	if (code) {
 		layout_free(ret);

@@ -10,6 +10,7 @@
 
 struct layout {
 	uint32_t round;
+	uint32_t descriptor_room;	/* of the process's table, whatever part of it is in use */
 	struct memory_map map;
 	pid_t *tids;
 	size_t tid_count;

@@ -14,6 +14,7 @@
 #include "error.h"
 #include "freeze.h"
 #include "layout.h"
+#include "objects/proc_status.h"
 #include "state.h"
 #include "track.h"
 
@@ -93,13 +94,35 @@ int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns, struct pha
 	return code;
 }
 
+static int list_threads(struct phaul_source *src, struct layout *to)
+{
+	const struct frozen *f = &src->frozen;
+
+	if (!src->is_frozen)
+		return threads_list(src->pid, &to->tids, &to->tid_count);
+	to->tids = calloc(f->count, sizeof(*to->tids));
+	if (!to->tids)
+		return -ENOMEM;
+	for (size_t i = 0; i < f->count; i++)
+		to->tids[to->tid_count++] = f->threads[i].tid;
+	return 0;
+}
+
+static uint32_t descriptor_room(struct phaul_source *src)
+{
+	struct proc_status s;
+	long long room = proc_status_read(src->pid, src->pid, &s) ? 0 : proc_status_number(&s, "FDSize");
+
+	return room > 0 ? room : 0;
+}
+
 static int send_layout(struct phaul_source *src, struct phaul_channel *ch, const struct memory_map *map,
 		       const struct final_scan *gone, struct phaul_error *err)
 {
-	struct layout layout = { .round = src->round, .map = *map };
+	struct layout layout = { .round = src->round, .map = *map, .descriptor_room = descriptor_room(src) };
 	uint8_t *bytes = NULL;
 	size_t size;
-	int code = threads_list(src->pid, &layout.tids, &layout.tid_count);
+	int code = list_threads(src, &layout);
 
 	if (code)
 		return phaul_fail(err, code, "source", "listing the threads of pid %d", src->pid);

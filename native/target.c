@@ -9,13 +9,18 @@
 #include "error.h"
 #include "husk.h"
 #include "layout.h"
+#include "objects/object.h"
 #include "stage.h"
 #include "state.h"
+
+#define FIRST_ROOM 64u	/* descriptors, in a table that never grew */
+#define ROOM_SPARE 3u	/* descriptors_reserve() takes the highest number, and two above it for itself */
 
 struct phaul_target {
 	pid_t pid;
 	struct husk husk;
 	struct stage stage;
+	uint32_t descriptor_room;	/* that the husk's table has */
 	uint64_t threads_ns;		/* spent on building them so far */
 	bool released;
 };
@@ -56,6 +61,17 @@ int phaul_target_receive(struct phaul_target *tgt, struct phaul_channel *ch, str
 	return code ? phaul_fail(err, code, "target", "starting the page streams") : 0;
 }
 
+/* Growing the table takes 16 ms once there are threads, and would have to be done in the freeze. What can't be
+ * done here is done there, or fails there with its reason. */
+static void make_room(struct phaul_target *tgt, uint32_t room)
+{
+	struct build b = { .pid = tgt->pid, .leader = &tgt->husk.leader };
+
+	if (room > tgt->descriptor_room && room > FIRST_ROOM)
+		(void)descriptors_reserve(&b, room - ROOM_SPARE);
+	tgt->descriptor_room = room;
+}
+
 int phaul_target_round(struct phaul_target *tgt, struct phaul_channel *ch, const void *bytes, size_t size,
 		       int timeout_ms, struct phaul_applied *ret, struct phaul_error *err)
 {
@@ -70,6 +86,7 @@ int phaul_target_round(struct phaul_target *tgt, struct phaul_channel *ch, const
 		return code;
 	ret->round = layout.round;
 	ret->vmas = layout.map.count;
+	make_room(tgt, layout.descriptor_room);
 	code = stage_layout(&tgt->stage, &layout.map, err) ?:
 	       husk_threads(&tgt->husk, layout.tids, layout.tid_count, err);
 	if (!code && (layout.gone.absent.count || layout.gone.sparse.count || layout.gone.guards.count)) {
