@@ -1,8 +1,9 @@
 /**
  * npm run bench [-- --quick] [--json FILE]: downtime as phaul reports it and as the moved process sees it, page
- * streams against a plain TLS stream. Figures of one run compare; absolute ones say as much about the machine.
+ * streams against a plain TLS stream, and what tracking costs the process. Figures of one run compare; absolute
+ * ones say as much about the machine. CRIU=/path/to/criu adds the same victims by criu dump, copy and restore.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,35 +11,98 @@ import { parseArgs } from 'node:util';
 import { $ as shell } from 'zx';
 import { engine } from '../src/engine/library.ts';
 import { PAGE_BYTES } from '../src/engine/engine.ts';
-import type { DoneEvent } from '../src/events.ts';
+import type { DoneEvent, PhaulEvent } from '../src/events.ts';
 
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, json: { type: 'string' } } });
-const RUNS = values.quick ? 3 : 5;
+const RUNS = values.quick ? 3 : 7;
 const SIZES_MIB = values.quick ? [64, 1024] : [64, 1024, 4096];
 const PAGES_A_SECOND = 10_000;
-const READY_MS = 120_000;
-const BASELINE_BYTES = 2 ** 30;
 
+/** These rather sleep than write. */
+const MANY_THREADS = 1000;
+const MANY_MIB = 64;
+const MANY_PAGES_A_SECOND = 1000;
+
+const WAIT_MS = 120_000;
+const BASELINE_BYTES = 2 ** 30;
+const BASELINE_MIB = 1024;
+
+/** Before the rounds, to compare with. */
+const UNTRACKED_MS = 1000;
+
+const CRIU = process.env['CRIU'];
 const CLOSE_ALL = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -le 2 ] || eval "exec $fd>&-"; done';
 const $ = shell({ quiet: true, nothrow: true, env: { ...process.env, PHAUL_TWO_HOSTS: 'bench' } });
 const on = (host: string, ...command: string[]) => $`scripts/two-hosts exec ${host} -- ${command}`;
 const directory = mkdtempSync(join(tmpdir(), 'phaul-bench-'));
-const report = join(directory, 'report');
 
 const median = (numbers: number[]): number => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? NaN;
+const rounded = (value: number): number => Number(value.toFixed(3));
 
-async function hear(word: string): Promise<string> {
-  for (const deadline = Date.now() + READY_MS; Date.now() < deadline; await sleep(20)) {
-    try {
-      const line = readFileSync(report, 'utf8').trim().split('\n').find((some) => some.startsWith(word));
-      if (line !== undefined) {
-        return line;
-      }
-    } catch {
-      // not written yet
-    }
+/** What moves: starts on alpha, may be told to run anywhere. */
+class Victim {
+  static #count = 0;
+  readonly #report = join(directory, `report.${++Victim.#count}`);
+  pid = '';
+
+  async start(mib: number, rate: number, threads: number): Promise<void> {
+    const command = [join(process.cwd(), 'build/victims/static_writer'), this.#report, String(mib), String(rate), String(threads)];
+    this.pid = (await on('alpha', 'bash', '-c', `${CLOSE_ALL}; exec setsid "$@" </dev/null >/dev/null 2>&1 & printf $!`, 'bash', ...command)).stdout;
+    await this.hear('ready');
   }
-  throw new Error(`the victim did not report "${word}"`);
+
+  /** Numbers of the line that begins so, the nth of them. */
+  async hear(word: string, nth = 1): Promise<number[]> {
+    for (const deadline = Date.now() + WAIT_MS; Date.now() < deadline; await sleep(10)) {
+      const lines = existsSync(this.#report) ? readFileSync(this.#report, 'utf8').trim().split('\n') : [];
+      const line = lines.filter((some) => some.startsWith(word))[nth - 1];
+      if (line !== undefined) {
+        return line.split(' ').slice(1).map(Number);
+      }
+      const failure = lines.find((some) => some.startsWith('failed'));
+      if (failure !== undefined) {
+        throw new Error(`the victim ${failure}`);
+      }
+    }
+    throw new Error(`the victim did not report "${word}"`);
+  }
+
+  signal(host: string, name: string) {
+    return on(host, 'kill', `-${name}`, this.pid);
+  }
+
+  /** After it has moved. */
+  async largestGapMs(nth = 1): Promise<number> {
+    await this.signal('beta', 'USR2');
+    const [gap = NaN] = await this.hear('gap', nth);
+    await this.signal('beta', 'TERM');
+    await this.hear('ok');
+    return gap;
+  }
+
+  async end(): Promise<void> {
+    await Promise.all(['alpha', 'beta'].map((host) => this.signal(host, 'KILL')));
+  }
+}
+
+/** `hear` gets events as they come. */
+async function migrate(pid: string, hear: (event: PhaulEvent) => void = () => {}): Promise<DoneEvent> {
+  const moving = on('alpha', 'phaul', 'migrate', pid, 'root@beta', '--json');
+  let rest = '';
+  let last: PhaulEvent | undefined;
+  moving.stdout.on('data', (bytes: Buffer) => {
+    const lines = (rest + bytes.toString()).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) {
+      last = JSON.parse(line) as PhaulEvent;
+      hear(last);
+    }
+  });
+  const { stderr } = await moving;
+  if (last?.event !== 'done') {
+    throw new Error(stderr);
+  }
+  return last;
 }
 
 interface Run {
@@ -46,35 +110,34 @@ interface Run {
   observedMs: number;
 }
 
+/** Thread ids of a process may be taken on the other host: that is luck, and another process has others. */
+const TRIES = 5;
+
 async function run(mib: number, rate: number, threads: number): Promise<Run> {
-  rmSync(report, { force: true });
-  const victim = [join(process.cwd(), 'build/victims/static_writer'), report, String(mib), String(rate), String(threads)];
-  const { stdout: pid } = await on('alpha', 'bash', '-c', `${CLOSE_ALL}; exec setsid "$@" </dev/null >/dev/null 2>&1 & printf $!`, 'bash', ...victim);
-  try {
-    await hear('ready');
-    await on('alpha', 'kill', '-USR1', pid);
-    const { stdout, stderr } = await on('alpha', 'phaul', 'migrate', pid, 'root@beta', '--json');
-    const done = JSON.parse(stdout.trim().split('\n').at(-1) ?? '{}') as DoneEvent;
-    if (done.outcome !== 'moved') {
-      throw new Error(stderr);
+  for (let attempt = 1; ; attempt++) {
+    const victim = new Victim();
+    try {
+      await victim.start(mib, rate, threads - 1);
+      await victim.signal('alpha', 'USR1');
+      const done = await migrate(victim.pid);
+      if (done.outcome === 'moved') {
+        return { done, observedMs: await victim.largestGapMs() };
+      }
+      if (attempt === TRIES || !done.error?.obstacles?.every(({ code }) => code.startsWith('PID_TAKEN'))) {
+        throw new Error(done.error?.message);
+      }
+    } finally {
+      await victim.end();
     }
-    await on('beta', 'kill', '-USR2', pid);
-    const observedMs = Number((await hear('gap')).split(' ')[1]);
-    await on('beta', 'kill', '-TERM', pid);
-    await hear('ok');
-    return { done, observedMs };
-  } finally {
-    await on('alpha', 'kill', '-KILL', pid);
-    await on('beta', 'kill', '-KILL', pid);
   }
 }
 
-async function downtimeOf(rssMiB: number, threads: number) {
+async function downtimeOf(rssMiB: number, threads: number, rate: number) {
   const runs: Run[] = [];
   for (let i = 0; i < RUNS; i++) {
-    runs.push(await run(rssMiB, PAGES_A_SECOND, threads - 1));
+    runs.push(await run(rssMiB, rate, threads));
   }
-  const of = (pick: (run: Run) => number): number => Number(median(runs.map(pick)).toFixed(3));
+  const of = (pick: (run: Run) => number): number => rounded(median(runs.map(pick)));
   const row = {
     rssMiB,
     threads,
@@ -85,7 +148,10 @@ async function downtimeOf(rssMiB: number, threads: number) {
     sentRatio: of(({ done }) => done.bytesSent / done.rssBytes),
   };
   const phases = Object.keys(runs[0]?.done.phases ?? {}).map((name) => `${name} ${median(runs.map(({ done }) => done.phases[name] ?? 0)).toFixed(1)}`);
-  console.log(`${String(rssMiB).padStart(5)} MiB  downtime ${row.medianMs.toFixed(1)} ms  seen by the process ${row.observedMedianMs.toFixed(1)} ms  total ${(row.totalMs / 1000).toFixed(1)} s  ${row.rounds} rounds  sent/RSS ${row.sentRatio.toFixed(2)}  (${phases.join(', ')})`);
+  console.log(
+    `${String(rssMiB).padStart(5)} ${String(threads).padStart(8)} ${row.medianMs.toFixed(1).padStart(10)} ${row.observedMedianMs.toFixed(1).padStart(10)} ${(row.totalMs / 1000).toFixed(1).padStart(8)} ` +
+      `${String(row.rounds).padStart(7)} ${row.sentRatio.toFixed(2).padStart(9)}   ${phases.join(', ')}`,
+  );
   return row;
 }
 
@@ -94,22 +160,88 @@ async function tlsRatio(): Promise<number> {
   const ratios: number[] = [];
   for (let i = 0; i < 3; i++) {
     const plain = engine.tlsBaseline(BASELINE_BYTES);
-    const first = (await run(1024, 0, 0)).done.rounds[0];
+    const first = (await run(BASELINE_MIB, 0, 1)).done.rounds[0];
     ratios.push(((first?.pagesDirty ?? 0) * PAGE_BYTES * 1000) / (first?.ms ?? Infinity) / plain);
   }
-  return Number(median(ratios).toFixed(3));
+  return rounded(median(ratios));
+}
+
+/** Pages a second before it is tracked, by those in the first rounds; 1 is no slow-down. */
+async function slowdown(): Promise<number> {
+  const victim = new Victim();
+  try {
+    await victim.start(BASELINE_MIB, PAGES_A_SECOND, 0);
+    await victim.signal('alpha', 'USR2');
+    await victim.hear('wrote', 1);
+    await sleep(UNTRACKED_MS);
+    const signals: Promise<unknown>[] = [];
+    await migrate(victim.pid, ({ event }) => {
+      if (event === 'arm' || (event === 'round' && signals.length === 1)) {
+        signals.push(victim.signal('alpha', 'USR2').then());
+      }
+    });
+    await Promise.all(signals);
+    const rate = async (from: number): Promise<number> => {
+      const [[pages = 0, at = 0], [morePages = 0, later = 0]] = [await victim.hear('wrote', from), await victim.hear('wrote', from + 1)];
+      return (morePages - pages) / (later - at);
+    };
+    return rounded((await rate(1)) / (await rate(2)));
+  } finally {
+    await victim.end();
+  }
+}
+
+/** Stopped from the beginning of the dump: what people do without an orchestrator. */
+async function criuDowntime(rssMiB: number): Promise<number> {
+  const gaps: number[] = [];
+  for (let i = 0; i < RUNS; i++) {
+    const victim = new Victim();
+    const [images, copy] = [join(directory, 'criu'), join(directory, 'criu-copy')];
+    try {
+      await victim.start(rssMiB, PAGES_A_SECOND, 0);
+      await victim.signal('alpha', 'USR1');
+      mkdirSync(images);
+      for (const [host, command] of [
+        ['alpha', [CRIU ?? '', 'dump', '-t', victim.pid, '-D', images, '-v0']],
+        ['alpha', ['cp', '-r', images, copy]],
+        ['beta', [CRIU ?? '', 'restore', '-D', copy, '-d', '-v0']],
+      ] as const) {
+        const { exitCode, stderr } = await on(host, ...command);
+        if (exitCode !== 0) {
+          throw new Error(`${command.join(' ')}: ${stderr}`);
+        }
+      }
+      gaps.push(await victim.largestGapMs());
+    } finally {
+      await victim.end();
+      rmSync(images, { recursive: true, force: true });
+      rmSync(copy, { recursive: true, force: true });
+    }
+  }
+  return rounded(median(gaps));
 }
 
 try {
   await $`scripts/two-hosts up`;
+  console.log(`  MiB  threads  downtime   observed    total  rounds  sent/RSS   phases (medians of ${RUNS}, ms; total s)`);
   const downtime = [];
   for (const mib of SIZES_MIB) {
-    downtime.push(await downtimeOf(mib, 1));
+    downtime.push(await downtimeOf(mib, 1, PAGES_A_SECOND));
   }
+  downtime.push(await downtimeOf(MANY_MIB, MANY_THREADS, MANY_PAGES_A_SECOND));
   const ratio = await tlsRatio();
   console.log(`page streams: ${ratio.toFixed(2)} of a plain TLS 1.3 stream`);
+  const slower = await slowdown();
+  console.log(`a writer of ${PAGES_A_SECOND} pages/s is slowed down ${slower.toFixed(3)} times by the rounds`);
+  const criu = [];
+  for (const mib of CRIU === undefined ? [] : SIZES_MIB) {
+    const observedMedianMs = await criuDowntime(mib);
+    const ours = downtime.find(({ rssMiB }) => rssMiB === mib)?.observedMedianMs ?? NaN;
+    console.log(`criu dump, copy and restore of ${mib} MiB: ${observedMedianMs.toFixed(0)} ms, ${(observedMedianMs / ours).toFixed(0)} times as long`);
+    criu.push({ rssMiB: mib, observedMedianMs });
+  }
   if (values.json !== undefined) {
-    writeFileSync(values.json, `${JSON.stringify({ downtime, streams: { tlsRatio: ratio } })}\n`);
+    writeFileSync(values.json, `${JSON.stringify({ downtime, streams: { tlsRatio: ratio }, writer: { slowdown: slower }, ...(criu.length > 0 && { criu }) })}\n`);
   }
 } finally {
   await $`scripts/two-hosts down`;

@@ -1,7 +1,8 @@
 /**
- * Faults at named steps, for tests: PHAUL_FAULT="source:before-commit:kill", "target:built:stall:20".
- * Nothing happens without.
+ * Faults at named steps, for tests: PHAUL_FAULT="source:before-commit:kill", "target:built:error",
+ * "source:frozen:stall:20" (seconds), "target:built:stall:/tmp/gate" (while that file is there).
  */
+import { existsSync, writeSync } from 'node:fs';
 import { PhaulError } from './errors.ts';
 
 export const FAULT_POINTS = [
@@ -24,22 +25,33 @@ export const FAULT_POINTS = [
 export type FaultPoint = (typeof FAULT_POINTS)[number];
 
 const STALL_S = 60;
+const LOOK_MS = 50;
 
 let wanted = process.env['PHAUL_FAULT'] ?? '';
 
-/** kill: the whole phaul at once; stall: this thread for some seconds, without a word; error: an exception. Once. */
+function sleep(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
+/** kill: the whole phaul at once; stall: this thread, without a word to anybody; error: an exception. Once. */
 export function fault(point: FaultPoint): void {
   if (!wanted.startsWith(`${point}:`)) {
     return;
   }
-  const [action, seconds = STALL_S] = wanted.slice(point.length + 1).split(':');
+  const [action, how = String(STALL_S)] = wanted.slice(point.length + 1).split(':');
   wanted = '';
+  writeSync(2, `phaul: fault at ${point}\n`);
+  if (action === 'error') {
+    throw new PhaulError('ERR_BUG', `The fault that PHAUL_FAULT asked for at ${point}.`);
+  }
   if (action === 'kill') {
     process.kill(process.pid, 'SIGKILL');
   }
-  if (action === 'kill' || action === 'stall') {
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Number(seconds) * 1000);
-    return;
+  if (how.startsWith('/')) {
+    while (existsSync(how)) {
+      sleep(LOOK_MS);
+    }
+  } else {
+    sleep(Number(how) * 1000);
   }
-  throw new PhaulError('ERR_BUG', `The fault that PHAUL_FAULT asked for at ${point}.`);
 }

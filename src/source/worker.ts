@@ -29,6 +29,15 @@ function quietly(...steps: (() => void)[]): void {
 /** The engine doesn't know the other host's name. */
 const onTheWay = (host: string, thrown: unknown): PhaulError => new PhaulError('ERR_LINK_LOST', `The way to ${host} ended: ${asPhaulError(thrown).message}`, { cause: thrown });
 
+/** The agent may have failed, or gone, before it took the connection; then its control link says so, or ends. */
+function connect({ host, address, port, key, streams }: SourceOrder): Channel {
+  try {
+    return engine.connect(address, port, key, streams, CONNECT_TIMEOUT_MS);
+  } catch (thrown) {
+    throw new PhaulError('ERR_LINK_LOST', `${host} can't be reached for pages: ${asPhaulError(thrown).message}`, { cause: thrown });
+  }
+}
+
 /** Never throws: what fails here is not what became of the process. */
 function settle(source: Source, journal: Journal<SourceState>, doubt: string | undefined, { latch, tell }: Tracing<SourceNews>): SourceResult['outcome'] {
   let order = KILL;
@@ -71,7 +80,6 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
 }
 
 trace<SourceOrder, SourceNews>((order, tracing) => {
-  const { address, port, key, streams } = order;
   const journal = new Journal<SourceState>(order.id, 'source', {
     comm: order.comm,
     host: order.host,
@@ -82,7 +90,7 @@ trace<SourceOrder, SourceNews>((order, tracing) => {
   let source: Source | undefined;
   try {
     source = engine.openSource(order.pid, { tcpClose: order.tcpClose });
-    channel = engine.connect(address, port, key, streams, CONNECT_TIMEOUT_MS);
+    channel = connect(order);
     tracing.opened(channel);
     fault('source:connected');
     if (tracing.latch.cancelled) {

@@ -1,108 +1,191 @@
-/** Whatever dies at whatever step, exactly one copy lives afterwards, and passes its own check. */
+/** Whatever dies at whatever step, exactly one copy lives afterwards, passes its own check, and is where phaul says. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import test from 'ava';
-import { Bed } from '../moves/bed.ts';
+import test, { type ExecutionContext } from 'ava';
+import type { FaultPoint } from '../../src/fault.ts';
+import { FaultBed, isLate, sourcePoints, targetPoints, until, type Departure } from './bed.ts';
 
-const bed = new Bed('faults-test');
+const bed = new FaultBed('faults-test');
+
+/** All steps with all faults: some minutes more. */
+const LONG = process.env['PHAUL_LONG'] !== undefined;
+
+/** On a host with other things to do. */
+const SPARE_MS = 5_000;
+const BOUND_MS = 20_000 + SPARE_MS;
+
+const HERE = 'alpha runs, beta gone';
+const THERE = 'alpha gone, beta runs';
+
+const allPoints = [...sourcePoints, ...targetPoints];
+
+/** Where it matters most, if there is no time for all. */
+const crucial = allPoints.filter((point) => LONG || ['source:frozen', 'source:before-commit', 'source:after-commit', 'target:built', 'target:ready-sent', 'target:commit-received'].includes(point));
+
+/** More at a time would be too much for two CPUs: what stands still has limits of its own. */
+const AT_ONCE = 3;
+const groups = (points: FaultPoint[]): FaultPoint[][] => points.flatMap((_, i) => (i % AT_ONCE === 0 ? [points.slice(i, i + AT_ONCE)] : []));
+const some = (...points: FaultPoint[]): FaultPoint[] => points;
 
 test.before(() => bed.up());
 test.after.always(() => bed.down());
-
-const BEFORE_COMMIT = ['source:connected', 'source:armed', 'source:after-round-1', 'source:frozen', 'source:final-sent', 'source:before-commit'];
-const TARGET_BEFORE_READY = ['target:prepared', 'target:round-1', 'target:final-round', 'target:built', 'target:ready-sent'];
-
-let count = 0;
-
-/** A migration of a small victim with a fault on one side. Target faults come by an agent that runs as a service. */
-async function migrateWith(point: string, action: string): Promise<{ name: string; pid: number; exitCode: number | null; stderr: string }> {
-  const name = `static_writer.${++count}`;
-  const pid = await bed.victim(name, '4', '1000');
-  const fault = `PHAUL_FAULT=${point}:${action}`;
-  if (point.startsWith('target:')) {
-    await bed.start('beta', 'env', fault, 'phaul', 'agent');
-    for (let i = 0; i < 200 && (await bed.on('beta', 'test', '-S', '/run/phaul/agent.sock')).exitCode !== 0; i++) {
-      await sleep(20);
-    }
-  }
-  const side = point.startsWith('target:') ? [] : ['env', fault];
-  const { exitCode, stderr } = await bed.on('alpha', ...side, 'phaul', 'migrate', String(pid), 'root@beta');
-  if (point.startsWith('target:')) {
-    await bed.on('beta', 'pkill', '-TERM', '-f', 'phaul.*agent$|src/cli.ts agent$');
-    await bed.on('beta', 'rm', '-f', '/run/phaul/agent.sock');
-  }
-  return { name, pid, exitCode, stderr };
-}
-
-/** Untraced, not stopped, alone, and whole. */
-async function livesOn(host: string, pid: number): Promise<string | undefined> {
-  const elsewhere = host === 'alpha' ? 'beta' : 'alpha';
-  for (let i = 0; i < 250 && (await bed.alive(elsewhere, pid)); i++) {
-    await sleep(20); // a husk dies with its agent, which may take a moment
-  }
-  const status = await bed.status(host, pid);
-  return /^TracerPid:\t0$/m.test(status) && /^State:\t[RS]/m.test(status) && !(await bed.alive(elsewhere, pid)) ? undefined : status || 'gone';
-}
-
-for (const point of BEFORE_COMMIT) {
-  test.serial(`phaul is killed at ${point}: the process runs on at the source`, async (t) => {
-    const { name, pid, exitCode } = await migrateWith(point, 'kill');
-    t.not(exitCode, 0);
-    const copy = await bed.status('beta', pid);
-    if (/^TracerPid:\t[1-9]/m.test(copy) && (point === 'source:final-sent' || point === 'source:before-commit')) {
-      // Complete and held: it waits for a word of the source, does not run, and dies with its agent.
-      await bed.on('beta', 'pkill', '-KILL', '-f', 'cli.ts agent');
-    }
-    t.is(await livesOn('alpha', pid), undefined);
-    t.is(await bed.verdict('alpha', pid, name), 'ok');
-  });
-
-  test.serial(`phaul fails at ${point}: the process runs on at the source, and phaul says so`, async (t) => {
-    const { name, pid, exitCode, stderr } = await migrateWith(point, 'error');
-    t.is(exitCode, 1);
-    t.regex(stderr, /still runs on alpha/);
-    t.is(await livesOn('alpha', pid), undefined);
-    t.is(await bed.verdict('alpha', pid, name), 'ok');
-  });
-}
-
-for (const point of TARGET_BEFORE_READY) {
-  for (const action of ['kill', 'error']) {
-    // After READY an error discards the held process only if the source gave up: it is the source's to commit.
-    if (point === 'target:ready-sent' && action === 'error') {
-      continue;
-    }
-    test.serial(`the agent's ${action} at ${point}: exactly one copy`, async (t) => {
-      const { name, pid, exitCode, stderr } = await migrateWith(point, action);
-      t.is(exitCode, 1, stderr);
-      t.is(await livesOn('alpha', pid), undefined);
-      t.is(await bed.verdict('alpha', pid, name), 'ok');
-    });
-  }
-}
-
-test.serial('phaul is killed right after the commit: the target has the only copy', async (t) => {
-  const { name, pid } = await migrateWith('source:after-commit', 'kill');
-  t.is(await livesOn('beta', pid), undefined);
-  t.is(await bed.verdict('beta', pid, name), 'ok');
-});
-
-test.serial('a process that a failed migration left alone moves at the next try', async (t) => {
-  const { name, pid } = await migrateWith('source:final-sent', 'error');
-  const { exitCode, stderr } = await bed.migrate('alpha', pid, 'beta');
-  t.is(exitCode, 0, stderr);
-  t.is(await bed.verdict('beta', pid, name), 'ok');
-});
-
-test.serial('the link is cut before the commit: the process runs on at the source within a bounded time', async (t) => {
-  const name = `static_writer.${++count}`;
-  const pid = await bed.victim(name, '64', '1000');
-  const moving = bed.on('alpha', 'env', 'PHAUL_FAULT=source:frozen:stall', 'phaul', 'migrate', String(pid), 'root@beta');
-  await sleep(4000);
-  await bed.on('beta', 'ip', 'link', 'set', 'eth0', 'down');
-  // The stalled thread is phaul's own; killing it is what an operator would do.
-  await bed.on('alpha', 'pkill', '-KILL', '-f', `phaul migrate ${pid}|cli.ts migrate ${pid}`);
-  await moving;
+test.afterEach.always(async () => {
+  bed.openGate();
   await bed.on('beta', 'ip', 'link', 'set', 'eth0', 'up');
-  t.is(await livesOn('alpha', pid), undefined);
-  t.is(await bed.verdict('alpha', pid, name), 'ok');
+  await bed.stopServices();
 });
+
+async function departAll(points: FaultPoint[], action: string, options: string[] = []): Promise<Departure[]> {
+  const departures: Departure[] = [];
+  for (const point of points) {
+    departures.push(await bed.depart(point, action, options));
+  }
+  return departures;
+}
+
+/** All of them at their points, while the gate is shut. */
+async function departToGate(points: FaultPoint[], options: string[] = []): Promise<Departure[]> {
+  bed.shutGate();
+  const departures: Departure[] = [];
+  for (const point of points) {
+    const departure = await bed.depart(point, `stall:${bed.gate}`, options);
+    await bed.arrived(departure);
+    departures.push(departure);
+  }
+  return departures;
+}
+
+interface Expected {
+  codes: (number | null)[];
+  places: string[];
+  /** From the fault on. */
+  since?: number;
+  withinMs?: number;
+}
+
+/** One copy, where phaul said, alive and well; then it moves as if nothing had been. */
+async function conclude(t: ExecutionContext, { point, name, pid, ending }: Departure, { codes, places, since = 0, withinMs = Infinity }: Expected): Promise<void> {
+  const { exitCode, at, done, stderr } = await ending;
+  const what = `${point}: ${exitCode} ${done?.error?.message ?? stderr}`;
+  t.true(codes.includes(exitCode), what);
+  t.true(at - since <= withinMs || since === 0, `${point}: ended after ${at - since} ms`);
+  const settled = await bed.settled(pid, places);
+  t.true(places.includes(settled), `${settled}; ${what}`);
+  if (done !== undefined && exitCode !== 3) {
+    t.is(done.host, settled.startsWith('alpha runs') ? 'alpha' : 'beta', what);
+    t.is(exitCode, done.host === 'beta' ? 0 : 1, what);
+    t.regex(done.error?.message ?? 'beta', /beta|PHAUL_FAULT/);
+  }
+  t.deepEqual(bed.lines(name), ['ready'], 'no wait of the process ended early');
+  if (settled.startsWith('alpha runs')) {
+    const again = await bed.migrate('alpha', pid, 'beta');
+    t.is(again.exitCode, 0, `${point}, again: ${again.stderr}`);
+  }
+  t.is(await bed.verdict('beta', pid, name), 'ok', what);
+}
+
+const concludeAll = async (t: ExecutionContext, departures: Departure[], expected: (point: FaultPoint) => Expected): Promise<void> => {
+  await Promise.all(departures.map(async (departure) => conclude(t, departure, expected(departure.point))));
+  await until('the end of all agents', async () => (await bed.agents()).length === 0, 30_000);
+};
+
+test.serial('the source is killed', async (t) => {
+  await concludeAll(t, await departAll(sourcePoints, 'kill'), (point) => ({
+    codes: [137],
+    places: isLate(point) ? [THERE] : point === 'source:before-commit' ? ['alpha runs, beta held'] : [HERE, 'alpha runs, beta held'],
+  }));
+});
+
+test.serial('the agent that ssh started is killed', async (t) => {
+  await concludeAll(t, await departAll(targetPoints, 'kill'), (point) => ({
+    codes: isLate(point) ? [0, 1] : [1],
+    places: point === 'target:running' ? [THERE] : [HERE],
+  }));
+});
+
+for (const point of LONG ? targetPoints : some('target:final-round', 'target:ready-sent')) {
+  test.serial(`the agent that is a service is killed at ${point}`, async (t) => {
+    await bed.startService(point, 'kill');
+    await concludeAll(t, [await bed.depart(point, 'kill')], () => ({ codes: isLate(point) ? [0, 1] : [1], places: point === 'target:running' ? [THERE] : [HERE] }));
+  });
+}
+
+test.serial('something throws', async (t) => {
+  await concludeAll(t, await departAll(allPoints, 'error'), (point) => (isLate(point) ? { codes: [0], places: [THERE] } : { codes: [1], places: [HERE] }));
+});
+
+for (const group of groups(crucial)) {
+  const where = group.join(', ');
+
+  test.serial(`the ssh sessions are killed at ${where}`, async (t) => {
+    const departures = await departToGate(group);
+    const since = Date.now();
+    await bed.on('beta', 'pkill', '-KILL', '-f', 'sshd: root');
+    await sleep(500);
+    bed.openGate();
+    await concludeAll(t, departures, (point) => ({ codes: isLate(point) ? [0] : [0, 1], places: [HERE, THERE], since, withinMs: BOUND_MS }));
+  });
+
+  test.serial(`the link is cut for three seconds at ${where}`, async (t) => {
+    const departures = await departToGate(group);
+    await bed.on('beta', 'ip', 'link', 'set', 'eth0', 'down');
+    bed.openGate();
+    await sleep(3_000);
+    await bed.on('beta', 'ip', 'link', 'set', 'eth0', 'up');
+    await concludeAll(t, departures, () => ({ codes: [0], places: [THERE] }));
+  });
+}
+
+for (const group of groups(crucial.filter((point) => targetPoints.includes(point)))) {
+  test.serial(`the agent is stopped at ${group.join(', ')}, and goes on when the source has given up`, async (t) => {
+    const departures = await departToGate(group);
+    const since = Date.now();
+    await Promise.all(departures.map((departure) => bed.signal(departure, '-STOP')));
+    bed.openGate();
+    await Promise.all(departures.filter(({ point }) => !isLate(point)).map(({ ending }) => ending));
+    await Promise.all(departures.map((departure) => bed.signal(departure, '-CONT')));
+    await concludeAll(t, departures, (point) => (isLate(point) ? { codes: [0], places: [THERE] } : { codes: [1], places: [HERE], since, withinMs: BOUND_MS }));
+  });
+}
+
+for (const group of groups(crucial.filter((point) => sourcePoints.includes(point)))) {
+  test.serial(`the source is stopped at ${group.join(', ')} until the target has given up`, async (t) => {
+    const departures = await departToGate(group);
+    await Promise.all(departures.map((departure) => bed.signal(departure, '-STOP')));
+    bed.openGate();
+    await sleep(15_000);
+    await Promise.all(departures.map((departure) => bed.signal(departure, '-CONT')));
+    await concludeAll(t, departures, () => ({ codes: [0, 1], places: [HERE, THERE] }));
+  });
+}
+
+// A source that waits before its commit commits into the cut link, which is what the tests of the commit look at.
+for (const group of groups(crucial.filter((point) => !isLate(point) && point !== 'source:before-commit'))) {
+  const where = group.join(', ');
+
+  test.serial(`the thread of one side stalls at ${where}`, async (t) => {
+    const since = Date.now();
+    const departures = await departAll(group, 'stall:25');
+    await concludeAll(t, departures, () => ({ codes: [1], places: [HERE], since, withinMs: BOUND_MS + 15_000 }));
+  });
+
+  test.serial(`the link is cut for good at ${where}`, async (t) => {
+    const departures = await departToGate(group);
+    const since = Date.now();
+    await bed.on('beta', 'ip', 'link', 'set', 'eth0', 'down');
+    bed.openGate();
+    await Promise.all(departures.map(({ ending }) => ending));
+    await bed.on('beta', 'ip', 'link', 'set', 'eth0', 'up');
+    await concludeAll(t, departures, () => ({ codes: [1], places: [HERE, 'alpha runs, beta held'], since, withinMs: BOUND_MS }));
+  });
+}
+
+for (const group of groups(crucial.filter(isLate))) {
+  test.serial(`the link is cut at ${group.join(', ')}, around the commit, and comes back`, async (t) => {
+    const departures = await departToGate(group);
+    await bed.on('beta', 'ip', 'link', 'set', 'eth0', 'down');
+    bed.openGate();
+    await sleep(20_000);
+    await bed.on('beta', 'ip', 'link', 'set', 'eth0', 'up');
+    await concludeAll(t, departures, () => ({ codes: [0], places: [THERE] }));
+  });
+}

@@ -1,8 +1,10 @@
 /* static_writer.c - REPORT MIB PAGES_A_SECOND [THREADS]: dirties random pages of an arena at a steady rate;
- * every page can be told from its number and version. THREADS more threads only sleep on a futex.
+ * every page can be told from its number and version. THREADS more threads only sleep on a futex. SIGUSR2 also
+ * reports "wrote PAGES SECONDS", by its own clock.
  */
 #include <linux/futex.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -53,7 +55,7 @@ int main(int argc, char **argv)
 	uint32_t *version = calloc(pages, sizeof(*version));
 	pthread_t *others = calloc(threads + 1, sizeof(*others));
 	pthread_attr_t attr;
-	uint64_t start, written = 0;
+	uint64_t start, written = 0, done = 0;
 
 	if (arena == MAP_FAILED || !version || !others)
 		victim_fail("no memory");
@@ -67,7 +69,13 @@ int main(int argc, char **argv)
 			victim_fail("no thread");
 	victim_ready();
 	start = victim_now_ns();
-	while (victim_tick()) {
+	for (;;) {
+		bool told = victim_tell;
+
+		if (!victim_tick())
+			break;
+		if (told)
+			victim_report("wrote %llu %.6f", (unsigned long long)done, (victim_now_ns() - start) / 1e9);
 		uint64_t due = (victim_now_ns() - start) / 1e9 * rate;
 
 		/* What was missed while standing still is not made up for at once. */
@@ -79,6 +87,7 @@ int main(int argc, char **argv)
 			uint64_t page = random_number() % pages;
 
 			fill(arena + page * (PAGE / 8), page, ++version[page]);
+			done++;
 		}
 		/* At a rate of 0 it leaves the CPU to others, so that streams can be measured. */
 		if (rate == 0)
