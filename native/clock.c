@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "phaul.h"
 
 uint64_t phaul_now_ns(void)
@@ -18,14 +19,18 @@ uint64_t phaul_now_ns(void)
 
 /* A thread's niceness is what setpriority() of its tid changes. In a cgroup without real-time budget there is
  * no SCHED_FIFO. */
-int phaul_priority(int priority)
+int thread_priority(pid_t tid, int priority)
 {
 	bool freeze = priority == PHAUL_PRIORITY_FREEZE;
 	struct sched_param param = { .sched_priority = freeze ? 1 : 0 };
 	int nice = priority == PHAUL_PRIORITY_LOW ? 10 : 0;
-	pid_t tid = syscall(SYS_gettid);
 
 	if (sched_setscheduler(tid, freeze ? SCHED_FIFO : SCHED_OTHER, &param) < 0 && freeze)
 		nice = -20;
 	return setpriority(PRIO_PROCESS, tid, nice) < 0 ? -errno : 0;
+}
+
+int phaul_priority(int priority)
+{
+	return thread_priority(syscall(SYS_gettid), priority);
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "clock.h"
 #include "error.h"
 
 #define PAGE 4096u
@@ -45,6 +46,7 @@ struct worker {
 	struct pump *pump;
 	struct stream *stream;
 	pthread_t thread;
+	pid_t tid;			/* 0 until it runs */
 	struct frame frame;
 	struct lz4_choice lz4;
 	uint32_t ended_round;		/* receiver */
@@ -69,6 +71,7 @@ struct pump {
 	uint64_t job_number;		/* senders: a new number is a new job */
 	int busy;
 	bool stop;
+	int priority;
 	struct job job;
 	struct pages_stats stats;
 	struct page_sink sink;
@@ -327,14 +330,45 @@ static int work(struct worker *w)
 	return err ? fail_pump(p, err, "sending pages") : 0;
 }
 
+/* Its first words. */
+static void introduce(struct worker *w)
+{
+	pthread_mutex_lock(&w->pump->lock);
+	w->tid = gettid();
+	(void)thread_priority(w->tid, w->pump->priority);
+	pthread_mutex_unlock(&w->pump->lock);
+}
+
+/* And its last: another thread may be given the tid. */
+static void *leave(struct worker *w)
+{
+	pthread_mutex_lock(&w->pump->lock);
+	w->tid = 0;
+	pthread_mutex_unlock(&w->pump->lock);
+	return NULL;
+}
+
+void phaul_channel_priority(struct phaul_channel *ch, int priority)
+{
+	struct pump *p = ch->pump;
+
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->priority = priority;
+	for (int i = 0; i < ch->stream_count; i++)
+		if (p->workers[i].tid)
+			(void)thread_priority(p->workers[i].tid, priority);
+	pthread_mutex_unlock(&p->lock);
+}
+
 static void *sender(void *arg)
 {
 	struct worker *w = arg;
 	struct pump *p = w->pump;
 	uint64_t seen = 0;
 
-	(void)phaul_priority(PHAUL_PRIORITY_LOW);
-
+	introduce(w);
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
 		while (p->job_number == seen && !p->stop)
@@ -349,7 +383,7 @@ static void *sender(void *arg)
 			pthread_cond_broadcast(&p->done);
 	}
 	pthread_mutex_unlock(&p->lock);
-	return NULL;
+	return leave(w);
 }
 
 static struct pump *new_pump(struct phaul_channel *ch)
@@ -360,6 +394,7 @@ static struct pump *new_pump(struct phaul_channel *ch)
 	if (!p)
 		return NULL;
 	p->channel = ch;
+	p->priority = PHAUL_PRIORITY_LOW;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -538,8 +573,7 @@ static void *receiver(void *arg)
 	struct worker *w = arg;
 	struct pump *p = w->pump;
 
-	(void)phaul_priority(PHAUL_PRIORITY_LOW);
-
+	introduce(w);
 	for (;;) {
 		struct phaul_error error = {0};
 		struct frame_head head;
@@ -560,7 +594,7 @@ static void *receiver(void *arg)
 				p->error = error;
 			pthread_mutex_unlock(&p->lock);
 			(void)fail_pump(p, err, "receiving pages");
-			return NULL;
+			return leave(w);
 		}
 		count(p, &head);
 	}

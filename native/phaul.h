@@ -195,6 +195,8 @@ enum {
 	PHAUL_PRIORITY_FREEZE = 1,	/* SCHED_FIFO, or nice -20 where that isn't to be had */
 };
 PHAUL_API int phaul_priority(int priority);
+/* The same for the threads on the page streams, which begin with LOW. */
+PHAUL_API void phaul_channel_priority(struct phaul_channel *ch, int priority);
 /* CLOCK_MONOTONIC, comparable with frozen_at_ns. */
 PHAUL_API uint64_t phaul_now_ns(void);
 

@@ -3,7 +3,7 @@
  * streams against a plain TLS stream, and what tracking costs the process. Figures of one run compare; absolute
  * ones say as much about the machine. CRIU=/path/to/criu adds the same victims by criu dump, copy and restore.
  */
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -26,6 +26,7 @@ const MANY_PAGES_A_SECOND = 1000;
 const WAIT_MS = 120_000;
 const BASELINE_BYTES = 2 ** 30;
 const BASELINE_MIB = 1024;
+const STREAM_RUNS = 5;
 
 /** Before the rounds, to compare with. */
 const UNTRACKED_MS = 1000;
@@ -44,11 +45,26 @@ class Victim {
   static #count = 0;
   readonly #report = join(directory, `report.${++Victim.#count}`);
   pid = '';
+  #pidHere = 0;
 
   async start(mib: number, rate: number, threads: number): Promise<void> {
     const command = [join(process.cwd(), 'build/victims/static_writer'), this.#report, String(mib), String(rate), String(threads)];
     this.pid = (await on('alpha', 'bash', '-c', `${CLOSE_ALL}; exec setsid "$@" </dev/null >/dev/null 2>&1 & printf $!`, 'bash', ...command)).stdout;
     await this.hear('ready');
+    this.#pidHere = Number(
+      readdirSync('/proc').find((pid) => {
+        try {
+          return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(this.#report) && new RegExp(`^NSpid:.*\\t${this.pid}$`, 'm').test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+        } catch {
+          return false;
+        }
+      }),
+    );
+  }
+
+  /** From here on the largest gap counts. No program is started for it, which would take a CPU from the victim. */
+  mark(): void {
+    process.kill(this.#pidHere, 'SIGUSR1');
   }
 
   /** Numbers of the line that begins so, the nth of them. */
@@ -118,8 +134,9 @@ async function run(mib: number, rate: number, threads: number): Promise<Run> {
     const victim = new Victim();
     try {
       await victim.start(mib, rate, threads - 1);
-      await victim.signal('alpha', 'USR1');
-      const done = await migrate(victim.pid);
+      victim.mark();
+      // What the first rounds cost is another figure: here it is about the freeze.
+      const done = await migrate(victim.pid, ({ event }) => event === 'round' && victim.mark());
       if (done.outcome === 'moved') {
         return { done, observedMs: await victim.largestGapMs() };
       }
@@ -155,10 +172,16 @@ async function downtimeOf(rssMiB: number, threads: number, rate: number) {
   return row;
 }
 
+/** So that a virtual machine has the memory that comes next: to get it from its host takes longer than to fill it. */
+async function touchMemory(mib: number): Promise<void> {
+  await $`head -c ${mib}M /dev/zero | tail -c 1`;
+}
+
 /** An idle process, so that streams have both CPUs; the plain stream right before. */
 async function tlsRatio(): Promise<number> {
   const ratios: number[] = [];
-  for (let i = 0; i < 3; i++) {
+  for (let i = 0; i < STREAM_RUNS; i++) {
+    await touchMemory(3 * BASELINE_MIB);
     const plain = engine.tlsBaseline(BASELINE_BYTES);
     const first = (await run(BASELINE_MIB, 0, 1)).done.rounds[0];
     ratios.push(((first?.pagesDirty ?? 0) * PAGE_BYTES * 1000) / (first?.ms ?? Infinity) / plain);
@@ -199,7 +222,7 @@ async function criuDowntime(rssMiB: number): Promise<number> {
     const [images, copy] = [join(directory, 'criu'), join(directory, 'criu-copy')];
     try {
       await victim.start(rssMiB, PAGES_A_SECOND, 0);
-      await victim.signal('alpha', 'USR1');
+      victim.mark();
       mkdirSync(images);
       for (const [host, command] of [
         ['alpha', [CRIU ?? '', 'dump', '-t', victim.pid, '-D', images, '-v0']],

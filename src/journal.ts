@@ -1,6 +1,8 @@
 /**
- * What this host knows for certain about a migration, on disk before it is acted upon: a line of JSON for
- * each state, the last one counts. The first line also says what it is about.
+ * What this host knows for certain about a migration, written before it is acted upon: a line of JSON for each
+ * state, the last one counts. The first line also says what it is about, and is on disk before anything else.
+ * The others need no disk while the process stands still: a phaul that dies leaves them with the kernel, and
+ * after a host that died all but an end is in doubt, which the boot id of the first line tells.
  */
 import { closeSync, fdatasyncSync, fsyncSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { PhaulError } from './errors.ts';
@@ -17,6 +19,8 @@ export interface Instance {
   pid: number;
   /** Clock ticks since boot. */
   startedAt: number;
+  /** Of the host, another one after each start. */
+  boot: string;
 }
 
 export interface About {
@@ -33,7 +37,7 @@ const pathOf = (id: string, side: Side): string => `${JOURNAL_DIRECTORY}/${id}.$
 export class Journal<S extends string> {
   readonly #fd: number;
   #torn = false;
-  /** The last that is on disk for certain. */
+  /** The last that was written. */
   state = 'preparing' as S;
 
   constructor(id: string, side: Side, about: About) {
@@ -42,6 +46,7 @@ export class Journal<S extends string> {
       mkdirSync(JOURNAL_DIRECTORY, { recursive: true, mode: 0o700 });
       this.#fd = openSync(path, 'ax', 0o600);
       this.#append({ state: this.state, ...about });
+      fdatasyncSync(this.#fd);
       syncDirectory(JOURNAL_DIRECTORY);
     } catch (cause) {
       throw new PhaulError('ERR_JOURNAL', `The journal ${path} can't be written, without which a process could be lost: ${(cause as Error).message}.`, { cause });
@@ -53,7 +58,13 @@ export class Journal<S extends string> {
     this.state = state;
   }
 
+  /** To disk, if that can be had: what became of the process doesn't depend on it any more. */
   close(): void {
+    try {
+      fdatasyncSync(this.#fd);
+    } catch {
+      // The kernel still has what was written.
+    }
     closeSync(this.#fd);
   }
 
@@ -63,7 +74,6 @@ export class Journal<S extends string> {
     if (writeSync(this.#fd, text) < text.length) {
       throw new PhaulError('ERR_JOURNAL', 'The disk of the journal is full.');
     }
-    fdatasyncSync(this.#fd);
     this.#torn = false;
   }
 }
@@ -105,15 +115,20 @@ function parse(line: string): ({ state: string } & Partial<About>) | undefined {
   }
 }
 
+const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+
+/** Has the host died since, and with it all that was running? */
+export const isOfEarlierBoot = (instance: Instance | undefined): boolean => instance?.boot !== bootId();
+
 export function instanceOf(pid: number): Instance {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   // The name in brackets may hold anything, blanks too.
-  return { pid, startedAt: Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]) };
+  return { pid, startedAt: Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]), boot: bootId() };
 }
 
 export function isAlive(instance: Instance | undefined): boolean {
   try {
-    return instance !== undefined && instanceOf(instance.pid).startedAt === instance.startedAt;
+    return instance !== undefined && !isOfEarlierBoot(instance) && instanceOf(instance.pid).startedAt === instance.startedAt;
   } catch {
     return false;
   }

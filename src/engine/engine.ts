@@ -49,6 +49,8 @@ export interface Built {
   descriptors: number;
 }
 
+export type Priority = 'low' | 'normal' | 'freeze';
+
 export interface Note {
   kind: number;
   payload: Buffer;
@@ -63,6 +65,8 @@ export interface Channel {
   send(kind: number, payload: Uint8Array): void;
   /** The payload is valid until the next call. undefined: nothing came in time. */
   receive(timeoutMs: number): Note | undefined;
+  /** Of the threads on its page streams, which begin with low. */
+  setPriority(priority: Priority): void;
   /** Before the target that receives from it. */
   close(): void;
 }
@@ -115,7 +119,7 @@ export interface Engine {
   openSource(pid: number, flags: CheckFlags): Source;
   openTarget(pid: number): Target;
   /** Of the calling thread: while the process runs, it comes first; while it is frozen, nothing does before us. */
-  setPriority(priority: 'low' | 'normal' | 'freeze'): void;
+  setPriority(priority: Priority): void;
   nowMs(): number;
   /** A plain TLS 1.3 stream over loopback, in bytes per second. */
   tlsBaseline(bytes: number): number;

@@ -2,7 +2,7 @@
 import koffi from 'koffi';
 import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
-import type { Applied, Built, Channel, CheckFlags, Engine, Findings, Freeze, Note, Source, SourceRound, Target } from './engine.ts';
+import type { Applied, Built, Channel, CheckFlags, Engine, Findings, Freeze, Note, Priority, Source, SourceRound, Target } from './engine.ts';
 
 const ABI_VERSION = 2;
 const TCP_CLOSE = 1;
@@ -11,6 +11,7 @@ const ETIMEDOUT = -110;
 const ESRCH = -3;
 const CHECK_TEXT_BYTES = 1 << 20;
 const CHECKSUM_TEXT_BYTES = 8 << 20;
+const PRIORITIES: Record<Priority, number> = { low: -1, normal: 0, freeze: 1 };
 const NOTE_BYTES = 1 << 16;
 
 const path = process.env['PHAUL_LIBRARY'] ?? fileURLToPath(new URL('../../build/libphaul.so', import.meta.url));
@@ -80,6 +81,7 @@ const load = () => {
     closeTarget: lib.func('void phaul_target_close(void *tgt)'),
     baseline: lib.func('int phaul_tls_baseline(size_t bytes, _Out_ double *gbps, _Out_ phaul_error *err)'),
     priority: lib.func('int phaul_priority(int priority)'),
+    channelPriority: lib.func('void phaul_channel_priority(void *ch, int priority)'),
     now: lib.func('uint64_t phaul_now_ns()'),
   };
 };
@@ -169,6 +171,10 @@ class LibraryChannel extends Handle implements Channel {
 
   accept(timeoutMs: number): void {
     must((error) => native().accept(this.pointer, timeoutMs, error));
+  }
+
+  setPriority(priority: Priority): void {
+    native().channelPriority(this.pointer, PRIORITIES[priority]);
   }
 
   send(kind: number, payload: Uint8Array): void {
@@ -336,7 +342,7 @@ export const engine: Engine = {
     new LibrarySource(open((ret, error) => native().openSource(pid, flagBits(flags), ret, error)), (pointer) => native().closeSource(pointer)),
   openTarget: (pid) =>
     new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, ret, error)), (pointer) => native().closeTarget(pointer)),
-  setPriority: (priority) => void native().priority({ low: -1, normal: 0, freeze: 1 }[priority]),
+  setPriority: (priority) => void native().priority(PRIORITIES[priority]),
   nowMs: () => ms(native().now()),
   tlsBaseline: (bytes) => {
     const gbps = [0];

@@ -62,6 +62,7 @@ const firstDifference = (here: string, there: string): string => {
 export function cutover(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, latch: Latch): Cutover {
   const rttMs = roundTrip(channel, order.host);
   engine.setPriority('freeze');
+  channel.setPriority('freeze');
   try {
     const { freeze, builtMs } = hand(source, channel, order);
     const readyMs = engine.nowMs();

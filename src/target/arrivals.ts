@@ -9,7 +9,7 @@ import type { Duplex } from 'node:stream';
 import { connectControl } from '../control.ts';
 import { Tracer } from '../engine/tracer.ts';
 import { PhaulError } from '../errors.ts';
-import { isAlive, readJournal } from '../journal.ts';
+import { isAlive, isOfEarlierBoot, readJournal } from '../journal.ts';
 import type { OutcomeState, Params, Result } from '../messages.ts';
 import { arrivalSocket } from '../places.ts';
 import { listenOn } from './listen.ts';
@@ -75,7 +75,7 @@ function afterwards(id: string): OutcomeState {
       return state;
     case 'preparing':
     case 'held':
-      return 'discarded';
+      return isOfEarlierBoot(about?.by) ? 'unknown' : 'discarded';
     case 'releasing':
       // Dead between two system calls. If the process is not there, it has ended, or was never let go.
       return isAlive(about?.process) ? 'running' : 'unknown';

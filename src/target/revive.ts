@@ -68,7 +68,6 @@ function hold(channel: Channel, journal: Journal<TargetState>, latch: Latch): vo
 
 export function revive(target: Target, channel: Channel, state: Buffer, journal: Journal<TargetState>, { latch, tell }: Tracing<TargetNews>, id: string): void {
   fault('target:final-round');
-  engine.setPriority('freeze');
   try {
     const built = target.build(state);
     fault('target:built');
@@ -81,12 +80,12 @@ export function revive(target: Target, channel: Channel, state: Buffer, journal:
     hold(channel, journal, latch);
     const startMs = engine.nowMs();
     target.release();
-    tell({ id, state: 'running' });
     try {
       say(channel, RUNNING, { releaseMs: engine.nowMs() - startMs });
     } catch {
       // The source will ask by way of control.
     }
+    tell({ id, state: 'running' });
     journal.write('running');
     fault('target:running');
   } finally {

@@ -42,11 +42,13 @@ function serve(target: Target, channel: Channel, order: TargetOrder, journal: Jo
         fault('target:round-1');
       }
     } else if (note.kind === NOTE_THREADS) {
-      engine.setPriority('freeze'); // revive() ends it, or this thread does
       target.threads(note.payload);
     } else if (note.kind === NOTE_STATE) {
       return revive(target, channel, note.payload, journal, tracing, order.id);
     } else if (note.kind === PING) {
+      // The freeze is about to begin: revive() ends this, or this thread does.
+      engine.setPriority('freeze');
+      channel.setPriority('freeze');
       say(channel, PONG);
     } else if (note.kind === ABORT) {
       throw new PhaulError('ERR_INTERRUPTED', `${order.from} gave up.`);
