@@ -15,7 +15,7 @@
 
 #define PAGE 4096u
 #define FRAME_MAGIC 0x31676170u
-#define FRAME_PAGES 256u		/* 1 MiB: the best of what was measured over loopback */
+#define FRAME_PAGES 64u		/* 256 KiB: two streams and their copies stay in the caches */
 #define INLINE_PAGES 1024u		/* to send so many takes about as long as to wake the threads */
 #define FRAME_EXTENTS (2 * FRAME_PAGES)	/* zero and other pages may alternate */
 #define USER_END 0x7ffffffff000ull

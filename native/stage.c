@@ -204,6 +204,7 @@ int stage_open(struct stage *s, struct husk *husk, struct phaul_error *err)
 
 	memset(s, 0, sizeof(*s));
 	s->husk = husk;
+	s->fill.uffd = -1;
 	received_init(&s->received);
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->opened, NULL);
@@ -215,11 +216,9 @@ int stage_open(struct stage *s, struct husk *husk, struct phaul_error *err)
 int stage_layout(struct stage *s, struct memory_map *layout, struct phaul_error *err)
 {
 	struct change c = { .stage = s, .err = err };
+	bool first = !s->husk->area.at;
 
-	if (!s->husk->area.at)
-		c.code = husk_settle(s->husk, layout, err);
-	else
-		c.code = husk_clear_area(s->husk, layout, err);
+	c.code = first ? husk_settle(s->husk, layout, err) : husk_clear_area(s->husk, layout, err);
 	begin(&c);
 	each_stretch(&c, &s->layout, layout, remove_old);
 	each_stretch(&c, &s->layout, layout, add_new);
@@ -229,6 +228,10 @@ int stage_layout(struct stage *s, struct memory_map *layout, struct phaul_error 
 	memory_map_free(&s->layout);
 	s->layout = *layout;
 	memset(layout, 0, sizeof(*layout));
+	if (first)
+		fill_open(&s->fill, s->husk);
+	for (size_t i = 0; first && i < s->layout.count; i++)
+		fill_register(&s->fill, &s->layout.at[i]);
 	return 0;
 }
 
@@ -312,6 +315,11 @@ void stage_open_round(struct stage *s, uint32_t round)
 	pthread_mutex_unlock(&s->lock);
 }
 
+void stage_filled(struct stage *s)
+{
+	fill_close(&s->fill);
+}
+
 void stage_shut(struct stage *s)
 {
 	pthread_mutex_lock(&s->lock);
@@ -326,6 +334,7 @@ void stage_close(struct stage *s)
 		return;
 	memory_map_free(&s->layout);
 	received_free(&s->received);
+	fill_close(&s->fill);
 	pthread_mutex_destroy(&s->lock);
 	pthread_cond_destroy(&s->opened);
 	if (s->mem >= 0)
@@ -361,8 +370,8 @@ static int flush(struct stage *s, struct pieces *p)
 	return err;
 }
 
-static int place(struct stage *s, struct pieces *p, uint64_t at, const uint8_t *data, size_t size,
-		 bool writable)
+static int write_pages(struct stage *s, struct pieces *p, uint64_t at, const uint8_t *data, size_t size,
+		       bool writable)
 {
 	if (!writable) {
 		/* Forced: as a debugger writes. */
@@ -374,6 +383,31 @@ static int place(struct stage *s, struct pieces *p, uint64_t at, const uint8_t *
 	p->remote[p->count++] = (struct iovec){ (void *)at, size };
 	p->bytes += size;
 	return p->count == sizeof(p->local) / sizeof(*p->local) ? flush(s, p) : 0;
+}
+
+static int place(struct stage *s, struct pieces *p, const struct vma *vma, uint64_t at, const uint8_t *data,
+		 size_t size)
+{
+	while (size) {
+		int err;
+		size_t done = vma->kind == VMA_ANON ? fill_copy(&s->fill, at, data, size, &err) : 0;
+		size_t rest = size - done;
+
+		if (vma->kind != VMA_ANON)
+			err = -ENOENT;
+		if (err == -EEXIST || err == -ENOENT) {
+			/* The one that is there, or all where there is no filling. */
+			rest = err == -EEXIST ? PAGE : rest;
+			err = write_pages(s, p, at + done, data + done, rest, vma->prot & PROT_WRITE);
+			done += rest;
+		}
+		if (err)
+			return err;
+		at += done;
+		data += done;
+		size -= done;
+	}
+	return 0;
 }
 
 static int place_zeros(struct stage *s, const struct vma *vma, uint64_t at, uint64_t end)
@@ -415,7 +449,7 @@ static int place_extent(struct stage *s, struct pieces *p, const struct page_ext
 			if (!err && vma->kind == VMA_FILE)
 				err = received_add(&s->received, at, (until - at) / PAGE);
 		} else {
-			err = place(s, p, at, data, until - at, vma->prot & PROT_WRITE);
+			err = place(s, p, vma, at, data, until - at);
 			if (!err)
 				err = received_add(&s->received, at, (until - at) / PAGE);
 			data += until - at;

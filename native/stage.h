@@ -4,6 +4,7 @@
 #ifndef PHAUL_STAGE_H
 #define PHAUL_STAGE_H
 
+#include "fill.h"
 #include "husk.h"
 #include "pages.h"
 #include "received.h"
@@ -13,6 +14,7 @@ struct stage {
 	struct husk *husk;
 	struct memory_map layout;	/* what is mapped in the husk now */
 	struct received received;
+	struct fill fill;		/* in the first round */
 	int mem;			/* /proc/PID/mem: writes to what the process itself may not write */
 	/* Pages of a round wait until its layout is there. */
 	pthread_mutex_t lock;
@@ -29,6 +31,8 @@ int stage_layout(struct stage *s, struct memory_map *layout, struct phaul_error 
 int64_t stage_drop(struct stage *s, const struct final_scan *gone, struct phaul_error *err);
 /* Pages of rounds up to this one may come in. */
 void stage_open_round(struct stage *s, uint32_t round);
+/* All pages of the first round are in place. */
+void stage_filled(struct stage *s);
 /* Nothing comes in any more; those who wait fail. */
 void stage_shut(struct stage *s);
 void stage_close(struct stage *s);

@@ -99,6 +99,7 @@ int phaul_target_round(struct phaul_target *tgt, struct phaul_channel *ch, const
 	if (!code) {
 		stage_open_round(&tgt->stage, layout.round);
 		code = pages_wait_round(ch, layout.round, timeout_ms, &stats, err);
+		stage_filled(&tgt->stage);
 	}
 	ret->bytes = stats.bytes_raw;
 	ret->wait_ns = phaul_now_ns() - at;
