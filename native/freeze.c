@@ -2,17 +2,23 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include "arch/x86_64.h"
 #include "error.h"
 #include "objects/proc_status.h"
+
+#define PAGE 4096
+#define CLOCKS 16	/* more than there are */
 
 static struct frozen_thread *find(struct frozen *f, pid_t tid)
 {
@@ -199,6 +205,35 @@ int freeze_leader(pid_t pid, int timeout_ms, struct frozen *ret, struct phaul_er
 void freeze_fix_restart(struct user_regs_struct *regs, bool moved)
 {
 	arch_fix_restart(regs, moved);
+}
+
+static bool points_to_time(pid_t tid, uint64_t at)
+{
+	struct timespec t;
+	struct iovec local = { &t, sizeof(t) }, remote = { (void *)at, sizeof(t) };
+
+	return process_vm_readv(tid, &local, 1, &remote, 1, 0) == sizeof(t) && t.tv_sec >= 0 && t.tv_nsec >= 0 &&
+	       t.tv_nsec < 1000000000;
+}
+
+/* Four calls have restart blocks: clock_nanosleep(clock, flags, time, rest), nanosleep(time, rest), futex(word,
+ * FUTEX_WAIT, value, time) and poll(fds, count, milliseconds). */
+void freeze_name_restart(pid_t tid, struct user_regs_struct *regs)
+{
+	uint64_t first = arch_argument(regs, 0), second = arch_argument(regs, 1);
+	int operation = second & FUTEX_CMD_MASK;
+
+	if (arch_interrupted_call(regs) != SYS_restart_syscall || arch_result(regs) != RESTART_BLOCK)
+		return;
+	if (first < CLOCKS && !second && points_to_time(tid, arch_argument(regs, 2)))
+		arch_name_call(regs, SYS_clock_nanosleep);
+	else if ((!second || second >= PAGE) && points_to_time(tid, first))
+		arch_name_call(regs, SYS_nanosleep);
+	else if ((operation == FUTEX_WAIT || operation == FUTEX_WAIT_BITSET) && second < PAGE && !(first % 4) &&
+		 points_to_time(tid, arch_argument(regs, 3)))
+		arch_name_call(regs, SYS_futex);
+	else
+		arch_name_call(regs, SYS_poll);
 }
 
 /* A thread that was seized but never stopped can't be detached; the kernel lets it go when the tracing

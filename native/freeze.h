@@ -32,5 +32,9 @@ void frozen_free(struct frozen *f);
  * that give it on every stop (epoll_wait, ...). `moved`: the process goes elsewhere, so that a
  * nanosleep with a remainder goes on from there. */
 void freeze_fix_restart(struct user_regs_struct *regs, bool moved);
+/* A sleep that was interrupted before, by a SIGSTOP, a debugger or by our arming, goes on as restart_syscall(2),
+ * which only this kernel knows the meaning of: makes it the call that it was, by its arguments, which are still
+ * in the registers. Reads memory of the thread. */
+void freeze_name_restart(pid_t tid, struct user_regs_struct *regs);
 
 #endif

@@ -148,21 +148,17 @@ static int write_forced(pid_t pid, remote_addr at, const void *bytes, size_t siz
 }
 
 /* int3 resets an ignored SIGTRAP to its default: so that it can be put back, see if it is ignored. */
-static bool trap_is_ignored(pid_t tid)
+static int ask_trap_action(struct remote *r, remote_addr space)
 {
-	char path[40], text[4096], *line;
-	ssize_t got;
-	int fd;
+	struct iovec local = { r->trap_action, sizeof(r->trap_action) };
+	struct iovec remote = { (void *)space, sizeof(r->trap_action) };
+	int err = remote_call(r, SYS_rt_sigaction, SIGTRAP, 0, space, 8);
 
-	snprintf(path, sizeof(path), "/proc/%d/status", tid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	got = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[got > 0 ? got : 0] = 0;
-	line = strstr(text, "\nSigIgn:");
-	return line && (strtoull(line + 8, NULL, 16) & TRAP_BIT);
+	if (!err && process_vm_readv(r->tid, &local, 1, &remote, 1, 0) != sizeof(r->trap_action))
+		err = -EFAULT;
+	if (err || r->trap_action[0] != (uint64_t)SIG_IGN)
+		memset(r->trap_action, 0, sizeof(r->trap_action));
+	return err;
 }
 
 int remote_area_adopt(pid_t pid, remote_addr at, size_t size, struct remote_area *ret)
@@ -180,14 +176,15 @@ int remote_area_map(struct remote *r, remote_addr hint, size_t size, struct remo
 	int err;
 
 	memset(ret, 0, sizeof(*ret));
-	r->trap_ignored = trap_is_ignored(r->tid);
 	at = remote_call(r, SYS_mmap, hint, size, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | (hint ? MAP_FIXED_NOREPLACE : 0), -1, 0);
 	if (at < 0)
 		return at;
 	code = remote_call(r, SYS_mmap, at, PAGE, PROT_READ | PROT_EXEC,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-	err = code < 0 ? code : remote_area_adopt(r->tid, at, size, ret);
+	err = code < 0 ? code : ask_trap_action(r, at + PAGE);
+	if (!err)
+		err = remote_area_adopt(r->tid, at, size, ret);
 	if (err < 0) {
 		free(ret->mirror);
 		memset(ret, 0, sizeof(*ret));
@@ -198,9 +195,9 @@ int remote_area_map(struct remote *r, remote_addr hint, size_t size, struct remo
 
 static int ignore_trap_again(struct remote *r, struct remote_area *area)
 {
-	uint64_t action[4] = { (uint64_t)SIG_IGN, 0, 0, 0 };
 	remote_addr data = area->at + PAGE;
-	struct iovec local = { action, sizeof(action) }, remote = { (void *)data, sizeof(action) };
+	struct iovec local = { r->trap_action, sizeof(r->trap_action) };
+	struct iovec remote = { (void *)data, sizeof(r->trap_action) };
 
 	if (process_vm_writev(r->tid, &local, 1, &remote, 1, 0) < 0)
 		return -errno;
@@ -213,7 +210,7 @@ int remote_area_unmap(struct remote *r, struct remote_area *area)
 
 	if (!area->at)
 		return 0;
-	if (r->trap_ignored)
+	if (r->trap_action[0])
 		err = ignore_trap_again(r, area);
 	unmapped = remote_call(r, SYS_munmap, area->at, area->size);
 	free(area->mirror);

@@ -39,7 +39,9 @@ struct remote {
 	uint64_t saved_mask;
 	bool begun;
 	bool saw_sigstop;	/* a SIGSTOP came and was swallowed: remote_end sends it again */
-	bool trap_ignored;	/* SIGTRAP's disposition must be put back after batches */
+	/* How it handles SIGTRAP, as the kernel has it, if it ignores it: batches spoil that, and it must be put
+	 * back after them. All zeros otherwise. */
+	uint64_t trap_action[4];
 };
 
 /* Finds the `syscall` instruction of the vdso at `vdso`. -ENOENT: there is none. */

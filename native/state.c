@@ -1,6 +1,7 @@
 #include "state.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -207,11 +208,17 @@ int state_build_threads(struct husk *h, const struct image_set *from, struct pha
 }
 
 /* The end of a batch traps: where SIGTRAP is ignored, that must be told to the kernel once more. */
-static bool ignores_trap(const CoreEntry *core)
+static void keep_trap_action(struct remote *leader, const CoreEntry *core)
 {
 	const TaskCoreEntry *tc = core->tc;
+	const SaEntry *trap = tc->n_sigactions > SIGTRAP - 1 ? tc->sigactions[SIGTRAP - 1] : NULL;
 
-	return tc->n_sigactions > 4 && tc->sigactions[4]->sigaction == 1 /* SIG_IGN */;
+	if (!trap || trap->sigaction != (uint64_t)SIG_IGN)
+		return;
+	leader->trap_action[0] = trap->sigaction;
+	leader->trap_action[1] = trap->flags;
+	leader->trap_action[2] = trap->restorer;
+	leader->trap_action[3] = trap->mask;
 }
 
 static int build_parts(struct build *b, const CoreEntry *core)
@@ -253,7 +260,7 @@ static int build_all(struct husk *h, struct build *b, const struct thread_image 
 		code = build_parts(b, leader->core) ?: threads_build(b, h, leader, 1);
 	if (code)
 		return code;
-	h->leader.trap_ignored = ignores_trap(leader->core);
+	keep_trap_action(&h->leader, leader->core);
 	code = remote_area_unmap(&h->leader, &h->area);
 	if (code)
 		return phaul_fail(b->err, code, "state", "unmapping the batch area in pid %d", h->pid);

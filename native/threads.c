@@ -142,6 +142,7 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	ThreadInfoX86 info = THREAD_INFO_X86__INIT;
 	UserX86RegsEntry regs = USER_X86_REGS_ENTRY__INIT;
 	UserX86FpregsEntry fpregs = USER_X86_FPREGS_ENTRY__INIT;
+	struct user_regs_struct named = t->regs;
 	ThreadCoreEntry thread = THREAD_CORE_ENTRY__INIT;
 	ThreadSasEntry sas = THREAD_SAS_ENTRY__INIT;
 	RseqEntry rseq = RSEQ_ENTRY__INIT;
@@ -155,7 +156,8 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	err = read_rseq(t->tid, &rseq, &has_rseq);
 	if (err)
 		return err;
-	fill_registers(&regs, &t->regs);
+	freeze_name_restart(t->tid, &named);
+	fill_registers(&regs, &named);
 	fill_fpregs(&fpregs, xstate, io.iov_len);
 	info.clear_tid_addr = *q->clear_tid;
 	info.gpregs = &regs;

@@ -54,12 +54,25 @@ static inline long arch_interrupted_call(const struct user_regs_struct *regs)
 	return (long)regs->orig_rax < 0 ? -1 : (long)regs->orig_rax;
 }
 
+static inline uint64_t arch_argument(const struct user_regs_struct *regs, int n)
+{
+	const unsigned long long args[] = { regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9 };
+
+	return args[n];
+}
+
+static inline void arch_name_call(struct user_regs_struct *regs, long nr)
+{
+	regs->orig_rax = nr;
+}
+
 enum {
 	RESTART_NOHAND = -514,		/* ERESTARTNOHAND of the kernel: again, or EINTR with a handler */
 	RESTART_BLOCK = -516,		/* ERESTART_RESTARTBLOCK: needs what the kernel has stored */
 };
 
-/* These answer -EINTR on any ptrace stop, where others ask to be restarted. */
+/* These answer -EINTR on any ptrace stop, where others ask to be restarted: those of sockets if the socket has a
+ * time limit (SO_RCVTIMEO, SO_SNDTIMEO), which begins anew. */
 static inline bool arch_eintr_on_stop(long nr)
 {
 	switch (nr) {
@@ -71,6 +84,19 @@ static inline bool arch_eintr_on_stop(long nr)
 	case SYS_semtimedop:
 	case SYS_io_getevents:
 	case SYS_io_pgetevents:
+	case SYS_read:
+	case SYS_readv:
+	case SYS_recvfrom:
+	case SYS_recvmsg:
+	case SYS_recvmmsg:
+	case SYS_accept:
+	case SYS_accept4:
+	case SYS_write:
+	case SYS_writev:
+	case SYS_sendto:
+	case SYS_sendmsg:
+	case SYS_sendmmsg:
+	case SYS_connect:
 		return true;
 	}
 	return false;

@@ -1,10 +1,12 @@
-/* limits.c - resource limits and the OOM killer's score, read and set from outside. */
+/* limits.c - resource limits, which the process is asked for, and the OOM killer's score; both are set from
+ * outside. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "parts.h"
@@ -34,25 +36,34 @@ static int score(pid_t pid, const int *set, int *ret)
 	return err;
 }
 
+/* To ask for those of another user's process takes CAP_SYS_RESOURCE. */
+static int ask(struct dump *d, struct batch *b, void **ret)
+{
+	struct rlimit64 **answers = *ret = dump_alloc(d, RLIM_NLIMITS * sizeof(*answers));
+
+	if (!answers)
+		return -ENOMEM;
+	for (int i = 0; i < RLIM_NLIMITS; i++)
+		batch_call(b, "tell a resource limit", __NR_prlimit64, 0, i, 0,
+			   batch_space(b, sizeof(*answers[i]), (void **)&answers[i]));
+	return b->error;
+}
+
 static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
 {
+	struct rlimit64 **told = answers;
 	TaskRlimitsEntry *limits = dump_alloc(d, sizeof(*limits));
 	RlimitEntry *entries = dump_alloc(d, RLIM_NLIMITS * sizeof(*entries));
 	RlimitEntry **pointers = dump_alloc(d, RLIM_NLIMITS * sizeof(*pointers));
 
 	(void)b;
-	(void)answers;
 	if (!limits || !entries || !pointers)
 		return -ENOMEM;
 	task_rlimits_entry__init(limits);
 	for (int i = 0; i < RLIM_NLIMITS; i++) {
-		struct rlimit64 limit;
-
-		if (prlimit64(d->pid, i, NULL, &limit) < 0)
-			return -errno;
 		rlimit_entry__init(&entries[i]);
-		entries[i].cur = limit.rlim_cur;
-		entries[i].max = limit.rlim_max;
+		entries[i].cur = told[i]->rlim_cur;
+		entries[i].max = told[i]->rlim_max;
 		pointers[i] = &entries[i];
 	}
 	limits->n_rlimits = RLIM_NLIMITS;
@@ -90,4 +101,4 @@ static int build(struct build *b, struct batch *batch, const CoreEntry *core)
 				"CAP_SYS_RESOURCE)", want) : 0;
 }
 
-const struct process_part limits_part = { .name = "limits", .dump = dump, .build = build };
+const struct process_part limits_part = { .name = "limits", .ask = ask, .dump = dump, .build = build };

@@ -1,5 +1,5 @@
 /** Two hosts for one test file, and programs in them that hold nothing of the test's own. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -25,6 +25,7 @@ export class Bed {
   }
 
   async up(): Promise<void> {
+    chmodSync(this.directory, 0o755); // victims change their user
     const { exitCode, stderr } = await this.#shell`scripts/two-hosts up`;
     if (exitCode !== 0) {
       throw new Error(stderr);

@@ -1,0 +1,45 @@
+/** What a moved process keeps: victims that compare themselves with what they were, moved there and back. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { Bed } from './bed.ts';
+
+const bed = new Bed('keeps-test');
+
+/** So that a wait with a limit that started anew would be seen to end too late. */
+const BEFORE_MOVE_MS = 1_800;
+
+test.before(() => bed.up());
+test.after.always(() => bed.down());
+
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials']) {
+  test.serial(`${victim}: all is as it was after a move`, async (t) => {
+    const pid = await bed.victim(victim);
+    t.is(bed.lines(victim).at(-1), 'ready');
+    await sleep(BEFORE_MOVE_MS);
+    const { exitCode, stderr } = await bed.migrate('alpha', pid, 'beta', '--verify');
+    t.is(exitCode, 0, stderr);
+    t.is(await bed.verdict('beta', pid, victim), 'ok');
+  });
+
+  test.serial(`${victim}: all is as it was after an abort at the last moment, and two moves`, async (t) => {
+    const name = `${victim}.aborted`;
+    const pid = await bed.victim(name);
+    const { exitCode } = await bed.on('alpha', 'env', 'PHAUL_FAULT=source:before-commit:error', 'phaul', 'migrate', String(pid), 'root@beta');
+    t.is(exitCode, 1);
+    for (const [from, to] of [['alpha', 'beta'], ['beta', 'alpha']] as const) {
+      const { exitCode: moved, stderr } = await bed.migrate(from, pid, to);
+      t.is(moved, 0, `${stderr} The victim: ${bed.lines(name).join('; ')}`);
+    }
+    t.is(await bed.verdict('alpha', pid, name), 'ok');
+  });
+}
+
+test.serial('a main thread that sleeps, and was stopped once to be tracked, sleeps on', async (t) => {
+  const name = 'restarts.alone';
+  const pid = await bed.victim(name, 'alone');
+  await sleep(BEFORE_MOVE_MS);
+  const { exitCode, stderr } = await bed.migrate('alpha', pid, 'beta');
+  t.is(exitCode, 0, stderr);
+  await sleep(BEFORE_MOVE_MS);
+  t.is(await bed.verdict('beta', pid, name), 'ok');
+});
