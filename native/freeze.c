@@ -142,7 +142,8 @@ static int stop_all(struct frozen *f, uint64_t deadline_ns, struct phaul_error *
 	for (size_t i = 0; i < f->count; i++)
 		if (!f->threads[i].stopped)
 			(void)ptrace(PTRACE_INTERRUPT, f->threads[i].tid, 0, 0);
-	for (size_t i = 0; i < f->count; ) {
+	/* The last one first: when it has stopped most others have, and each wait that sleeps costs a wake-up. */
+	for (size_t i = f->count; i-- > 0; ) {
 		struct frozen_thread *t = &f->threads[i];
 		int stopped = t->stopped ? 1 : wait_stopped(t, deadline_ns);
 
@@ -157,7 +158,6 @@ static int stop_all(struct frozen *f, uint64_t deadline_ns, struct phaul_error *
 			continue;
 		}
 		t->stopped = true;
-		i++;
 	}
 	return 0;
 }

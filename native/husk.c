@@ -101,6 +101,50 @@ static int stop(pid_t pid)
 	return WIFSTOPPED(status) ? 0 : -ESRCH;
 }
 
+static void choose_cpu(struct husk *h)
+{
+	cpu_set_t one;
+
+	h->cpu = sched_getaffinity(0, sizeof(h->allowed), &h->allowed) < 0 ? -1 : sched_getcpu();
+	if (h->cpu < 0)
+		return;
+	CPU_ZERO(&one);
+	CPU_SET(h->cpu, &one);
+	if (sched_setaffinity(h->pid, sizeof(one), &one) < 0)
+		h->cpu = -1;
+}
+
+void husk_join(struct husk *h, bool join)
+{
+	cpu_set_t set = h->allowed;
+
+	if (h->cpu < 0)
+		return;
+	if (join) {
+		CPU_ZERO(&set);
+		CPU_SET(h->cpu, &set);
+	}
+	(void)sched_setaffinity(0, sizeof(set), &set);
+}
+
+static int release(struct husk *h, pid_t tid, struct phaul_error *err)
+{
+	if (h->cpu >= 0)
+		(void)sched_setaffinity(tid, sizeof(h->allowed), &h->allowed);
+	return ptrace(PTRACE_DETACH, tid, 0, 0) < 0 ?
+	       phaul_fail(err, -errno, "husk", "letting thread %d of pid %d go", tid, h->pid) : 0;
+}
+
+/* Threads first: when the leader runs, all do nearly at once. */
+int husk_release(struct husk *h, struct phaul_error *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < h->thread_count && !code; i++)
+		code = release(h, h->threads[i].tid, err);
+	return code ? code : release(h, h->pid, err);
+}
+
 int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err)
 {
 	struct memory_map map;
@@ -125,6 +169,7 @@ int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err)
 		ret->pid = 0;
 		return phaul_fail(err, code, "husk", "stopping the new process %d", pid);
 	}
+	choose_cpu(ret);
 	code = memory_map_read(pid, false, &map, err);
 	if (code)
 		goto fail;

@@ -2,6 +2,8 @@
 #ifndef PHAUL_HUSK_H
 #define PHAUL_HUSK_H
 
+#include <sched.h>
+
 #include "memory_map.h"
 #include "remote.h"
 
@@ -11,6 +13,10 @@ struct husk {
 	struct remote_area area;	/* mapped by husk_settle */
 	struct remote *threads;		/* beside the leader, begun; by tid */
 	size_t thread_count, thread_capacity;
+	/* Its threads wait on one CPU for what they are told, so that whoever tells them there need not wake
+	 * another CPU, which takes longer than what they do. */
+	int cpu;
+	cpu_set_t allowed;		/* the CPUs that they had before, and get back */
 };
 
 /* Makes the process: it is init's child, leader of a session of its own, has no descriptors and dies with
@@ -27,6 +33,11 @@ int husk_clear_area(struct husk *h, const struct memory_map *map, struct phaul_e
 /* Makes the threads that are missing and ends those that are too many. */
 int husk_threads(struct husk *h, const pid_t *tids, size_t count, struct phaul_error *err);
 struct remote *husk_thread(struct husk *h, pid_t tid);
+
+/* The calling thread goes to the husk's CPU, for the time of the freeze; or back. */
+void husk_join(struct husk *h, bool join);
+/* Lets all threads go. */
+int husk_release(struct husk *h, struct phaul_error *err);
 
 /* Kills it if it is still ours, frees. */
 void husk_close(struct husk *h);

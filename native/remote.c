@@ -333,11 +333,12 @@ static int copy_batches(struct batch *batches, size_t n, bool out)
 	return copy_area(batches[0].area, batches[0].first, batches[n - 1].end, out);
 }
 
+/* The last one first: when it has run most others have, and each wait that sleeps costs a wake-up. */
 static int await(struct batch *batches, size_t n, struct phaul_error *err)
 {
 	int ret = 0;
 
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = n; i-- > 0; ) {
 		struct batch *b = &batches[i];
 		int code = b->running ? wait_for(b->remote, PTRACE_CONT, SIGTRAP) : 0;
 

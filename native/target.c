@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ptrace.h>
 
 #include "channel.h"
 #include "checksum.h"
@@ -111,8 +110,10 @@ int phaul_target_threads(struct phaul_target *tgt, const void *bytes, size_t siz
 {
 	uint64_t start = phaul_now_ns();
 	struct image_set *images = NULL;
-	int code = image_set_unpack(bytes, size, &images, err);
+	int code;
 
+	husk_join(&tgt->husk, true);
+	code = image_set_unpack(bytes, size, &images, err);
 	if (!code)
 		code = state_build_threads(&tgt->husk, images, err);
 	image_set_free(images);
@@ -125,8 +126,10 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 {
 	uint64_t start = phaul_now_ns();
 	struct image_set *images = NULL;
-	int code = image_set_unpack(bytes, size, &images, err);
+	int code;
 
+	husk_join(&tgt->husk, true);
+	code = image_set_unpack(bytes, size, &images, err);
 	memset(ret, 0, sizeof(*ret));
 	if (!code)
 		code = state_build(&tgt->husk, images, ret, err);
@@ -142,17 +145,13 @@ int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, size_t size,
 	return checksum(tgt->stage.mem, &tgt->stage.layout, ret_text, size, err);
 }
 
-/* Threads first: when the leader runs, all do nearly at once. */
 int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 {
-	for (size_t i = 0; i < tgt->husk.thread_count; i++)
-		if (ptrace(PTRACE_DETACH, tgt->husk.threads[i].tid, 0, 0) < 0)
-			return phaul_fail(err, -errno, "target", "letting thread %d go",
-					  tgt->husk.threads[i].tid);
-	if (ptrace(PTRACE_DETACH, tgt->pid, 0, 0) < 0)
-		return phaul_fail(err, -errno, "target", "letting pid %d go", tgt->pid);
-	tgt->released = true;
-	return 0;
+	int code = husk_release(&tgt->husk, err);
+
+	tgt->released = !code;
+	husk_join(&tgt->husk, false);
+	return code;
 }
 
 void phaul_target_close(struct phaul_target *tgt)

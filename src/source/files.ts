@@ -97,13 +97,19 @@ function mergeByPath(found: Found[]): Found[] {
 }
 
 /** undefined: gone meanwhile, or of a kind that the engine refuses or makes itself. */
-async function describe({ path, source, how, writable }: Found): Promise<PlanFile | undefined> {
-  let info: Stats;
+async function describe(found: Found): Promise<PlanFile | undefined> {
   try {
-    info = await stat(source);
-  } catch {
+    return await look(found);
+  } catch (thrown) {
+    if (!['ENOENT', 'ESRCH'].includes((thrown as NodeJS.ErrnoException).code ?? '')) {
+      throw thrown;
+    }
     return undefined;
   }
+}
+
+async function look({ path, source, how, writable }: Found): Promise<PlanFile | undefined> {
+  const info = await stat(source);
   const kind = kindOf(info);
   if (kind === undefined) {
     return undefined;

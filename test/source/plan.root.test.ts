@@ -5,6 +5,7 @@ import { mkdtempSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { readStatus } from '../../src/proc.ts';
 import { planSchema, readPlan, requireProgram } from '../../src/source/plan.ts';
@@ -103,4 +104,15 @@ test('a thread of the kernel is refused', async (t) => {
     return;
   }
   await t.throwsAsync(requireProgram(2), { code: 'ERR_KERNEL_THREAD', message: /kthreadd/ });
+});
+
+test('descriptors that come and go while a plan is made are no error', async (t) => {
+  const child = spawn('python3', ['-c', 'while True: open("/etc/passwd").close(); open("/etc/hosts").close()'], { stdio: 'ignore' });
+  t.teardown(() => child.kill());
+  await once(child, 'spawn');
+  await sleep(300); // it becomes python3 first
+  for (let i = 0; i < 20; i++) {
+    const { exe } = await readPlan(child.pid!);
+    t.regex(exe, /python3/);
+  }
 });
