@@ -23,7 +23,7 @@ int thread_priority(pid_t tid, int priority)
 {
 	bool freeze = priority == PHAUL_PRIORITY_FREEZE;
 	struct sched_param param = { .sched_priority = freeze ? 1 : 0 };
-	int nice = priority == PHAUL_PRIORITY_LOW ? 10 : 0;
+	int nice = priority == PHAUL_PRIORITY_LOW ? 10 : priority == PHAUL_PRIORITY_HIGH ? -20 : 0;
 
 	if (sched_setscheduler(tid, freeze ? SCHED_FIFO : SCHED_OTHER, &param) < 0 && freeze)
 		nice = -20;

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,9 @@
 
 #define PAGE 4096
 #define CLOCKS 16	/* more than there are */
+
+/* Threads that share our CPU stop while we tell the others, if we aren't real-time: half the time of a thousand. */
+#define MANY_THREADS 32
 
 static struct frozen_thread *find(struct frozen *f, pid_t tid)
 {
@@ -167,11 +171,15 @@ static int stop_all(struct frozen *f, uint64_t deadline_ns, struct phaul_error *
 int freeze(pid_t pid, int timeout_ms, struct frozen *ret, struct phaul_error *err)
 {
 	uint64_t deadline_ns;
+	bool real_time;
 	int new;
 
 	memset(ret, 0, sizeof(*ret));
 	ret->pid = pid;
 	new = seize_new(ret, err);
+	real_time = ret->count >= MANY_THREADS && sched_getscheduler(0) == SCHED_FIFO;
+	if (real_time)
+		(void)phaul_priority(PHAUL_PRIORITY_HIGH);
 	ret->since_ns = phaul_now_ns();
 	deadline_ns = ret->since_ns + timeout_ms * 1000000ull;
 	while (new > 0) {
@@ -179,6 +187,8 @@ int freeze(pid_t pid, int timeout_ms, struct frozen *ret, struct phaul_error *er
 
 		new = stopped ? stopped : has_others(ret) ? seize_new(ret, err) : 0;
 	}
+	if (real_time)
+		(void)phaul_priority(PHAUL_PRIORITY_FREEZE);
 	if (!new && (!ret->count || ret->threads[0].tid != pid))
 		new = phaul_fail(err, -ESRCH, "freeze", "the main thread of pid %d has ended", pid);
 	if (new < 0) {

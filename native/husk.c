@@ -127,10 +127,14 @@ void husk_join(struct husk *h, bool join)
 	(void)sched_setaffinity(0, sizeof(set), &set);
 }
 
-static int release(struct husk *h, pid_t tid, struct phaul_error *err)
+void husk_unbind(struct husk *h, pid_t tid)
 {
 	if (h->cpu >= 0)
 		(void)sched_setaffinity(tid, sizeof(h->allowed), &h->allowed);
+}
+
+static int release(struct husk *h, pid_t tid, struct phaul_error *err)
+{
 	return ptrace(PTRACE_DETACH, tid, 0, 0) < 0 ?
 	       phaul_fail(err, -errno, "husk", "letting thread %d of pid %d go", tid, h->pid) : 0;
 }

@@ -36,6 +36,8 @@ struct remote *husk_thread(struct husk *h, pid_t tid);
 
 /* The calling thread goes to the husk's CPU, for the time of the freeze; or back. */
 void husk_join(struct husk *h, bool join);
+/* The thread makes no more calls for us: it may run on all CPUs again. */
+void husk_unbind(struct husk *h, pid_t tid);
 /* Lets all threads go. */
 int husk_release(struct husk *h, struct phaul_error *err);
 

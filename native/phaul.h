@@ -192,7 +192,8 @@ PHAUL_API int phaul_tls_baseline(size_t bytes, double *ret_gbps, struct phaul_er
 enum {
 	PHAUL_PRIORITY_LOW = -1,	/* nice 10 */
 	PHAUL_PRIORITY_NORMAL = 0,
-	PHAUL_PRIORITY_FREEZE = 1,	/* SCHED_FIFO, or nice -20 where that isn't to be had */
+	PHAUL_PRIORITY_HIGH = 1,	/* nice -20 */
+	PHAUL_PRIORITY_FREEZE = 2,	/* SCHED_FIFO, or HIGH where that isn't to be had */
 };
 PHAUL_API int phaul_priority(int priority);
 /* The same for the threads on the page streams, which begin with LOW. */

@@ -15,7 +15,7 @@
 #include "objects/parts.h"
 #include "xstate.h"
 
-#define AT_ONCE 128		/* threads that are dumped side by side and sent together */
+#define AT_ONCE 32		/* threads that are dumped side by side and sent together */
 #define CALLS_OF_QUESTIONS (4 + SIGNALS_CALLS + SCHEDULING_CALLS + CREDS_CALLS)
 #define BYTES_OF_QUESTIONS 256	/* of answers, beside those about credentials */
 #define CALLS_A_THREAD 10
@@ -499,6 +499,7 @@ int threads_arm(struct husk *h, const struct thread_image *threads, size_t count
 			return phaul_fail(err, code, "threads", "setting the registers of thread %d",
 					  threads[i].tid);
 		r->begun = false;
+		husk_unbind(h, threads[i].tid);
 	}
 	return 0;
 }

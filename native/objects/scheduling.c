@@ -31,18 +31,30 @@ void scheduling_dump_thread(const struct sched_answer *answer, ThreadCoreEntry *
 	to->sched_prio = answer->priority;
 }
 
+/* All threads of the husk have the same: asked once. */
+static int own_sched(struct build *b)
+{
+	if (b->own_sched)
+		return 0;
+	b->own_sched = dump_alloc(&b->scratch, sizeof(*b->own_sched));
+	if (!b->own_sched)
+		return -ENOMEM;
+	return syscall(SYS_sched_getattr, b->pid, b->own_sched, sizeof(*b->own_sched), 0) < 0 ? -errno : 0;
+}
+
 int scheduling_build_thread(struct build *b, pid_t tid, const ThreadCoreEntry *from)
 {
-	struct sched_answer have = { .size = sizeof(have) }, want = {
+	struct sched_answer want = {
 		.size = sizeof(want), .policy = from->sched_policy, .nice = from->sched_nice,
 		.priority = from->sched_prio,
 	};
 
-	if (!from->has_sched_policy)
-		return 0;
-	if (syscall(SYS_sched_getattr, tid, &have, sizeof(have), 0) < 0)
-		return -errno;
-	if (have.policy == want.policy && have.nice == want.nice && have.priority == want.priority)
+	int err = from->has_sched_policy ? own_sched(b) : 0;
+	const struct sched_answer *have = b->own_sched;
+
+	if (err || !from->has_sched_policy)
+		return err;
+	if (have->policy == want.policy && have->nice == want.nice && have->priority == want.priority)
 		return 0;
 	if (syscall(SYS_sched_setattr, tid, &want, 0) < 0)
 		return phaul_fail(b->err, -errno, "scheduling", "giving thread %d policy %u, priority %u, nice %d",

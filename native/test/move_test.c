@@ -91,9 +91,9 @@ static void target(pid_t pid, int port_fd)
 			must(phaul_target_build(tgt, bytes, size, &built, &err), "building");
 			must(phaul_note_send(ch, NOTE_READY, &built, sizeof(built), &err), "telling");
 		} else {
-			phaul_priority(1);
+			phaul_priority(PHAUL_PRIORITY_FREEZE);
 			must(phaul_target_release(tgt, &err), "releasing");
-			phaul_priority(0);
+			phaul_priority(PHAUL_PRIORITY_NORMAL);
 			must(phaul_note_send(ch, NOTE_RUNNING, NULL, 0, &err), "telling");
 			break;
 		}
@@ -210,7 +210,7 @@ static int move(char **argv)
 		fprintf(stderr, "round %u: %lu dirty, %lu sent, scan %.2f send %.2f ms\n", round.round,
 			round.pages_dirty, round.pages_sent, round.scan_ns / 1e6, round.send_ns / 1e6);
 	}
-	phaul_priority(1);
+	phaul_priority(PHAUL_PRIORITY_FREEZE);
 	must(phaul_source_freeze(src, 2000, &freeze, &err), "freezing");
 	start_ns = freeze.frozen_at_ns;
 	must(phaul_source_checksum(src, sums, sizeof(sums), &err), "summing");
@@ -222,7 +222,7 @@ static int move(char **argv)
 	must(phaul_note_send(ch, NOTE_COMMIT, NULL, 0, &err), "telling");
 	hear(ch, &kind, &bytes);
 	start_ns = phaul_now_ns() - start_ns;
-	phaul_priority(0);
+	phaul_priority(PHAUL_PRIORITY_NORMAL);
 	must(phaul_source_kill(src, &err), "ending the original");
 	fprintf(stderr, "stood still %.3f ms: stop %.3f scan %.3f send %.3f (%lu pages) dump %.3f\n",
 		start_ns / 1e6, freeze.stop_ns / 1e6, freeze.scan_ns / 1e6, freeze.send_ns / 1e6,

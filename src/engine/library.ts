@@ -11,7 +11,7 @@ const ETIMEDOUT = -110;
 const ESRCH = -3;
 const CHECK_TEXT_BYTES = 1 << 20;
 const CHECKSUM_TEXT_BYTES = 8 << 20;
-const PRIORITIES: Record<Priority, number> = { low: -1, normal: 0, freeze: 1 };
+const PRIORITIES: Record<Priority, number> = { low: -1, normal: 0, freeze: 2 };
 const NOTE_BYTES = 1 << 16;
 
 const path = process.env['PHAUL_LIBRARY'] ?? fileURLToPath(new URL('../../build/libphaul.so', import.meta.url));
