@@ -297,6 +297,20 @@ const char *image_set_name(const struct image_set *set, size_t i)
 	return i < set->count ? set->images[i].name : NULL;
 }
 
+int image_set_merge(struct image_set *to, const struct image_set *from)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < from->count && !err; i++) {
+		struct image *image;
+
+		err = find(to, from->images[i].name) ? -EEXIST : add(to, from->images[i].name, &image);
+		if (!err)
+			err = append(image, from->images[i].bytes, from->images[i].size);
+	}
+	return err;
+}
+
 /* u32 PACK_MAGIC, u32 count, then for each: u32 size of the name, u32 size, name, bytes. */
 int image_set_pack(const struct image_set *set, uint8_t **ret, size_t *ret_size)
 {

@@ -43,6 +43,9 @@ size_t image_left(const struct image_reader *r);
 /* For walking through all: the i-th image's name ("core-12"), NULL beyond the last. */
 const char *image_set_name(const struct image_set *set, size_t i);
 
+/* Adds copies of all images of `from`, none of which `to` has. */
+int image_set_merge(struct image_set *to, const struct image_set *from);
+
 /* One piece of memory, malloc'ed. */
 int image_set_pack(const struct image_set *set, uint8_t **ret, size_t *ret_size);
 /* What comes from elsewhere is never trusted: -EPROTO for whatever isn't a set. The images stay in `bytes`,

@@ -14,6 +14,7 @@
 #define PAGE 4096ull
 #define VMAS_MAX (1u << 20)
 #define TIDS_MAX (1u << 20)
+#define FILES_MAX (1u << 20)
 #define NUMBERS 2u		/* of "phaul-round" */
 
 /* CRIU's vma status bits. */
@@ -81,8 +82,7 @@ void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret)
 	ret->phaul_flags = vma->flags & ~VMA_FRESH;
 }
 
-/* Mappings of one file follow each other nearly always: ids are given by comparing with the last ones. */
-static int put_file(struct image_set *set, const struct vma *vma, uint32_t id)
+int layout_put_file(struct image_set *set, const struct vma *vma, uint32_t id)
 {
 	FileEntry file = FILE_ENTRY__INIT;
 	RegFileEntry reg = REG_FILE_ENTRY__INIT;
@@ -112,7 +112,7 @@ static int put_map(struct image_set *set, pid_t pid, const struct memory_map *ma
 
 		if (vma->kind == VMA_FILE && (!last_path || strcmp(last_path, vma->path))) {
 			last_path = vma->path;
-			err = put_file(set, vma, ++id);
+			err = layout_put_file(set, vma, ++id);
 		}
 		layout_vma_entry(vma, vma->kind == VMA_FILE ? id : 0, &entries[i]);
 		pointers[i] = &entries[i];
@@ -211,46 +211,59 @@ static int get_ranges(const struct image_set *set, const char *name, struct rang
 	return 0;
 }
 
+/* Paths by the ids of "files". All lie in the map's text, which grows: offsets until the end. */
 struct file_names {
-	char **at;		/* by id; 0 is none */
+	size_t *offset;		/* 0: there is none of this id */
 	size_t count;
 };
+
+static int add_name(struct memory_map *map, struct file_names *names, const FileEntry *file, size_t *used,
+		    size_t *capacity)
+{
+	size_t size = strlen(file->reg->name) + 1;
+
+	if (size < 2 || size > PATH_MAX || file->id > FILES_MAX)
+		return -EPROTO;
+	if (file->id >= names->count) {
+		size_t count = 2 * file->id + 64;
+		void *more = realloc(names->offset, count * sizeof(*names->offset));
+
+		if (!more)
+			return -ENOMEM;
+		names->offset = more;
+		memset(names->offset + names->count, 0, (count - names->count) * sizeof(*names->offset));
+		names->count = count;
+	}
+	if (*used + size > *capacity) {
+		char *more = realloc(map->text, *capacity = 2 * (*used + size));
+
+		if (!more)
+			return -ENOMEM;
+		map->text = more;
+	}
+	memcpy(map->text + *used, file->reg->name, size);
+	names->offset[file->id] = *used;
+	*used += size;
+	return 0;
+}
 
 static int get_files(const struct image_set *set, struct memory_map *map, struct file_names *names)
 {
 	struct image_reader r;
 	ProtobufCMessage *msg;
-	size_t used = 0, capacity = 0;
-	int err = image_read(set, "files", -1, &r), more;
+	size_t used = 1, capacity = 0;
+	int err = image_read(set, "files", -1, &r), more = 0;
 
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	/* All names lie in map->text, which grows: offsets until the end. */
-	while ((more = image_next(&r, &file_entry__descriptor, &msg)) > 0) {
-		FileEntry *file = (FileEntry *)msg;
-		size_t size = file->reg && file->reg->name ? strlen(file->reg->name) + 1 : 0;
+	while (!err && (more = image_next(&r, &file_entry__descriptor, &msg)) > 0) {
+		const FileEntry *file = (FileEntry *)msg;
 
-		if (!size || size > PATH_MAX || file->id != names->count + 1) {
-			protobuf_c_message_free_unpacked(msg, NULL);
-			return -EPROTO;
-		}
-		if (used + size > capacity) {
-			capacity = 2 * (used + size);
-			map->text = realloc(map->text, capacity);
-			names->at = realloc(names->at, capacity * sizeof(*names->at));
-			if (!map->text || !names->at) {
-				protobuf_c_message_free_unpacked(msg, NULL);
-				return -ENOMEM;
-			}
-		}
-		memcpy(map->text + used, file->reg->name, size);
-		names->at[names->count++] = (char *)used;
-		used += size;
+		if (file->reg && file->reg->name)
+			err = add_name(map, names, file, &used, &capacity);
 		protobuf_c_message_free_unpacked(msg, NULL);
 	}
-	for (size_t i = 0; i < names->count; i++)
-		names->at[i] = map->text + (size_t)names->at[i];
-	return more;
+	return err ? err : more;
 }
 
 static enum vma_kind kind_of(const VmaEntry *e)
@@ -266,8 +279,8 @@ static enum vma_kind kind_of(const VmaEntry *e)
 	return VMA_ANON;
 }
 
-static int get_vma(const VmaEntry *e, const struct file_names *names, unsigned *vvars, uint64_t after,
-		   struct vma *ret)
+static int get_vma(const VmaEntry *e, const struct file_names *names, const char *text, unsigned *vvars,
+		   uint64_t after, struct vma *ret)
 {
 	static const char *const vvar_names[] = { "[vvar]", "[vvar_vclock]" };
 
@@ -289,9 +302,9 @@ static int get_vma(const VmaEntry *e, const struct file_names *names, unsigned *
 		ret->path = vvar_names[(*vvars)++];
 	}
 	if (ret->kind == VMA_FILE) {
-		if (!e->shmid || e->shmid > names->count)
+		if (e->shmid >= names->count || !names->offset[e->shmid])
 			return -EPROTO;
-		ret->path = names->at[e->shmid - 1];
+		ret->path = text + names->offset[e->shmid];
 	}
 	if (ret->kind == VMA_ANON && ret->shared)
 		return -EPROTO;
@@ -321,14 +334,30 @@ static int get_map(const struct image_set *set, pid_t pid, struct memory_map *ma
 		err = map->at ? 0 : -ENOMEM;
 	}
 	for (size_t i = 0; !err && i < mm->n_vmas; i++) {
-		err = get_vma(mm->vmas[i], &names, &vvars, after, &map->at[i]);
+		err = get_vma(mm->vmas[i], &names, map->text, &vvars, after, &map->at[i]);
 		after = map->at[i].end;
 		map->count++;
 	}
 	if (msg)
 		protobuf_c_message_free_unpacked(msg, NULL);
-	free(names.at);
+	free(names.offset);
 	return err;
+}
+
+int layout_read_map(const struct image_set *set, pid_t pid, struct memory_map *ret)
+{
+	int err;
+
+	memset(ret, 0, sizeof(*ret));
+	err = get_map(set, pid, ret);
+	if (err)
+		memory_map_free(ret);
+	return err;
+}
+
+int layout_read_guards(const struct image_set *set, struct range_list *ret)
+{
+	return get_ranges(set, "phaul-guards", ret);
 }
 
 int layout_unpack(pid_t pid, const void *bytes, size_t size, struct layout *ret, struct phaul_error *err)

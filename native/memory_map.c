@@ -162,6 +162,27 @@ static struct vma *append(struct memory_map *map)
 	return &map->at[map->count++];
 }
 
+/* The kernel writes a page of text at a time, and a running process may merge or grow mappings between two: the
+ * same memory is then told twice. What came first counts. */
+static void separate(struct memory_map *map)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < map->count; i++) {
+		struct vma vma = map->at[i];
+		uint64_t known = n ? map->at[n - 1].end : 0;
+
+		if (vma.end <= known)
+			continue;
+		if (vma.start < known) {
+			vma.offset += *vma.path == '/' ? known - vma.start : 0;
+			vma.start = known;
+		}
+		map->at[n++] = vma;
+	}
+	map->count = n;
+}
+
 static int parse(struct memory_map *map)
 {
 	for (char *line = map->text, *end; *line; line = end + 1) {
@@ -181,7 +202,15 @@ static int parse(struct memory_map *map)
 			return -ENOMEM;
 		parse_vma(line, vma);
 	}
+	separate(map);
 	return 0;
+}
+
+int memory_map_parse(char *text, struct memory_map *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->text = text;
+	return parse(ret);
 }
 
 int memory_map_read(pid_t tid, bool with_flags, struct memory_map *ret, struct phaul_error *err)
@@ -189,12 +218,14 @@ int memory_map_read(pid_t tid, bool with_flags, struct memory_map *ret, struct p
 	char path[48];
 	int code;
 
+	char *text = NULL;
+
 	memset(ret, 0, sizeof(*ret));
-	ret->tid = tid;
 	snprintf(path, sizeof(path), "/proc/%d/%s", tid, with_flags ? "smaps" : "maps");
-	code = slurp(path, &ret->text);
+	code = slurp(path, &text);
 	if (!code)
-		code = parse(ret);
+		code = memory_map_parse(text, ret);
+	ret->tid = tid;
 	if (!code && !ret->count)
 		code = -ESRCH;
 	if (code) {

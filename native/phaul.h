@@ -26,7 +26,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 2
+#define PHAUL_ABI_VERSION 3
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -182,6 +182,20 @@ PHAUL_API int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, si
 PHAUL_API int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err);
 /* Discards a husk or held process that was not released, frees. */
 PHAUL_API void phaul_target_close(struct phaul_target *tgt);
+
+/* ---- checkpoint: to a directory and back ---- */
+
+struct phaul_dumped {
+	uint64_t pages;
+	uint32_t threads;
+};
+
+/* Frozen, tracked or not. Writes CRIU's images to `directory`, which has none yet; the process stays frozen:
+ * phaul_source_kill() or phaul_source_thaw() follows. On failure some images may be left. */
+PHAUL_API int phaul_source_dump(struct phaul_source *src, int directory, struct phaul_dumped *ret,
+				struct phaul_error *err);
+/* Makes the process from the images and lets it go, as init's child. -EEXIST: its pid is taken. */
+PHAUL_API int phaul_restore(int directory, int *ret_pid, struct phaul_error *err);
 
 /* ---- for measuring ---- */
 

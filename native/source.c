@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "checkpoint.h"
 #include "checksum.h"
 #include "error.h"
 #include "freeze.h"
@@ -160,8 +161,6 @@ static int read_map(struct phaul_source *src, struct memory_map *ret, struct pha
 		return code;
 	if (src->map_is_settled && memory_map_equal(ret, &src->known)) {
 		memory_map_inherit_flags(ret, &src->known);
-		for (size_t i = 0; i < ret->count; i++)
-			ret->at[i].flags &= ~VMA_FRESH;
 		return 0;
 	}
 	src->map_is_settled = src->round > 0 && memory_map_equal(ret, &src->known);
@@ -186,6 +185,8 @@ int phaul_source_round(struct phaul_source *src, struct phaul_channel *ch, struc
 	range_list_reset(&src->dirty);
 	code = src->tracker.kind->cover(&src->tracker, &map, err) ?:
 	       src->tracker.kind->scan(&src->tracker, &map, true, &src->dirty, err);
+	for (size_t i = 0; i < map.count; i++)
+		map.at[i].flags &= ~VMA_FRESH;
 	ret->scan_ns = phaul_now_ns() - start;
 	ret->vmas = map.count;
 	if (!code)
@@ -250,7 +251,7 @@ static int send_state(struct phaul_source *src, struct phaul_channel *ch, const 
 	int code = images ? 0 : phaul_fail(err, -ENOMEM, "source", "collecting the state");
 
 	if (!code)
-		code = state_dump(&src->frozen, src->syscall_at, memory_map_gap(map), src->flags, images, &sink,
+		code = state_dump(&src->frozen, src->syscall_at, memory_map_gap(map), src->flags, NULL, images, &sink,
 				  err);
 	if (!code)
 		code = send_images(&state, images, err);
@@ -269,8 +270,6 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 	if (code)
 		return code;
 	memory_map_inherit_flags(&map, &src->known);
-	for (size_t i = 0; i < map.count; i++)
-		map.at[i].flags &= ~VMA_FRESH;
 	memory_map_mark_fresh(&map, &src->known);
 	src->round++;
 	code = src->tracker.kind->final(&src->tracker, &map, &src->gone, err);
@@ -289,6 +288,17 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 	memory_map_free(&src->known);
 	src->known = map;
 	return code;
+}
+
+int phaul_source_dump(struct phaul_source *src, int directory, struct phaul_dumped *ret, struct phaul_error *err)
+{
+	struct checkpoint_source frozen = {
+		.frozen = &src->frozen, .syscall_at = src->syscall_at, .mem = src->mem, .flags = src->flags,
+	};
+
+	if (!src->is_frozen)
+		return phaul_fail(err, -EINVAL, "source", "pid %d is not frozen", src->pid);
+	return checkpoint_dump(&frozen, directory, ret, err);
 }
 
 static int set_options(struct phaul_source *src, unsigned long options, struct phaul_error *err)

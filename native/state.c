@@ -117,9 +117,9 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 }
 
 int state_dump(const struct frozen *f, remote_addr syscall_at, remote_addr area_hint, uint32_t flags,
-	       struct image_set *to, const struct thread_sink *sink, struct phaul_error *err)
+	       const struct memory_map *map, struct image_set *to, const struct thread_sink *sink, struct phaul_error *err)
 {
-	struct dump d = { .pid = f->pid, .ns_pid = f->pid, .flags = flags, .images = to, .err = err };
+	struct dump d = { .pid = f->pid, .ns_pid = f->pid, .flags = flags, .map = map, .images = to, .err = err };
 	size_t size = (AREA_OF_PARTS + threads_area_size(f->count) + 8191) & ~4095ul;
 	struct remote_area area = {0};
 	struct remote leader;
@@ -168,7 +168,7 @@ static int malformed(struct phaul_error *err, pid_t pid, int code)
 	return phaul_fail(err, code, "state", "what the source sent about pid %d is incomplete or malformed", pid);
 }
 
-/* The tids of "core-TID" images, the leader's not among them. */
+/* Of all "core-TID" images but the leader's. */
 static int get_cores(const struct husk *h, const struct image_set *images, struct thread_image *threads,
 		     size_t *ret_count)
 {
@@ -179,11 +179,9 @@ static int get_cores(const struct husk *h, const struct image_set *images, struc
 	for (size_t i = 0; !err && (name = image_set_name(images, i)); i++) {
 		int tid, length = 0;
 
-		if (sscanf(name, "core-%d%n", &tid, &length) != 1 || name[length] || tid == h->pid ||
-		    *ret_count == h->thread_count)
-			err = -EPROTO;
-		else
-			err = get_core(images, tid, false, &threads[(*ret_count)++]);
+		if (sscanf(name, "core-%d%n", &tid, &length) != 1 || name[length] || tid == h->pid)
+			continue;
+		err = *ret_count == h->thread_count ? -EPROTO : get_core(images, tid, false, &threads[(*ret_count)++]);
 	}
 	return err;
 }

@@ -3,13 +3,14 @@
  * The contract of all kinds of trackers:
  *
  *	open	the leader is stopped and borrowed; may make calls in it
- *	cover	the process runs; makes mappings that are new since the last call tracked ones. Called at the
- *		start of each round with a fresh map
+ *	cover	the process runs; makes mappings that are new since the last call tracked ones, and marks
+ *		VMA_FRESH in the map those of which it can't tell what was written. Called at the start of
+ *		each round with a fresh map
  *	scan	the process may run. Adds the ranges that were written since they were last armed; what is
  *		not covered counts as written. With `arm` they count as clean from the moment of the look on:
  *		the pages must be read after that, and a write that comes between is found by the next scan
  *	final	the process is frozen: what was written, what went away, and what is a guard region. Nothing
- *		is armed
+ *		is armed. Marks as cover does
  *	close	the process runs or is frozen; nothing stays behind in it
  *
  * A page that was sent and has gone away since (MADV_DONTNEED, unmapped and mapped again) is found by
@@ -52,17 +53,18 @@ struct tracker {
 	int pagemap;		/* of /proc/PID */
 	int uffd;
 	struct track_density densities[TRACK_DENSITIES];
+	bool armed;		/* once, so that marks may be left over */
+	struct range_list doubtful;	/* of the round before: may have such marks still */
 };
 
 struct tracker_kind {
 	const char *name;
 	bool (*usable)(void);	/* on this kernel */
 	int (*open)(struct tracker *t, struct remote *leader, struct phaul_error *err);
-	int (*cover)(struct tracker *t, const struct memory_map *map, struct phaul_error *err);
+	int (*cover)(struct tracker *t, struct memory_map *map, struct phaul_error *err);
 	int (*scan)(struct tracker *t, const struct memory_map *map, bool arm, struct range_list *ret,
 		    struct phaul_error *err);
-	int (*final)(struct tracker *t, const struct memory_map *map, struct final_scan *ret,
-		     struct phaul_error *err);
+	int (*final)(struct tracker *t, struct memory_map *map, struct final_scan *ret, struct phaul_error *err);
 	void (*close)(struct tracker *t);
 };
 
@@ -70,6 +72,9 @@ extern const struct tracker_kind tracker_uffd;	/* userfaultfd WP_ASYNC + PAGEMAP
 
 /* Where [start, end) holds pages, by an open /proc/PID/pagemap (PAGEMAP_SCAN). */
 int pagemap_populated(int pagemap, uint64_t start, uint64_t end, struct range_list *ret);
+
+/* What a mapping of a frozen process holds that is its own: of a file the copies on write. Guard regions apart. */
+int pagemap_held(int pagemap, const struct vma *vma, struct range_list *ret, struct range_list *ret_guards);
 
 /* Opens the best kind that this kernel has. */
 int tracker_open(struct tracker *t, pid_t pid, struct remote *leader, struct phaul_error *err);

@@ -52,6 +52,11 @@ _Static_assert(sizeof(struct pm_scan_arg) == 96, "pm_scan_arg is 96 bytes in Lin
 
 #define REGIONS 4096	/* 96 KiB a call: more brings no speed */
 
+/* linux/fs.h has it from 6.7 on, as the rest that is used here; Debian 12's headers are older. */
+#ifndef PAGE_IS_WPALLOWED
+#define PAGE_IS_WPALLOWED (1 << 0)
+#endif
+
 /* A mapping of this size or more that holds less than an eighth is sparse: to list its holes would take
  * ten times as long as to list its pages (127 and 14 ms for 64 GiB with 24,000 pages). */
 #define SPARSE_SIZE (1ull << 30)
@@ -167,15 +172,73 @@ static int register_range(struct tracker *t, uint64_t start, uint64_t end, struc
 			  (unsigned long long)end, t->pid);
 }
 
+static int add_range(void *to, const struct page_region *region)
+{
+	return range_list_add(to, region->start, region->end);
+}
+
+static void mark_fresh(struct memory_map *map, const struct range_list *list)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < map->count; i++) {
+		struct vma *vma = &map->at[i];
+
+		while (at < list->count && list->at[at].address + list->at[at].pages * 4096 <= vma->start)
+			at++;
+		if (at < list->count && list->at[at].address < vma->end && vma_has_pages(vma))
+			vma->flags |= VMA_FRESH;
+	}
+}
+
+/* What is not registered: new mappings, and, of those that were, what lost it. An mremap() next to a registered
+ * mapping may merge with it, and the kernel then takes the registration from both, but leaves their pages marked
+ * as clean: they can be written from then on without being found. All that such mappings hold is to be sent. */
+static int find_unregistered(struct tracker *t, struct memory_map *map, struct phaul_error *err)
+{
+	struct pm_scan_arg arg = {
+		.end = USER_END, .category_mask = PAGE_IS_WPALLOWED, .category_inverted = PAGE_IS_WPALLOWED,
+		.return_mask = PAGE_IS_WPALLOWED,
+	};
+	struct range_list found = {0};
+	int code = scan(t->pagemap, arg, add_range, &found);
+
+	if (!code)
+		mark_fresh(map, &found);
+	mark_fresh(map, &t->doubtful);
+	range_list_free(&found);
+	return code ? phaul_fail(err, code, "track", "looking for what isn't tracked of pid %d", t->pid) : 0;
+}
+
+/* A page that was written while its mapping had lost the registration is writable, and still marked as clean:
+ * to arm it again would leave it so. The marks are taken from all pages before they are armed. */
+static int unmark(struct tracker *t, const struct memory_map *map)
+{
+	int err = 0;
+
+	range_list_reset(&t->doubtful);
+	for (size_t i = 0; i < map->count && !err; i++) {
+		const struct vma *vma = &map->at[i];
+		struct uffdio_writeprotect none = { .range = { vma->start, vma->end - vma->start } };
+
+		if (t->armed && vma_has_pages(vma) && (vma->flags & VMA_FRESH) &&
+		    ioctl(t->uffd, UFFDIO_WRITEPROTECT, &none) < 0)
+			err = range_list_add(&t->doubtful, vma->start, vma->end);
+	}
+	t->armed = true;
+	return err;
+}
+
 /* All mappings again: it is idempotent, and pieces that a change had split merge again. A range is all that
  * lies between two mappings which can't be tracked, gaps included: one that ended where a mapping ended when
  * it was read would cut in two what the process has mapped there since, and an mremap() over both pieces
- * would fail with EFAULT in the process. */
-static int cover(struct tracker *t, const struct memory_map *map, struct phaul_error *err)
+ * would fail with EFAULT in the process. What loses its registration right now, between the look and the call, and
+ * is written before the call, is missed: some 50 us. */
+static int cover(struct tracker *t, struct memory_map *map, struct phaul_error *err)
 {
 	uint64_t from = 0;
 	bool any = false;
-	int code = 0;
+	int code = find_unregistered(t, map, err);
 
 	for (size_t i = 0; i <= map->count && !code; i++) {
 		const struct vma *vma = i < map->count ? &map->at[i] : NULL;
@@ -190,6 +253,8 @@ static int cover(struct tracker *t, const struct memory_map *map, struct phaul_e
 		from = vma ? vma->end : 0;
 		any = false;
 	}
+	if (!code && unmark(t, map))
+		code = phaul_fail(err, -ENOMEM, "track", "tracking pid %d", t->pid);
 	return code;
 }
 
@@ -472,12 +537,15 @@ static int append_scan(struct final_scan *to, struct final_scan *from)
 
 /* The process stands still, so that the CPU it ran on is free: of a large one, a second thread looks at the
  * upper half. */
-static int final(struct tracker *t, const struct memory_map *map, struct final_scan *ret,
-		 struct phaul_error *err)
+static int final(struct tracker *t, struct memory_map *map, struct final_scan *ret, struct phaul_error *err)
 {
 	struct half lower = { .t = t }, upper = { .t = t };
 	pthread_t thread;
-	int code = plan_walks(t, map, 0, ~0ull, &lower.walks);
+	int code = find_unregistered(t, map, err);
+
+	if (code)
+		return code;
+	code = plan_walks(t, map, 0, ~0ull, &lower.walks);
 
 	if (!code && lower.walks.bytes >= SPLIT_SIZE) {
 		uint64_t middle = middle_of(&lower.walks);
@@ -501,11 +569,6 @@ static int final(struct tracker *t, const struct memory_map *map, struct final_s
 	return code ? phaul_fail(err, code, "track", "the last look at the memory of pid %d", t->pid) : 0;
 }
 
-static int add_range(void *to, const struct page_region *region)
-{
-	return range_list_add(to, region->start, region->end);
-}
-
 int pagemap_populated(int pagemap, uint64_t start, uint64_t end, struct range_list *ret)
 {
 	struct pm_scan_arg arg = {
@@ -517,11 +580,33 @@ int pagemap_populated(int pagemap, uint64_t start, uint64_t end, struct range_li
 	return scan(pagemap, arg, add_range, ret);
 }
 
+static int add_held(void *to, const struct page_region *region)
+{
+	struct range_list **lists = to;
+
+	return range_list_add(lists[region->categories & PAGE_IS_GUARD ? 1 : 0], region->start, region->end);
+}
+
+int pagemap_held(int pagemap, const struct vma *vma, struct range_list *ret, struct range_list *ret_guards)
+{
+	struct range_list *lists[] = { ret, ret_guards };
+	struct pm_scan_arg arg = {
+		.start = vma->start, .end = vma->end,
+		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		.return_mask = PAGE_IS_PRESENT | guard_bit(),
+	};
+
+	if (vma->kind == VMA_FILE)
+		arg.category_mask = arg.category_inverted = PAGE_IS_FILE;
+	return scan(pagemap, arg, add_held, lists);
+}
+
 static void uffd_close(struct tracker *t)
 {
 	if (t->uffd >= 0)
 		close(t->uffd);
 	t->uffd = -1;
+	range_list_free(&t->doubtful);
 }
 
 const struct tracker_kind tracker_uffd = {

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { agentCommand } from './cli/agent.ts';
 import { checkCommand } from './cli/check.ts';
+import { dumpCommand, restoreCommand } from './cli/checkpoint.ts';
 import { failedEvent } from './cli/done.ts';
 import { migrateCommand } from './cli/migrate.ts';
 import { openOutput } from './cli/output.ts';
@@ -18,6 +19,8 @@ Examples:
   phaul check 4242 root@beta        the same, and what beta lacks for it
   phaul migrate 4242 root@beta      move it while it keeps working
   phaul migrate $(pgrep redis) beta --tcp close --max-downtime 50
+  phaul dump -t 4242 -D /var/tmp/4242   write it to a directory, and end it
+  phaul restore -D /var/tmp/4242        let it go on from there
 
 Exit codes:
   0  moved (check: it can move)
@@ -37,6 +40,8 @@ function createProgram(): Command {
     .addHelpText('after', EPILOGUE);
   program.addCommand(migrateCommand({ stdout, stderr }));
   program.addCommand(checkCommand({ stdout }));
+  program.addCommand(dumpCommand({ stdout }));
+  program.addCommand(restoreCommand({ stdout }));
   program.addCommand(agentCommand());
   for (const command of [program, ...program.commands]) {
     command
@@ -61,7 +66,7 @@ async function main(words: string[]): Promise<ExitCode> {
       stdout.write(`${JSON.stringify(failedEvent(0, error))}\n`);
     }
     if (error.message !== '') {
-      stderr.write(`phaul: ${oneLine(error.message)}\n`);
+      stderr.write(`phaul: ${oneLine(error.message)}\n${error.obstacles.map(({ sentence }) => `  - ${oneLine(sentence)}\n`).join('')}`);
     }
     return error.exitCode;
   }
@@ -70,7 +75,7 @@ async function main(words: string[]): Promise<ExitCode> {
 /** Without any command, commander has already printed the help and says nothing more. */
 function usageError({ code, message }: CommanderError, words: string[]): PhaulError {
   if (code === 'commander.help') {
-    return new PhaulError('ERR_USAGE', words.includes('--json') ? 'A command is missing: migrate, check or agent.' : '');
+    return new PhaulError('ERR_USAGE', words.includes('--json') ? 'A command is missing: migrate, check, dump, restore or agent.' : '');
   }
   const sentence = message.replace(/^error: /, '').replace(/^./, (first) => first.toUpperCase()).replace(/([^.?)])$/, '$1.');
   return new PhaulError('ERR_USAGE', sentence);

@@ -31,6 +31,13 @@ export interface CheckOptions {
   reach?: ReachOptions;
 }
 
+export interface DumpOptions {
+  pid: number;
+  directory: string;
+  tcp: 'refuse' | 'close';
+  leaveRunning: boolean;
+}
+
 /**
  * src/migrate.ts: never rejects once the commit was sent. The returned event is not emitted; a
  * rejection means that the process runs here as before. An aborted signal before the commit is

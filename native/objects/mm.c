@@ -1,5 +1,7 @@
 #include "mm.h"
 
+#include "../layout.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -80,6 +82,32 @@ static int put_exe(struct dump *d, uint32_t id)
 	return image_put(d->images, "files", -1, &file.base);
 }
 
+/* Mappings of one file follow each other nearly always. */
+static int put_mappings(struct dump *d, MmEntry *mm)
+{
+	const struct memory_map *map = d->map;
+	VmaEntry *entries = dump_alloc(d, (map->count + 1) * sizeof(*entries));
+	const char *last_path = NULL;
+	uint32_t id = 0;
+	int err = 0;
+
+	mm->vmas = dump_alloc(d, (map->count + 1) * sizeof(*mm->vmas));
+	if (!entries || !mm->vmas)
+		return -ENOMEM;
+	for (size_t i = 0; i < map->count && !err; i++) {
+		const struct vma *vma = &map->at[i];
+
+		if (vma->kind == VMA_FILE && (!last_path || strcmp(last_path, vma->path))) {
+			last_path = vma->path;
+			id = d->next_file_id++;
+			err = layout_put_file(d->images, vma, id);
+		}
+		layout_vma_entry(vma, vma->kind == VMA_FILE ? id : 0, &entries[i]);
+		mm->vmas[mm->n_vmas++] = &entries[i];
+	}
+	return err;
+}
+
 int mm_dump(struct dump *d, uint64_t brk)
 {
 	uint64_t stat[STAT_LAST + 1] = {0}, auxv[AUXV_MAX];
@@ -103,7 +131,9 @@ int mm_dump(struct dump *d, uint64_t brk)
 	mm.exe_file_id = d->next_file_id++;
 	mm.n_mm_saved_auxv = got / sizeof(*auxv);
 	mm.mm_saved_auxv = auxv;
-	err = put_exe(d, mm.exe_file_id) ?: image_put(d->images, "mm", d->ns_pid, &mm.base);
+	if (d->map)
+		err = put_mappings(d, &mm);
+	err = err ?: put_exe(d, mm.exe_file_id) ?: image_put(d->images, "mm", d->ns_pid, &mm.base);
 	return err ? phaul_fail(d->err, err, "mm", "writing the memory layout of pid %d", d->pid) : 0;
 }
 

@@ -74,6 +74,7 @@ struct dump {
 	pid_t ns_pid;			/* as it sees itself: the id in image names */
 	uint32_t flags;
 	struct image_set *images;
+	const struct memory_map *map;	/* to be written, too, if not NULL */
 	struct descriptor_table *descriptors;
 	struct remote_area *area;
 	struct dump_block *blocks;	/* of dump_alloc() */

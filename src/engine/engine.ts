@@ -86,6 +86,8 @@ export interface Source {
   /** Only after commit(): stopped for whoever learns the outcome, or running if the target proved that it never did. */
   abandon(stopped: boolean): void;
   thaw(): void;
+  /** Frozen, and stays so. `directory` is a descriptor. Returns how many pages there are. */
+  dump(directory: number): number;
   close(): void;
 }
 
@@ -118,6 +120,8 @@ export interface Engine {
   abort(channelAddress: bigint): void;
   openSource(pid: number, flags: CheckFlags): Source;
   openTarget(pid: number): Target;
+  /** Makes a process from what Source.dump() wrote, and lets it go. Returns its pid. */
+  restore(directory: number): number;
   /** Of the calling thread: while the process runs, it comes first; while it is frozen, nothing does before us. */
   setPriority(priority: Priority): void;
   nowMs(): number;

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 import type { Applied, Built, Channel, CheckFlags, Engine, Findings, Freeze, Note, Priority, Source, SourceRound, Target } from './engine.ts';
 
-const ABI_VERSION = 2;
+const ABI_VERSION = 3;
 const TCP_CLOSE = 1;
 const ENOBUFS = -105;
 const ETIMEDOUT = -110;
@@ -28,6 +28,7 @@ koffi.struct('phaul_freeze', {
 koffi.struct('phaul_applied', {
   round: 'uint32_t', vmas: 'uint32_t', bytes: 'uint64_t', pages_dropped: 'uint64_t', layout_ns: 'uint64_t', wait_ns: 'uint64_t',
 });
+koffi.struct('phaul_dumped', { pages: 'uint64_t', threads: 'uint32_t' });
 koffi.struct('phaul_built', {
   build_ns: 'uint64_t', threads_ns: 'uint64_t', files_ns: 'uint64_t', threads: 'uint32_t', descriptors: 'uint32_t',
 });
@@ -74,6 +75,8 @@ const load = () => {
     openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, _Out_ void **ret, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
     targetRound: lib.func('int phaul_target_round(void *tgt, void *ch, const uint8_t *layout, size_t size, int timeout_ms, _Out_ phaul_applied *ret, _Out_ phaul_error *err)'),
+    dump: lib.func('int phaul_source_dump(void *src, int directory, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
+    restore: lib.func('int phaul_restore(int directory, _Out_ int *pid, _Out_ phaul_error *err)'),
     threads: lib.func('int phaul_target_threads(void *tgt, const uint8_t *threads, size_t size, _Out_ phaul_error *err)'),
     build: lib.func('int phaul_target_build(void *tgt, const uint8_t *state, size_t size, _Out_ phaul_built *ret, _Out_ phaul_error *err)'),
     targetChecksum: lib.func('int phaul_target_checksum(void *tgt, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
@@ -251,6 +254,12 @@ class LibrarySource extends Handle implements Source {
     must((error) => native().thaw(this.pointer, error));
   }
 
+  dump(directory: number): number {
+    const raw = {} as Numbers<'pages' | 'threads'>;
+    must((error) => native().dump(this.pointer, directory, raw, error));
+    return Number(raw.pages);
+  }
+
   #fill(): void {
     const raw = this.#freeze;
     Object.assign(this.#report, {
@@ -342,6 +351,11 @@ export const engine: Engine = {
     new LibrarySource(open((ret, error) => native().openSource(pid, flagBits(flags), ret, error)), (pointer) => native().closeSource(pointer)),
   openTarget: (pid) =>
     new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, ret, error)), (pointer) => native().closeTarget(pointer)),
+  restore: (directory) => {
+    const pid = [0];
+    must((error) => native().restore(directory, pid, error));
+    return pid[0] ?? 0;
+  },
   setPriority: (priority) => void native().priority(PRIORITIES[priority]),
   nowMs: () => ms(native().now()),
   tlsBaseline: (bytes) => {

@@ -1,0 +1,84 @@
+/** A process in a directory, and back: what a migration does, without another host and without rounds. */
+import { closeSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { localFindings } from './check.ts';
+import { PAGE_BYTES } from './engine/engine.ts';
+import { engine } from './engine/library.ts';
+import { PhaulError } from './errors.ts';
+import { plural } from './events.ts';
+import type { DumpOptions } from './options.ts';
+
+const FREEZE_TIMEOUT_MS = 10_000;
+const IMAGE = /\.img$/;
+
+export interface Dumped {
+  pid: number;
+  directory: string;
+  bytes: number;
+  frozenMs: number;
+}
+
+const imagesIn = (directory: string): string[] => readdirSync(directory).filter((name) => IMAGE.test(name));
+
+/** The images of half a process are of no use, and in the way of the next try. */
+function removeImages(directory: string): void {
+  for (const name of imagesIn(directory)) {
+    rmSync(join(directory, name), { force: true });
+  }
+}
+
+function openEmpty(directory: string): number {
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    if (imagesIn(directory).length > 0) {
+      throw new PhaulError('ERR_USAGE', `${directory} holds images already: name another directory, or remove them.`);
+    }
+    return openSync(directory, 'r');
+  } catch (thrown) {
+    throw thrown instanceof PhaulError ? thrown : new PhaulError('ERR_USAGE', `${directory} can't be used for images: ${(thrown as Error).message}.`, { cause: thrown });
+  }
+}
+
+/** Whatever fails leaves the process running as before, and no images. */
+export function dump({ pid, directory, tcp, leaveRunning }: DumpOptions): Dumped {
+  const { obstacles } = localFindings(pid, tcp);
+  if (obstacles.length > 0) {
+    throw new PhaulError('ERR_OBSTACLES', `Process ${pid} on ${hostname()} can't be written to a directory: ${plural(obstacles.length, 'obstacle')}.`, { obstacles });
+  }
+  const fd = openEmpty(directory);
+  const source = engine.openSource(pid, { tcpClose: tcp === 'close' });
+  try {
+    const { frozenAtMs } = source.freeze(FREEZE_TIMEOUT_MS);
+    const pages = source.dump(fd);
+    if (leaveRunning) {
+      source.thaw();
+    } else {
+      source.kill();
+    }
+    return { pid, directory, bytes: pages * PAGE_BYTES, frozenMs: engine.nowMs() - frozenAtMs };
+  } catch (thrown) {
+    removeImages(directory);
+    throw thrown;
+  } finally {
+    source.close();
+    closeSync(fd);
+  }
+}
+
+export function restore(directory: string): number {
+  let fd: number;
+  try {
+    fd = openSync(directory, 'r');
+  } catch (cause) {
+    throw new PhaulError('ERR_USAGE', `${directory} can't be read: ${(cause as Error).message}.`, { cause });
+  }
+  try {
+    if (!imagesIn(directory).includes('pstree.img')) {
+      throw new PhaulError('ERR_USAGE', `${directory} holds no checkpoint: pstree.img is missing.`);
+    }
+    return engine.restore(fd);
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,78 @@
+/** phaul dump -t PID -D DIR, phaul restore -D DIR */
+import { Command, Option } from 'commander';
+import { PhaulError } from '../errors.ts';
+import { formatBytes } from '../events.ts';
+import type { DumpOptions } from '../options.ts';
+import { requireProgram } from '../source/plan.ts';
+import { parsePid, parseTcp } from './arguments.ts';
+import type { Output } from './output.ts';
+
+interface DumpFlags {
+  tree: number;
+  imagesDir: string;
+  leaveRunning?: true;
+  tcp: DumpOptions['tcp'];
+  json?: true;
+}
+
+interface RestoreFlags {
+  imagesDir: string;
+  json?: true;
+}
+
+const DUMP_EPILOGUE = `
+The images are in CRIU's format, for the process with all its threads; process trees can't be written
+yet. The process ends when all is on disk, or goes on with --leave-running. Files that it has open are
+named in the images, not copied: they must be unchanged when it is restored.
+
+Exit codes: 0 written, 1 not written and the process still runs, 2 wrong use.`;
+
+const RESTORE_EPILOGUE = `
+The process gets the pid that it had, which must be free, and goes on as a child of init. The images
+stay: what is restored twice runs twice, each time from the same moment.
+
+Exit codes: 0 it runs, 1 it doesn't, 2 wrong use.`;
+
+const imagesDir = (): Option => new Option('-D, --images-dir <dir>', 'where the images are').makeOptionMandatory();
+const json = (): Option => new Option('--json', 'print the result as JSON');
+
+function requireRoot(): void {
+  if (process.geteuid?.() !== 0) {
+    throw new PhaulError('ERR_NOT_ROOT', 'To stop, read and build processes takes root: run phaul with sudo.');
+  }
+}
+
+export const dumpCommand = ({ stdout }: { stdout: Output }): Command =>
+  new Command('dump')
+    .description('Writes a process to a directory, from which it can be restored.')
+    .addOption(new Option('-t, --tree <pid>', 'the process').argParser(parsePid).makeOptionMandatory())
+    .addOption(imagesDir())
+    .addOption(new Option('-R, --leave-running', 'let the process go on instead of ending it'))
+    .addOption(new Option('--tcp <mode>', 'established TCP connections: refuse to dump, or close (reset) them').argParser(parseTcp).default('refuse'))
+    .addOption(json())
+    .addHelpText('after', DUMP_EPILOGUE)
+    .action(async ({ tree: pid, imagesDir: directory, tcp, ...flags }: DumpFlags) => {
+      const leaveRunning = flags.leaveRunning === true;
+      requireRoot();
+      const comm = await requireProgram(pid);
+      const { dump } = await import('../checkpoint.ts');
+      const dumped = dump({ pid, directory, tcp, leaveRunning });
+      stdout.write(
+        flags.json === true
+          ? `${JSON.stringify(dumped)}\n`
+          : `wrote ${comm} (pid ${pid}) to ${directory}: ${formatBytes(dumped.bytes)} of memory, frozen for ${dumped.frozenMs.toFixed(0)} ms${leaveRunning ? '; it goes on' : ''}\n`,
+      );
+    });
+
+export const restoreCommand = ({ stdout }: { stdout: Output }): Command =>
+  new Command('restore')
+    .description('Lets a process go on that phaul dump has written.')
+    .addOption(imagesDir())
+    .addOption(json())
+    .addHelpText('after', RESTORE_EPILOGUE)
+    .action(async ({ imagesDir: directory, json: asJson }: RestoreFlags) => {
+      requireRoot();
+      const { restore } = await import('../checkpoint.ts');
+      const pid = restore(directory);
+      stdout.write(asJson === true ? `${JSON.stringify({ pid, directory })}\n` : `pid ${pid} goes on from ${directory}\n`);
+    });
