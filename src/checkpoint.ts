@@ -1,5 +1,5 @@
 /** A process in a directory, and back: what a migration does, without another host and without rounds. */
-import { closeSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { localFindings } from './check.ts';
@@ -30,7 +30,9 @@ function removeImages(directory: string): void {
 
 function openEmpty(directory: string): number {
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    if (!existsSync(directory)) {
+      mkdirSync(directory, { mode: 0o700 }); // not recursive, which never returns below /proc
+    }
     if (imagesIn(directory).length > 0) {
       throw new PhaulError('ERR_USAGE', `${directory} holds images already: name another directory, or remove them.`);
     }

@@ -1,0 +1,94 @@
+/** A process in a directory, and back. */
+import { existsSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { Bed } from '../moves/bed.ts';
+
+const bed = new Bed('checkpoint-test');
+
+test.before(() => bed.up());
+test.after.always(() => bed.down());
+
+const dump = (pid: number, directory: string, ...options: string[]) => bed.on('alpha', 'phaul', 'dump', '-t', String(pid), '-D', directory, ...options);
+const restore = (host: string, directory: string) => bed.on(host, 'phaul', 'restore', '-D', directory, '--json');
+
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials']) {
+  test.serial(`${victim}: all is as it was when it is restored, here or elsewhere`, async (t) => {
+    const directory = join(bed.directory, `${victim}.images`);
+    const pid = await bed.victim(victim);
+    const dumped = await dump(pid, directory);
+    t.is(dumped.exitCode, 0, dumped.stderr);
+    t.false(await bed.alive('alpha', pid));
+    const restored = await restore('beta', directory);
+    t.is(restored.exitCode, 0, restored.stderr);
+    t.is((JSON.parse(restored.stdout) as { pid: number }).pid, pid);
+    t.is(await bed.verdict('beta', pid, victim), 'ok');
+    if (victim === 'files') {
+      const changed = await restore('alpha', directory);
+      t.is(changed.exitCode, 1);
+      t.regex(changed.stderr, /files\.log has 12 bytes here, 7 /);
+      return;
+    }
+    const again = await restore('alpha', directory);
+    t.is(again.exitCode, 0, again.stderr);
+    t.is(await bed.verdict('alpha', pid, victim), 'ok');
+  });
+}
+
+test.serial('a process that is left running goes on, and can be restored when it has ended', async (t) => {
+  const name = 'static_writer.left';
+  const directory = join(bed.directory, 'left.images');
+  const pid = await bed.victim(name, '16', '1000', '3');
+  const { exitCode, stdout } = await dump(pid, directory, '--leave-running');
+  t.is(exitCode, 0);
+  t.regex(stdout, /wrote static_writer .* MiB of memory, frozen for \d+ ms; it goes on/);
+  const taken = await restore('alpha', directory);
+  t.is(taken.exitCode, 1);
+  t.regex(taken.stderr, new RegExp(`pid ${pid} is taken on this host`));
+  t.is(await bed.verdict('alpha', pid, name), 'ok');
+  t.is((await restore('alpha', directory)).exitCode, 0);
+  t.is(await bed.verdict('alpha', pid, name), 'ok');
+});
+
+test.serial('what is in the way is said, and changes nothing', async (t) => {
+  const name = 'static_writer.refused';
+  const pid = await bed.victim(name, '4', '1000');
+  const full = join(bed.directory, 'full.images');
+  t.is((await dump(pid, full, '--leave-running')).exitCode, 0);
+  const before = readdirSync(full);
+  const twice = await dump(pid, full);
+  t.is(twice.exitCode, 2);
+  t.regex(twice.stderr, /holds images already/);
+  t.deepEqual(readdirSync(full), before);
+  t.is((await dump(pid, '/proc/nothing')).exitCode, 2);
+  t.is((await dump(999_999, join(bed.directory, 'none'))).exitCode, 2);
+  t.false(existsSync(join(bed.directory, 'none')));
+  t.is((await restore('beta', join(bed.directory, 'none'))).exitCode, 2);
+  t.is(await bed.verdict('alpha', pid, name), 'ok');
+});
+
+test.serial('damaged images make no process', async (t) => {
+  const name = 'static_writer.damaged';
+  const directory = join(bed.directory, 'damaged.images');
+  const pid = await bed.victim(name, '4', '1000', '2');
+  t.is((await dump(pid, directory)).exitCode, 0);
+  for (const image of readdirSync(directory).filter((file) => file !== 'pstree.img')) {
+    const copy = join(bed.directory, 'damaged.copy');
+    rmSync(copy, { recursive: true, force: true });
+    await bed.on('alpha', 'cp', '-r', directory, copy);
+    truncateSync(join(copy, image), 10);
+    const { exitCode, stderr } = await restore('beta', copy);
+    if (/^(inventory|ids)/.test(image)) {
+      await bed.on('beta', 'kill', '-KILL', String(pid)); // nothing depends on them yet
+    } else {
+      t.is(exitCode, 1, `${image}: ${stderr}`);
+    }
+    for (let i = 0; i < 50 && (await bed.alive('beta', pid)); i++) {
+      await sleep(20);
+    }
+    t.false(await bed.alive('beta', pid), image);
+  }
+  writeFileSync(join(directory, 'pstree.img'), 'nothing');
+  t.is((await restore('beta', directory)).exitCode, 1);
+});
