@@ -101,6 +101,9 @@ static int look(struct tracker *t, pid_t pid, uint64_t page, bool last)
 	range_list_free(&dirty);
 	range_list_free(&gone.dirty);
 	range_list_free(&gone.absent);
+	range_list_free(&gone.sparse);
+	range_list_free(&gone.populated);
+	range_list_free(&gone.guards);
 	return found;
 }
 
