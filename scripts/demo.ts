@@ -4,7 +4,7 @@
  * write that was acknowledged must be there afterwards.
  *
  *   --keep    leave the hosts and redis as they are, to look around
- *   --mib N   of data (1024)
+ *   --mib N   of data (1100)
  */
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 import { $ as shell } from 'zx';
 import type { DoneEvent } from '../src/events.ts';
 
-const { values } = parseArgs({ options: { keep: { type: 'boolean', default: false }, client: { type: 'boolean', default: false }, mib: { type: 'string', default: '1024' } } });
+const { values } = parseArgs({ options: { keep: { type: 'boolean', default: false }, client: { type: 'boolean', default: false }, mib: { type: 'string', default: '1100' } } });
 const env = { ...process.env, PHAUL_TWO_HOSTS: process.env['PHAUL_TWO_HOSTS'] ?? 'demo' };
 const $ = shell({ quiet: true, env });
 const on = (host: string, ...command: string[]) => $`scripts/two-hosts exec ${host} -- ${command}`;
