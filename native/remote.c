@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,9 +18,13 @@
 
 #define PAGE 4096ul
 #define SYSCALL_STOP (SIGTRAP | 0x80)	/* PTRACE_O_TRACESYSGOOD */
-#define TRAP_BIT (1ull << (SIGTRAP - 1))
+#define BIT(signal) (1ull << ((signal) - 1))
+#define ALL (~0ull)
 
 extern const uint8_t remote_batch_code[], remote_batch_code_end[];
+
+_Static_assert(offsetof(struct arch_tail, rip) == 144 && sizeof(struct arch_tail) <= BATCH_BYTES - 32,
+	       "blob/batch.S and remote.h know them");
 
 struct entry {
 	uint64_t nr;
@@ -74,16 +79,25 @@ int remote_find_syscall(pid_t tid, remote_addr vdso, size_t size, remote_addr *r
 	return 0;
 }
 
-int remote_begin_with(struct remote *r, pid_t tid, remote_addr syscall_at, const struct user_regs_struct *regs,
-		      uint64_t mask)
+void remote_begin_with(struct remote *r, pid_t tid, remote_addr syscall_at, const struct user_regs_struct *regs,
+		       uint64_t mask)
 {
-	uint64_t blocked = ~TRAP_BIT;
-	int err = trace(PTRACE_SETSIGMASK, tid, 8, &blocked);
-
 	*r = (struct remote){
-		.tid = tid, .syscall_at = syscall_at, .saved = *regs, .saved_mask = mask, .begun = !err,
+		.tid = tid, .syscall_at = syscall_at, .saved = *regs, .saved_mask = mask, .mask = mask,
+		.end_signal = SIGURG, .begun = true,
 	};
-	return err;
+}
+
+void remote_choose_signal(struct remote *r, uint64_t caught, uint64_t pending)
+{
+	static const int signals[] = { SIGURG, SIGWINCH, SIGCHLD };
+	const size_t count = sizeof(signals) / sizeof(*signals);
+
+	for (size_t i = 0; i < 2 * count; i++) {
+		r->end_signal = signals[i % count];
+		if (!(BIT(r->end_signal) & (i < count ? caught | pending : pending)))
+			return;
+	}
 }
 
 int remote_begin(struct remote *r, pid_t tid, remote_addr syscall_at)
@@ -95,7 +109,18 @@ int remote_begin(struct remote *r, pid_t tid, remote_addr syscall_at)
 	memset(r, 0, sizeof(*r));
 	if (!err)
 		err = trace(PTRACE_GETSIGMASK, tid, 8, &mask);
-	return err ? err : remote_begin_with(r, tid, syscall_at, &regs, mask);
+	if (!err)
+		remote_begin_with(r, tid, syscall_at, &regs, mask);
+	return err;
+}
+
+static int set_mask(struct remote *r, uint64_t mask)
+{
+	int err = r->mask == mask ? 0 : trace(PTRACE_SETSIGMASK, r->tid, 8, &mask);
+
+	if (!err)
+		r->mask = mask;
+	return err;
 }
 
 int remote_end(struct remote *r)
@@ -105,9 +130,12 @@ int remote_end(struct remote *r)
 	if (!r->begun)
 		return 0;
 	r->begun = false;
-	err = trace(PTRACE_SETREGS, r->tid, 0, &r->saved);
+	/* In this order: behind a batch it finds its registers by itself, should we be killed in between. */
+	err = set_mask(r, r->saved_mask);
 	if (!err)
-		err = trace(PTRACE_SETSIGMASK, r->tid, 8, &r->saved_mask);
+		err = trace(PTRACE_SETREGS, r->tid, 0, &r->saved);
+	if (!err && r->saw_end_signal)
+		(void)kill(r->tid, r->end_signal);
 	if (!err && r->saw_sigstop)
 		(void)kill(r->tid, SIGSTOP);
 	return err;
@@ -116,11 +144,12 @@ int remote_end(struct remote *r)
 int64_t remote_call6(struct remote *r, long nr, const uint64_t args[6])
 {
 	struct user_regs_struct regs = r->saved;
-	int err;
+	int err = set_mask(r, ALL), back;
 
 	arch_set_call(&regs, r->syscall_at, nr, args);
-	err = trace(PTRACE_SETREGS, r->tid, 0, &regs);
-	/* Two stops, before and after the call, and no signal: SIGTRAP's disposition stays untouched. */
+	if (!err)
+		err = trace(PTRACE_SETREGS, r->tid, 0, &regs);
+	/* Two stops, before and after the call. */
 	for (int stop = 0; !err && stop < 2; stop++) {
 		err = trace(PTRACE_SYSCALL, r->tid, 0, NULL);
 		if (!err)
@@ -128,7 +157,9 @@ int64_t remote_call6(struct remote *r, long nr, const uint64_t args[6])
 	}
 	if (!err)
 		err = trace(PTRACE_GETREGS, r->tid, 0, &regs);
-	return err ? err : arch_result(&regs);
+	/* At once, and not only by remote_end: the shorter the time in which our death is the thread's. */
+	back = trace(PTRACE_SETREGS, r->tid, 0, &r->saved) ?: set_mask(r, r->saved_mask);
+	return err ? err : back ? back : arch_result(&regs);
 }
 
 static int write_forced(pid_t pid, remote_addr at, const void *bytes, size_t size)
@@ -144,20 +175,6 @@ static int write_forced(pid_t pid, remote_addr at, const void *bytes, size_t siz
 	put = pwrite(fd, bytes, size, at);
 	err = put < 0 ? -errno : put == (ssize_t)size ? 0 : -EIO;
 	close(fd);
-	return err;
-}
-
-/* int3 resets an ignored SIGTRAP to its default: so that it can be put back, see if it is ignored. */
-static int ask_trap_action(struct remote *r, remote_addr space)
-{
-	struct iovec local = { r->trap_action, sizeof(r->trap_action) };
-	struct iovec remote = { (void *)space, sizeof(r->trap_action) };
-	int err = remote_call(r, SYS_rt_sigaction, SIGTRAP, 0, space, 8);
-
-	if (!err && process_vm_readv(r->tid, &local, 1, &remote, 1, 0) != sizeof(r->trap_action))
-		err = -EFAULT;
-	if (err || r->trap_action[0] != (uint64_t)SIG_IGN)
-		memset(r->trap_action, 0, sizeof(r->trap_action));
 	return err;
 }
 
@@ -182,9 +199,7 @@ int remote_area_map(struct remote *r, remote_addr hint, size_t size, struct remo
 		return at;
 	code = remote_call(r, SYS_mmap, at, PAGE, PROT_READ | PROT_EXEC,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-	err = code < 0 ? code : ask_trap_action(r, at + PAGE);
-	if (!err)
-		err = remote_area_adopt(r->tid, at, size, ret);
+	err = code < 0 ? code : remote_area_adopt(r->tid, at, size, ret);
 	if (err < 0) {
 		free(ret->mirror);
 		memset(ret, 0, sizeof(*ret));
@@ -193,29 +208,16 @@ int remote_area_map(struct remote *r, remote_addr hint, size_t size, struct remo
 	return err;
 }
 
-static int ignore_trap_again(struct remote *r, struct remote_area *area)
-{
-	remote_addr data = area->at + PAGE;
-	struct iovec local = { r->trap_action, sizeof(r->trap_action) };
-	struct iovec remote = { (void *)data, sizeof(r->trap_action) };
-
-	if (process_vm_writev(r->tid, &local, 1, &remote, 1, 0) < 0)
-		return -errno;
-	return remote_call(r, SYS_rt_sigaction, SIGTRAP, data, 0, 8);
-}
-
 int remote_area_unmap(struct remote *r, struct remote_area *area)
 {
-	int err = 0, unmapped;
+	int err;
 
 	if (!area->at)
 		return 0;
-	if (r->trap_action[0])
-		err = ignore_trap_again(r, area);
-	unmapped = remote_call(r, SYS_munmap, area->at, area->size);
+	err = remote_call(r, SYS_munmap, area->at, area->size);
 	free(area->mirror);
 	memset(area, 0, sizeof(*area));
-	return err ? err : unmapped;
+	return err;
 }
 
 void remote_area_reset(struct remote_area *area)
@@ -243,18 +245,11 @@ int batch_begin(struct batch *b, struct remote_area *area, struct remote *r, siz
 	b->names = calloc(capacity, sizeof(*b->names));
 	if (!b->names)
 		b->error = -ENOMEM;
-	else if (!take(area, capacity * sizeof(struct entry), &b->first))
+	else if (!take(area, sizeof(struct arch_tail), &b->tail) ||
+		 !take(area, capacity * sizeof(struct entry), &b->first))
 		b->error = -ENOSPC;
 	b->end = area->used;
 	return b->error;
-}
-
-void batch_free(struct batch *b)
-{
-	if (b->running)
-		(void)wait_for(b->remote, PTRACE_CONT, SIGTRAP);
-	free(b->names);
-	memset(b, 0, sizeof(*b));
 }
 
 static struct entry *entry(const struct batch *b, size_t index)
@@ -317,20 +312,65 @@ static int copy_area(struct remote_area *area, size_t first, size_t end, bool ou
 	return done < 0 ? -errno : done == (ssize_t)(end - first) ? 0 : -EFAULT;
 }
 
+static struct arch_tail *tail(const struct batch *b)
+{
+	return (struct arch_tail *)(b->area->mirror + b->tail);
+}
+
+/* Should we be killed between any two of these, the thread makes the calls and goes on as its own. */
 static int start(struct batch *b)
 {
 	struct user_regs_struct regs = b->remote->saved;
+	remote_addr data = b->area->at + PAGE;
 	int err;
 
-	arch_set_batch(&regs, b->area->at, b->area->at + PAGE + b->first, b->count);
+	arch_set_batch(&regs, b->area->at, data + b->tail, data + b->first, b->count);
 	err = trace(PTRACE_SETREGS, b->remote->tid, 0, &regs);
+	if (!err)
+		err = set_mask(b->remote, ~BIT(b->remote->end_signal));
 	return err ? err : trace(PTRACE_CONT, b->remote->tid, 0, NULL);
 }
 
 /* Of n batches that lie side by side: one copy for all. */
 static int copy_batches(struct batch *batches, size_t n, bool out)
 {
-	return copy_area(batches[0].area, batches[0].first, batches[n - 1].end, out);
+	return copy_area(batches[0].area, batches[0].tail, batches[n - 1].end, out);
+}
+
+/* What stopped the thread before its batch was done was the same signal from someone else. */
+static int wait_done(struct batch *b)
+{
+	int err;
+
+	while (!(err = wait_for(b->remote, PTRACE_CONT, b->remote->end_signal)) &&
+	       !(err = copy_batches(b, 1, false)) && !tail(b)->done) {
+		b->remote->saw_end_signal = true;
+		if (trace(PTRACE_CONT, b->remote->tid, 0, NULL) < 0)
+			return -ESRCH;
+	}
+	return err;
+}
+
+void batch_free(struct batch *b)
+{
+	if (b->running)
+		(void)wait_done(b);
+	free(b->names);
+	memset(b, 0, sizeof(*b));
+}
+
+/* The answers of all, one copy; hardly ever one of them isn't done. */
+static int read_answers(struct batch *batches, size_t n)
+{
+	int err = copy_batches(batches, n, false);
+
+	for (size_t i = 0; i < n && !err; i++) {
+		if (tail(&batches[i])->done)
+			continue;
+		batches[i].remote->saw_end_signal = true;
+		err = trace(PTRACE_CONT, batches[i].remote->tid, 0, NULL) ?: wait_done(&batches[i]);
+	}
+	return err;
 }
 
 /* The last one first: when it has run most others have, and each wait that sleeps costs a wake-up. */
@@ -340,7 +380,7 @@ static int await(struct batch *batches, size_t n, struct phaul_error *err)
 
 	for (size_t i = n; i-- > 0; ) {
 		struct batch *b = &batches[i];
-		int code = b->running ? wait_for(b->remote, PTRACE_CONT, SIGTRAP) : 0;
+		int code = b->running ? wait_for(b->remote, PTRACE_CONT, b->remote->end_signal) : 0;
 
 		b->running = false;
 		if (code && !ret)
@@ -357,7 +397,7 @@ int batch_wait(struct batch *batches, size_t n, struct phaul_error *err)
 
 	if (code || !n)
 		return code;
-	code = copy_batches(batches, n, false);
+	code = read_answers(batches, n);
 	return code ? phaul_fail(err, code, "remote", "reading the answers of %zu batches", n) : 0;
 }
 
@@ -367,8 +407,13 @@ int batch_start(struct batch *batches, size_t n, struct phaul_error *err)
 {
 	int code = 0;
 
-	for (size_t i = 0; i < n && !code; i++)
-		code = batches[i].error;
+	for (size_t i = 0; i < n && !code; i++) {
+		struct batch *b = &batches[i];
+
+		code = b->error;
+		if (!code)
+			arch_fill_tail(tail(b), &b->remote->saved, b->remote->saved_mask, b->remote->end_signal);
+	}
 	if (!code && n)
 		code = copy_batches(batches, n, true);
 	if (code)

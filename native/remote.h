@@ -17,7 +17,11 @@
  *	err = batch_run(&b, 1, err) ?: batch_check(&b, err);
  *
  * A call answers what the kernel answered: >= 0 or -errno. -ESRCH means that the thread died; nothing
- * needs undoing then. Between begin and end all signals but SIGTRAP are blocked and stay pending.
+ * needs undoing then. While it runs for us all signals are blocked and stay pending, but for the one that a batch
+ * ends with.
+ *
+ * Should we be killed, a thread that runs a batch makes its calls and goes on as its own. One that makes a single
+ * call is lost: those are for what must be before the first batch.
  */
 #ifndef PHAUL_REMOTE_H
 #define PHAUL_REMOTE_H
@@ -36,22 +40,24 @@ struct remote {
 	pid_t tid;
 	remote_addr syscall_at;
 	struct user_regs_struct saved;
-	uint64_t saved_mask;
+	uint64_t saved_mask, mask;	/* its own, and as it is now */
+	int end_signal;			/* that batches end with; see remote_choose_signal() */
 	bool begun;
-	bool saw_sigstop;	/* a SIGSTOP came and was swallowed: remote_end sends it again */
-	/* How it handles SIGTRAP, as the kernel has it, if it ignores it: batches spoil that, and it must be put
-	 * back after them. All zeros otherwise. */
-	uint64_t trap_action[4];
+	/* Signals that came from elsewhere and were swallowed: remote_end sends them again. */
+	bool saw_sigstop, saw_end_signal;
 };
 
 /* Finds the `syscall` instruction of the vdso at `vdso`. -ENOENT: there is none. */
 int remote_find_syscall(pid_t tid, remote_addr vdso, size_t size, remote_addr *ret);
 
-/* The thread must be ptrace-stopped by us. */
+/* The thread must be ptrace-stopped by us. Changes nothing in it. */
 int remote_begin(struct remote *r, pid_t tid, remote_addr syscall_at);
 /* The same for a thread whose registers and signal mask are known, which saves two calls. */
-int remote_begin_with(struct remote *r, pid_t tid, remote_addr syscall_at, const struct user_regs_struct *regs,
-		      uint64_t mask);
+void remote_begin_with(struct remote *r, pid_t tid, remote_addr syscall_at, const struct user_regs_struct *regs,
+		       uint64_t mask);
+/* Chooses what batches end with: a signal that does nothing by default, isn't pending, and has no handler if that
+ * can be had. Sets of signals as masks; without this call it is SIGURG. */
+void remote_choose_signal(struct remote *r, uint64_t caught, uint64_t pending);
 int remote_end(struct remote *r);
 
 #define remote_call(r, nr, ...) remote_call6((r), (nr), (uint64_t[6]){ __VA_ARGS__ })
@@ -74,11 +80,15 @@ int remote_area_unmap(struct remote *r, struct remote_area *area);
 /* Starts a new round of batches: earlier batches' memory is void. */
 void remote_area_reset(struct remote_area *area);
 
+/* What a batch takes of its area beside its calls, 64 bytes each, and what these point to. */
+#define BATCH_BYTES 224
+
 /* One array of system calls for one thread. */
 struct batch {
 	struct remote_area *area;
 	struct remote *remote;
-	size_t first, end;	/* offsets in the mirror: of the first entry, and behind all that is its own */
+	/* Offsets in the mirror: of the tail, of the first entry, and behind all that is its own. */
+	size_t tail, first, end;
 	size_t count, capacity;
 	const char **names;	/* what each call is for; NULL: its failure is no failure */
 	int error;		/* -ENOSPC: the area is too small; sticks until batch_run reports it */

@@ -1,7 +1,6 @@
 #include "state.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "objects/mm.h"
 #include "objects/object.h"
 #include "objects/parts.h"
+#include "objects/proc_status.h"
 #include "threads.h"
 
 #define PARTS_MAX 16
@@ -20,8 +20,7 @@
 
 /* ---- dump ---- */
 
-/* One batch of the leader serves all parts. It runs before any other: the trap at a batch's end would change
- * what is to be asked about SIGTRAP. */
+/* One batch of the leader serves all parts. */
 static int ask_parts(struct dump *d, struct remote *leader, CoreEntry *core)
 {
 	void *answers[PARTS_MAX] = { NULL };
@@ -116,6 +115,15 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 	return code;
 }
 
+static void choose_signal(struct remote *leader)
+{
+	struct proc_status s;
+
+	if (!proc_status_read(leader->tid, leader->tid, &s))
+		remote_choose_signal(leader, proc_status_set(&s, "SigCgt"),
+				     proc_status_set(&s, "ShdPnd") | proc_status_set(&s, "SigPnd"));
+}
+
 int state_dump(const struct frozen *f, remote_addr syscall_at, remote_addr area_hint, uint32_t flags,
 	       const struct memory_map *map, struct image_set *to, const struct thread_sink *sink, struct phaul_error *err)
 {
@@ -123,11 +131,10 @@ int state_dump(const struct frozen *f, remote_addr syscall_at, remote_addr area_
 	size_t size = (AREA_OF_PARTS + threads_area_size(f->count) + 8191) & ~4095ul;
 	struct remote_area area = {0};
 	struct remote leader;
-	int code = remote_begin_with(&leader, f->pid, syscall_at, &f->threads[0].regs, f->threads[0].mask);
-	int unmapped;
+	int code, unmapped;
 
-	if (code)
-		return phaul_fail(err, code, "state", "borrowing the main thread of pid %d", f->pid);
+	remote_begin_with(&leader, f->pid, syscall_at, &f->threads[0].regs, f->threads[0].mask);
+	choose_signal(&leader);
 	d.area = &area;
 	code = remote_area_map(&leader, area_hint, size, &area);
 	if (code)
@@ -205,26 +212,13 @@ int state_build_threads(struct husk *h, const struct image_set *from, struct pha
 	return code;
 }
 
-/* The end of a batch traps: where SIGTRAP is ignored, that must be told to the kernel once more. */
-static void keep_trap_action(struct remote *leader, const CoreEntry *core)
-{
-	const TaskCoreEntry *tc = core->tc;
-	const SaEntry *trap = tc->n_sigactions > SIGTRAP - 1 ? tc->sigactions[SIGTRAP - 1] : NULL;
-
-	if (!trap || trap->sigaction != (uint64_t)SIG_IGN)
-		return;
-	leader->trap_action[0] = trap->sigaction;
-	leader->trap_action[1] = trap->flags;
-	leader->trap_action[2] = trap->restorer;
-	leader->trap_action[3] = trap->mask;
-}
-
 static int build_parts(struct build *b, const CoreEntry *core)
 {
 	struct batch batch;
 	int code;
 
 	remote_area_reset(b->area);
+	remote_choose_signal(b->leader, 0, signals_pending(core));
 	code = batch_begin(&batch, b->area, b->leader, CALLS_OF_PARTS);
 	for (size_t i = 0; process_parts[i] && !code; i++) {
 		if (!process_parts[i]->build)
@@ -258,7 +252,6 @@ static int build_all(struct husk *h, struct build *b, const struct thread_image 
 		code = build_parts(b, leader->core) ?: threads_build(b, h, leader, 1);
 	if (code)
 		return code;
-	keep_trap_action(&h->leader, leader->core);
 	code = remote_area_unmap(&h->leader, &h->area);
 	if (code)
 		return phaul_fail(b->err, code, "state", "unmapping the batch area in pid %d", h->pid);

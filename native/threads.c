@@ -17,10 +17,10 @@
 
 #define AT_ONCE 32		/* threads that are dumped side by side and sent together */
 #define CALLS_OF_QUESTIONS (4 + SIGNALS_CALLS + SCHEDULING_CALLS + CREDS_CALLS)
-#define BYTES_OF_QUESTIONS 256	/* of answers, beside those about credentials */
+#define BYTES_OF_QUESTIONS (BATCH_BYTES + 256)	/* of answers, beside those about credentials */
 #define CALLS_A_THREAD 10
 #define CALLS_OF_CREDS 140	/* two for each capability, if credentials change at all */
-#define BYTES_A_THREAD 320	/* for what calls point to */
+#define BYTES_A_THREAD (BATCH_BYTES + 320)	/* for what calls point to */
 
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
@@ -211,9 +211,10 @@ static int ask_group(struct asked *a, size_t at, size_t n)
 		const struct frozen_thread *t = &a->frozen->threads[i];
 
 		if (i)
-			code = remote_begin_with(&a->others[i], t->tid, a->leader->syscall_at, &t->regs, t->mask);
-		if (!code)
-			code = ask(&a->questions[i], a->dump->area, &a->batches[i], remote_of(a, i));
+			remote_begin_with(&a->others[i], t->tid, a->leader->syscall_at, &t->regs, t->mask);
+		if (i)
+			a->others[i].end_signal = a->leader->end_signal;
+		code = ask(&a->questions[i], a->dump->area, &a->batches[i], remote_of(a, i));
 		if (code)
 			return phaul_fail(a->dump->err, code, "threads", "preparing questions to thread %d", t->tid);
 	}
@@ -367,6 +368,8 @@ static int tell_some(struct build *b, struct husk *h, const struct thread_image 
 		struct remote *r = husk_thread(h, tid);
 		int code = r && r->begun ? batch_begin(&batches[i], &h->area, r, capacity) : -ESRCH;
 
+		if (!code)
+			remote_choose_signal(r, 0, signals_pending(threads[i].core));
 		if (!code)
 			code = tell(b, &batches[i], tid, threads[i].core);
 		if (code)

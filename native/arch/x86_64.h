@@ -27,8 +27,17 @@ static inline void arch_set_call(struct user_regs_struct *regs, uint64_t ip, lon
 	regs->r9 = args[5];
 }
 
-/* Where the batch code (blob/batch.S) takes its arguments from. */
-static inline void arch_set_batch(struct user_regs_struct *regs, uint64_t code, uint64_t entries,
+/* What the batch code (blob/batch.S) ends with, and how a thread that has lost its tracer goes on. */
+struct arch_tail {
+	uint64_t done;		/* set when all calls are made */
+	uint64_t signal;	/* that it then sends to itself */
+	uint64_t mask;
+	uint64_t r15, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, r14;
+	uint64_t rip, cs, eflags, rsp, ss;	/* as iretq takes them */
+};
+
+/* Where the batch code takes its arguments from. */
+static inline void arch_set_batch(struct user_regs_struct *regs, uint64_t code, uint64_t tail, uint64_t entries,
 				  uint64_t count)
 {
 	regs->rip = code;
@@ -36,6 +45,7 @@ static inline void arch_set_batch(struct user_regs_struct *regs, uint64_t code, 
 	regs->orig_rax = -1;
 	regs->r12 = entries;
 	regs->r13 = count;
+	regs->r14 = tail;
 }
 
 static inline int64_t arch_result(const struct user_regs_struct *regs)
@@ -67,6 +77,8 @@ static inline void arch_name_call(struct user_regs_struct *regs, long nr)
 }
 
 enum {
+	RESTART_SYS = -512,		/* ERESTARTSYS: again, or EINTR with a handler that doesn't want it again */
+	RESTART_NOINTR = -513,		/* ERESTARTNOINTR: again in any case */
 	RESTART_NOHAND = -514,		/* ERESTARTNOHAND of the kernel: again, or EINTR with a handler */
 	RESTART_BLOCK = -516,		/* ERESTART_RESTARTBLOCK: needs what the kernel has stored */
 };
@@ -119,6 +131,34 @@ static inline void arch_fix_restart(struct user_regs_struct *regs, bool moved)
 		regs->rdi = regs->rsi;
 	if (nr == SYS_clock_nanosleep && regs->r10)
 		regs->rdx = regs->r10;
+}
+
+/* Registers that go on without the kernel's help: an interrupted call is made again. */
+static inline void arch_fill_tail(struct arch_tail *tail, const struct user_regs_struct *from, uint64_t mask,
+				  int signal)
+{
+	struct user_regs_struct regs = *from;
+
+	arch_fix_restart(&regs, false);
+	switch (arch_interrupted_call(&regs) < 0 ? 0 : arch_result(&regs)) {
+	case RESTART_BLOCK:
+		regs.rax = SYS_restart_syscall;
+		regs.rip -= ARCH_SYSCALL_LENGTH;
+		break;
+	case RESTART_SYS:
+	case RESTART_NOINTR:
+	case RESTART_NOHAND:
+		regs.rax = regs.orig_rax;
+		regs.rip -= ARCH_SYSCALL_LENGTH;
+		break;
+	}
+	*tail = (struct arch_tail){
+		.signal = signal, .mask = mask,
+		.r15 = regs.r15, .r13 = regs.r13, .r12 = regs.r12, .rbp = regs.rbp, .rbx = regs.rbx, .r11 = regs.r11,
+		.r10 = regs.r10, .r9 = regs.r9, .r8 = regs.r8, .rax = regs.rax, .rcx = regs.rcx, .rdx = regs.rdx,
+		.rsi = regs.rsi, .rdi = regs.rdi, .r14 = regs.r14,
+		.rip = regs.rip, .cs = regs.cs, .eflags = regs.eflags, .rsp = regs.rsp, .ss = regs.ss,
+	};
 }
 
 #endif

@@ -8,6 +8,8 @@ struct creds_answers;
 
 /* Each adds calls to the thread's batch; what was answered lies where *ret points. */
 int signals_ask_thread(struct batch *b, uint64_t **ret);
+/* The set of those that are in the images, as a mask. */
+uint64_t signals_pending(const CoreEntry *core);
 int signals_dump_thread(struct dump *d, pid_t tid, const uint64_t *answer, ThreadCoreEntry *to);
 
 struct sched_answer;

@@ -44,3 +44,10 @@ long long proc_status_number(const struct proc_status *s, const char *name)
 
 	return at ? strtoll(at, NULL, 10) : -1;
 }
+
+uint64_t proc_status_set(const struct proc_status *s, const char *name)
+{
+	const char *at = proc_status_field(s, name);
+
+	return at ? strtoull(at, NULL, 16) : 0;
+}

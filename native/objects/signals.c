@@ -108,8 +108,8 @@ static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
 	return peek(d, d->pid, true, &core->tc->signals_s);
 }
 
-/* While it is borrowed all but SIGTRAP are blocked, so that all that are pending are told: of the thread and
- * of the process. Hardly ever there is one. */
+/* While it is borrowed all are blocked but one that isn't pending, so that all that are pending are told: of the
+ * thread and of the process. Hardly ever there is one. */
 int signals_ask_thread(struct batch *b, uint64_t **ret)
 {
 	batch_call(b, "tell its pending signals", SYS_rt_sigpending, batch_space(b, 8, (void **)ret), 8);
@@ -119,6 +119,26 @@ int signals_ask_thread(struct batch *b, uint64_t **ret)
 int signals_dump_thread(struct dump *d, pid_t tid, const uint64_t *answer, ThreadCoreEntry *to)
 {
 	return *answer ? peek(d, tid, false, &to->signals_p) : 0;
+}
+
+static uint64_t signals_of(const SignalQueueEntry *queue)
+{
+	uint64_t set = 0;
+
+	for (size_t i = 0; queue && i < queue->n_signals; i++) {
+		int signal = 0;
+
+		if (queue->signals[i]->siginfo.len >= sizeof(signal))
+			memcpy(&signal, queue->signals[i]->siginfo.data, sizeof(signal));
+		if (signal >= 1 && signal <= SIGNALS)
+			set |= 1ull << (signal - 1);
+	}
+	return set;
+}
+
+uint64_t signals_pending(const CoreEntry *core)
+{
+	return signals_of(core->thread_core->signals_p) | (core->tc ? signals_of(core->tc->signals_s) : 0);
 }
 
 static int queue(struct batch *batch, const SignalQueueEntry *from, pid_t pid, pid_t tid)
@@ -140,7 +160,7 @@ static int queue(struct batch *batch, const SignalQueueEntry *from, pid_t pid, p
 	return batch->error;
 }
 
-/* All signals are blocked while batches run, so that those queued stay pending. */
+/* All signals are blocked while batches run but one that isn't among these: those queued stay pending. */
 static int build(struct build *b, struct batch *batch, const CoreEntry *core)
 {
 	const TaskCoreEntry *tc = core->tc;
