@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
@@ -9,13 +10,19 @@
 #include "objects/descriptors.h"
 #include "objects/object.h"
 #include "objects/proc_status.h"
+#include "tree.h"
 
 static void add_line(struct check *c, const char *mark, const char *code, const char *subject,
 		     const char *format, va_list args)
 {
 	char *at = c->text + c->size;
 	size_t room = c->capacity - c->size;
-	int n = snprintf(at, room, "%s%s\t%s\t", mark, code, subject), m;
+	char of[32] = "";
+	int n, m;
+
+	if (c->tree && c->tree->count > 1)
+		snprintf(of, sizeof(of), "in pid %d: ", c->pid);
+	n = snprintf(at, room, "%s%s\t%s\t%s", mark, code, subject, of);
 
 	if (n < 0 || (size_t)n >= room) {
 		c->size = c->capacity;
@@ -53,10 +60,57 @@ void notice(struct check *c, const char *code, const char *subject, const char *
 	va_end(args);
 }
 
+/* All but descriptors. Returns false if there is nothing else to look at. */
+static bool check_process(struct check *c, const struct proc_status *status)
+{
+	if (!proc_status_field(status, "VmSize") && proc_status_field(status, "State")[0] != 'Z') {
+		obstacle(c, "PROCESS_KERNEL", "process", "pid %d is a kernel thread, which belongs to this host", c->pid);
+		return false;
+	}
+	if (!process_check(c, status))
+		return false;
+	memory_check(c);
+	for (size_t i = 0; process_parts[i]; i++)
+		if (process_parts[i]->check)
+			process_parts[i]->check(c);
+	return true;
+}
+
+static int check_tree(struct check *c, const struct tree *tree, struct descriptor_table *tables, struct phaul_error *err)
+{
+	size_t count = 0;
+	int code = 0;
+
+	for (size_t i = 0; i < tree->count && !code; i++) {
+		struct proc_status status;
+
+		c->pid = tree->tasks[i].pid;
+		/* One that has ended since is a zombie, or gone. */
+		if (tree->tasks[i].state == TASK_DEAD && i)
+			continue;
+		if (proc_status_read(c->pid, c->pid, &status) || !check_process(c, &status))
+			continue;
+		code = descriptors_read(c->pid, &tables[count], err);
+		count += !code;
+	}
+	if (!code)
+		code = descriptors_group(tables, count);
+	for (size_t i = 0; i < count && !code; i++) {
+		c->pid = tables[i].pid;
+		c->descriptors = &tables[i];
+		descriptors_check(c);
+	}
+	for (size_t i = 0; i < count; i++)
+		descriptors_free(&tables[i]);
+	return code;
+}
+
 int phaul_check(int pid, uint32_t flags, char *ret_text, size_t size, struct phaul_error *err)
 {
 	struct check c = { .pid = pid, .flags = flags, .proc = -1, .text = ret_text, .capacity = size };
-	struct descriptor_table descriptors;
+	struct task root = { .pid = pid, .state = TASK_ALIVE };
+	struct tree tree = { .tasks = &root, .count = 1 };
+	struct descriptor_table *tables;
 	struct proc_status status;
 	int code = proc_status_read(pid, pid, &status);
 
@@ -67,23 +121,18 @@ int phaul_check(int pid, uint32_t flags, char *ret_text, size_t size, struct pha
 		return phaul_fail(err, -ESRCH, "check", "there is no process %d here", pid);
 	if (code)
 		return phaul_fail(err, code, "check", "looking at pid %d", pid);
-	if (!proc_status_field(&status, "VmSize") && proc_status_field(&status, "State")[0] != 'Z') {
-		obstacle(&c, "PROCESS_KERNEL", "process", "pid %d is a kernel thread, which belongs to this host", pid);
-		return c.count;
+	if (flags & PHAUL_TO_DIRECTORY) {
+		code = tree_list(pid, &tree, err);
+		if (code)
+			return code;
+		c.tree = &tree;
 	}
-	if (!process_check(&c, &status))
-		return c.count;
-	memory_check(&c);
-	code = descriptors_read(pid, &descriptors, err);
-	if (code)
-		return code;
-	c.descriptors = &descriptors;
-	descriptors_check(&c);
-	descriptors_free(&descriptors);
-	for (size_t i = 0; process_parts[i]; i++)
-		if (process_parts[i]->check)
-			process_parts[i]->check(&c);
-	if (c.size >= c.capacity)
+	tables = calloc(tree.count, sizeof(*tables));
+	code = tables ? check_tree(&c, &tree, tables, err) : phaul_fail(err, -ENOMEM, "check", "looking at pid %d", pid);
+	free(tables);
+	if (flags & PHAUL_TO_DIRECTORY)
+		tree_free(&tree);
+	if (!code && c.size >= c.capacity)
 		return phaul_fail(err, -ENOBUFS, "check", "there is more in the way of pid %d than fits", pid);
-	return c.count;
+	return code ? code : c.count;
 }

@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "layout.h"
+#include "tree.h"
 
 #define ANCESTORS_MAX 1000	/* a process tree that changes meanwhile could be walked for ever */
 
@@ -256,25 +257,47 @@ static void check_child(struct check *c, pid_t child)
 			 "yet; end the child, or wait until it ends", c->pid, child, name_of(child, name));
 }
 
-static void check_children(struct check *c, const pid_t *tids, size_t count)
+static void check_children(struct check *c)
 {
-	for (size_t i = 0; i < count; i++) {
-		char path[64], *line = NULL, *at, *end;
-		size_t capacity = 0;
-		FILE *f;
+	pid_t *children;
+	size_t count;
 
-		snprintf(path, sizeof(path), "/proc/%d/task/%d/children", c->pid, tids[i]);
-		f = fopen(path, "re");
-		if (!f)
-			continue;
-		if (getline(&line, &capacity, f) > 0) {
-			at = line;
-			for (long child; (child = strtol(at, &end, 10)) > 0; at = end)
-				check_child(c, child);
-		}
-		free(line);
-		fclose(f);
-	}
+	if (task_children(c->pid, &children, &count))
+		return;
+	for (size_t i = 0; i < count; i++)
+		check_child(c, children[i]);
+	free(children);
+}
+
+static const struct {
+	int type;
+	const char *code, *what;
+} shareable[] = {
+	{ KCMP_VM, "PROCESS_VM", "memory (vfork, CLONE_VM)" },
+	{ KCMP_FILES, "PROCESS_FILES", "table of descriptors (CLONE_FILES)" },
+	{ KCMP_FS, "PROCESS_FS", "current directory and umask (CLONE_FS)" },
+	{ KCMP_SIGHAND, "PROCESS_SIGHAND", "signal handlers (CLONE_SIGHAND)" },
+};
+
+/* What is shared by threads only, as a rule. */
+static void check_kin(struct check *c)
+{
+	char subject[32];
+	pid_t session = getsid(c->pid), group = getpgid(c->pid);
+
+	snprintf(subject, sizeof(subject), "pid %d", c->pid);
+	if (session > 0 && session != c->tree->outer_sid && !tree_has(c->tree, session))
+		obstacle(c, "SESSION", subject, "pid %d belongs to the session of pid %d, which has ended or is not below pid "
+			 "%d: that can't be made again yet", c->pid, session, c->tree->tasks[0].pid);
+	else if (group > 0 && group != c->tree->outer_pgid && !tree_has(c->tree, group))
+		obstacle(c, "PROCESS_GROUP", subject, "pid %d belongs to the process group of pid %d, which has ended or is "
+			 "not below pid %d: that can't be made again yet", c->pid, group, c->tree->tasks[0].pid);
+	for (size_t i = 0; i < c->tree->count && c->tree->tasks[i].pid != c->pid; i++)
+		for (size_t n = 0; n < sizeof(shareable) / sizeof(*shareable); n++)
+			if (c->tree->tasks[i].state != TASK_DEAD &&
+			    !syscall(SYS_kcmp, c->pid, c->tree->tasks[i].pid, shareable[n].type, 0, 0))
+				obstacle(c, shareable[n].code, subject, "pid %d and pid %d share one %s: such pairs can't be moved "
+					 "yet", c->tree->tasks[i].pid, c->pid, shareable[n].what);
 }
 
 static void check_sharing(struct check *c, const pid_t *tids, size_t count)
@@ -365,7 +388,8 @@ bool process_check(struct check *c, const struct proc_status *s)
 		count = 0;
 	lives = check_life(c, s, tids, count);
 	if (lives) {
-		check_stopped(c, s);
+		if (!c->tree)
+			check_stopped(c, s);
 		check_each_thread(c, tids, count);
 		check_ancestry(c);
 		check_namespaces(c);
@@ -373,9 +397,13 @@ bool process_check(struct check *c, const struct proc_status *s)
 		check_link(c, "exe", "executable", "restart it");
 		check_link(c, "cwd", "current directory", "let it change to another, or restart it");
 		check_program(c);
-		check_children(c, tids, count);
+		if (c->tree)
+			check_kin(c);
+		else
+			check_children(c);
 		check_sharing(c, tids, count);
-		notice_kin(c, s);
+		if (!c->tree || c->pid == c->tree->tasks[0].pid)
+			notice_kin(c, s);
 		notice_control_group(c);
 		notice_security(c, s);
 	}

@@ -9,150 +9,131 @@
 #include <unistd.h>
 
 #include "error.h"
-#include "husk.h"
 #include "image.h"
-#include "layout.h"
 #include "memory_map.h"
-#include "stage.h"
+#include "page_file.h"
+#include "shmem.h"
 #include "state.h"
 #include "track.h"
 
-#define PAGE 4096ul
-#define AT_ONCE 64u		/* pages that are read, or written, by one call */
-#define PAGES_FILE "pages-1.img"
-#define PAGES_ID 1
 #define IMAGES_VERSION 2	/* with a common magic number before each image's own */
-#define ONLY 1			/* id of whatever there can be several of, and is one */
+#define NAMESPACES 1		/* the id of all of them: those of phaul */
 
-enum { PE_PARENT = 1, PE_LAZY = 2, PE_PRESENT = 4 };
-
-/* ---- dump ---- */
-
-struct page_writer {
-	const struct checkpoint_source *src;
+/* What the processes of a dump share. */
+struct tree_dump {
+	const struct tree *tree;
+	uint32_t flags;
 	struct image_set *images;
-	int pagemap, file;
-	struct range_list guards;
-	uint8_t *buffer;
-	struct phaul_dumped *ret;
+	struct page_writer pages;
+	struct shmem_set shmem;
+	struct descriptor_table *descriptors;	/* of those that live, in the tree's order */
+	size_t descriptor_count;
+	uint32_t next_file_id;
+	struct phaul_error *err;
 };
 
-static int write_all(int fd, const uint8_t *bytes, size_t size)
-{
-	while (size) {
-		ssize_t put = write(fd, bytes, size);
+/* ---- memory ---- */
 
-		if (put < 0 && errno != EINTR)
-			return -errno;
-		bytes += put > 0 ? put : 0;
-		size -= put > 0 ? put : 0;
-	}
-	return 0;
-}
+struct process_memory {
+	pid_t pid;
+	int mem;			/* /proc/PID/mem */
+};
 
 /* Forced where the process itself may not read. */
-static int read_pages(struct page_writer *w, uint64_t at, size_t size)
+static int read_memory(void *ctx, uint64_t at, uint8_t *to, size_t size)
 {
-	struct iovec local = { w->buffer, size }, remote = { (void *)at, size };
-	ssize_t got = process_vm_readv(w->src->frozen->pid, &local, 1, &remote, 1, 0);
+	const struct process_memory *m = ctx;
+	struct iovec local = { to, size }, remote = { (void *)at, size };
+	ssize_t got = process_vm_readv(m->pid, &local, 1, &remote, 1, 0);
 
 	if (got != (ssize_t)size)
-		got = pread(w->src->mem, w->buffer, size, at);
+		got = pread(m->mem, to, size, at);
 	return got < 0 ? -errno : (size_t)got == size ? 0 : -EFAULT;
 }
 
-static int put_range(struct page_writer *w, const struct page_range *range)
+static int put_mappings(struct tree_dump *d, const struct memory_map *map, struct process_memory *m, int pagemap)
 {
-	PagemapEntry entry = PAGEMAP_ENTRY__INIT;
-	int err;
+	struct range_list guards = {0};
+	int err = page_writer_begin(&d->pages, "pagemap", m->pid);
 
-	entry.vaddr = range->address;
-	entry.compat_nr_pages = range->pages;
-	entry.has_nr_pages = entry.has_flags = true;
-	entry.nr_pages = range->pages;
-	entry.flags = PE_PRESENT;
-	err = image_put(w->images, "pagemap", w->src->frozen->pid, &entry.base);
-	for (uint64_t done = 0; done < range->pages && !err; done += AT_ONCE) {
-		size_t size = (range->pages - done < AT_ONCE ? range->pages - done : AT_ONCE) * PAGE;
+	for (size_t i = 0; i < map->count && !err; i++) {
+		struct range_list held = {0};
 
-		err = read_pages(w, range->address + done * PAGE, size) ?: write_all(w->file, w->buffer, size);
-	}
-	w->ret->pages += range->pages;
-	return err;
-}
-
-static int put_mapping(struct page_writer *w, const struct vma *vma)
-{
-	struct range_list held = {0};
-	int err = pagemap_held(w->pagemap, vma, &held, &w->guards);
-
-	for (size_t i = 0; i < held.count && !err; i++)
-		err = put_range(w, &held.at[i]);
-	range_list_free(&held);
-	return err;
-}
-
-static int put_memory(struct page_writer *w, const struct memory_map *map)
-{
-	PagemapHead head = PAGEMAP_HEAD__INIT;
-	int err;
-
-	head.pages_id = PAGES_ID;
-	err = image_put(w->images, "pagemap", w->src->frozen->pid, &head.base);
-	for (size_t i = 0; i < map->count && !err; i++)
 		if (vma_has_pages(&map->at[i]))
-			err = put_mapping(w, &map->at[i]);
-	if (!err && w->guards.count)
-		err = image_put_raw(w->images, "phaul-guards", -1, w->guards.at,
-				    w->guards.count * sizeof(*w->guards.at));
-	return err ? err : fsync(w->file) < 0 ? -errno : 0;
+			err = pagemap_held(pagemap, &map->at[i], &held, &guards);
+		for (size_t n = 0; n < held.count && !err; n++)
+			err = page_writer_put(&d->pages, held.at[n].address, held.at[n].pages, read_memory, m);
+		range_list_free(&held);
+	}
+	err = err ? err : page_writer_end(&d->pages);
+	if (!err && guards.count)
+		err = image_put_raw(d->images, "phaul-guards", m->pid, guards.at, guards.count * sizeof(*guards.at));
+	range_list_free(&guards);
+	return err ? err : shmem_dump(map, &d->shmem, &d->pages);
 }
 
-static int dump_memory(const struct checkpoint_source *src, const struct memory_map *map, int directory,
-		       struct image_set *images, struct phaul_dumped *ret, struct phaul_error *err)
+static int open_proc(pid_t pid, const char *name, int flags)
 {
-	struct page_writer w = { .src = src, .images = images, .pagemap = -1, .ret = ret };
-	char path[32];
-	int code;
+	char path[48];
 
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", src->frozen->pid);
-	w.pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	w.file = openat(directory, PAGES_FILE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	w.buffer = malloc(AT_ONCE * PAGE);
-	if (w.pagemap < 0 || w.file < 0)
-		code = -errno;
-	else
-		code = w.buffer ? put_memory(&w, map) : -ENOMEM;
-	if (w.pagemap >= 0)
-		close(w.pagemap);
-	if (w.file >= 0 && close(w.file) < 0 && !code)
-		code = -errno;
-	free(w.buffer);
-	range_list_free(&w.guards);
-	return code ? phaul_fail(err, code, "checkpoint", "writing the memory of pid %d to %s", src->frozen->pid,
-				 PAGES_FILE) : 0;
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	return open(path, flags | O_CLOEXEC);
 }
 
-static void ids_of_one(TaskKobjIdsEntry *ids)
+static int put_memory(struct tree_dump *d, pid_t pid, const struct memory_map *map)
 {
-	ids->vm_id = ids->files_id = ids->fs_id = ids->sighand_id = ONLY;
+	struct process_memory m = { .pid = pid, .mem = open_proc(pid, "mem", O_RDWR) };
+	int pagemap = open_proc(pid, "pagemap", O_RDONLY);
+	int code = pagemap < 0 || m.mem < 0 ? -errno : put_mappings(d, map, &m, pagemap);
+
+	if (pagemap >= 0)
+		close(pagemap);
+	if (m.mem >= 0)
+		close(m.mem);
+	return code ? phaul_fail(d->err, code, "checkpoint", "writing the memory of pid %d", pid) : 0;
+}
+
+/* ---- the rest ---- */
+
+static void ids_of(pid_t pid, TaskKobjIdsEntry *ids)
+{
+	ids->vm_id = ids->files_id = ids->fs_id = ids->sighand_id = pid;
 	ids->has_pid_ns_id = ids->has_net_ns_id = ids->has_ipc_ns_id = ids->has_uts_ns_id = ids->has_mnt_ns_id = true;
-	ids->pid_ns_id = ids->net_ns_id = ids->ipc_ns_id = ids->uts_ns_id = ids->mnt_ns_id = ONLY;
+	ids->pid_ns_id = ids->net_ns_id = ids->ipc_ns_id = ids->uts_ns_id = ids->mnt_ns_id = NAMESPACES;
 	ids->has_user_ns_id = ids->has_cgroup_ns_id = ids->has_time_ns_id = true;
-	ids->user_ns_id = ids->cgroup_ns_id = ids->time_ns_id = ONLY;
+	ids->user_ns_id = ids->cgroup_ns_id = ids->time_ns_id = NAMESPACES;
 }
 
-static int put_inventory(struct image_set *images, pid_t pid)
+static int put_inventory(struct tree_dump *d)
 {
 	InventoryEntry inventory = INVENTORY_ENTRY__INIT;
 	TaskKobjIdsEntry ids = TASK_KOBJ_IDS_ENTRY__INIT;
+	int code;
 
-	ids_of_one(&ids);
+	ids_of(d->tree->tasks[0].pid, &ids);
 	inventory.img_version = IMAGES_VERSION;
 	inventory.has_fdinfo_per_id = inventory.fdinfo_per_id = true;
 	inventory.has_ns_per_id = inventory.ns_per_id = true;
 	inventory.root_ids = &ids;
-	return image_put(images, "inventory", -1, &inventory.base) ?: image_put(images, "ids", pid, &ids.base);
+	code = image_put(d->images, "inventory", -1, &inventory.base);
+	return code ? phaul_fail(d->err, code, "checkpoint", "writing the inventory") : 0;
+}
+
+/* What waits for its parent to take note of its end. */
+static int put_dead(struct tree_dump *d, const struct task *task)
+{
+	struct frozen none = { .threads = &(struct frozen_thread){ .tid = task->pid }, .count = 1 };
+	TaskCoreEntry tc = TASK_CORE_ENTRY__INIT;
+	CoreEntry core = CORE_ENTRY__INIT;
+	int code;
+
+	tc.task_state = task->state;
+	tc.exit_code = task->exit_code;
+	tc.comm = "";
+	core.mtype = CORE_ENTRY__MARCH__X86_64;
+	core.tc = &tc;
+	code = image_put(d->images, "core", task->pid, &core.base) ?: state_put_tree(d->images, task, &none);
+	return code ? phaul_fail(d->err, code, "checkpoint", "writing the end of pid %d", task->pid) : 0;
 }
 
 static int take_threads(void *ctx, const struct image_set *threads, struct phaul_error *err)
@@ -162,192 +143,132 @@ static int take_threads(void *ctx, const struct image_set *threads, struct phaul
 	return code ? phaul_fail(err, code, "checkpoint", "collecting threads") : 0;
 }
 
-int checkpoint_dump(const struct checkpoint_source *src, int directory, struct phaul_dumped *ret,
+static int find_syscall(const struct memory_map *map, pid_t pid, remote_addr *ret)
+{
+	const struct vma *vdso = memory_map_named(map, "[vdso]");
+
+	return vdso ? remote_find_syscall(pid, vdso->start, vdso->end - vdso->start, ret) : -ENOENT;
+}
+
+/* What came after the check, when the process still ran. */
+static int check_mappings(struct tree_dump *d, pid_t pid, const struct memory_map *map)
+{
+	for (size_t i = 0; i < map->count; i++)
+		if (map->at[i].kind == VMA_OTHER)
+			return phaul_fail(d->err, -EOPNOTSUPP, "checkpoint", "pid %d has just mapped %s at %llx, which can't be "
+					  "written to a directory", pid, map->at[i].path,
+					  (unsigned long long)map->at[i].start);
+	return 0;
+}
+
+static int put_living(struct tree_dump *d, const struct task *task, struct descriptor_table *descriptors)
+{
+	struct thread_sink sink = { d->images, take_threads };
+	struct state_of_tree place = {
+		.task = task, .descriptors = descriptors, .next_file_id = d->next_file_id,
+	};
+	TaskKobjIdsEntry ids = TASK_KOBJ_IDS_ENTRY__INIT;
+	struct memory_map map;
+	remote_addr syscall_at;
+	int code = memory_map_read(task->pid, true, &map, d->err);
+
+	if (code)
+		return code;
+	ids_of(task->pid, &ids);
+	code = find_syscall(&map, task->pid, &syscall_at) ?: image_put(d->images, "ids", task->pid, &ids.base);
+	if (code)
+		phaul_fail(d->err, code, "checkpoint", "finding the vdso of pid %d, through which it is asked for its state",
+			   task->pid);
+	else
+		code = check_mappings(d, task->pid, &map) ?:
+		       state_dump(&task->frozen, syscall_at, memory_map_gap(&map), d->flags, &map, &place, d->images, &sink,
+				  d->err) ?:
+		       put_memory(d, task->pid, &map);
+	d->next_file_id = place.next_file_id;
+	memory_map_free(&map);
+	return code;
+}
+
+static int read_descriptors(struct tree_dump *d)
+{
+	int code = 0;
+
+	d->descriptors = calloc(d->tree->count, sizeof(*d->descriptors));
+	if (!d->descriptors)
+		return phaul_fail(d->err, -ENOMEM, "checkpoint", "listing descriptors");
+	for (size_t i = 0; i < d->tree->count && !code; i++) {
+		const struct task *task = &d->tree->tasks[i];
+
+		if (task->state == TASK_DEAD)
+			continue;
+		code = descriptors_read(task->pid, &d->descriptors[d->descriptor_count], d->err);
+		d->descriptor_count += !code;
+	}
+	if (!code && descriptors_group(d->descriptors, d->descriptor_count))
+		code = phaul_fail(d->err, -ENOMEM, "checkpoint", "comparing descriptors");
+	d->next_file_id = 1;
+	for (size_t i = 0; i < d->descriptor_count; i++)
+		d->next_file_id += d->descriptors[i].count;	/* at least as many as there are ids */
+	return code;
+}
+
+static int put_tree(struct tree_dump *d)
+{
+	struct descriptor_table *descriptors = d->descriptors;
+	int code = 0;
+
+	for (size_t i = 0; i < d->tree->count && !code; i++) {
+		const struct task *task = &d->tree->tasks[i];
+
+		code = task->state == TASK_DEAD ? put_dead(d, task) : put_living(d, task, descriptors++);
+	}
+	return code;
+}
+
+int checkpoint_dump(const struct tree *tree, int directory, uint32_t flags, struct phaul_dumped *ret,
 		    struct phaul_error *err)
 {
-	pid_t pid = src->frozen->pid;
-	struct image_set *images = image_set_new();
-	struct thread_sink sink = { images, take_threads };
-	struct memory_map map;
-	int code = memory_map_read(pid, true, &map, err);
+	struct tree_dump d = { .tree = tree, .flags = flags, .images = image_set_new(), .err = err };
+	int code = d.images ? page_writer_open(directory, d.images, &d.pages) : -ENOMEM;
+
+	if (code)
+		phaul_fail(err, code, "checkpoint", "collecting the state of pid %d", tree->tasks[0].pid);
+	else
+		code = read_descriptors(&d) ?: put_tree(&d) ?: put_inventory(&d) ?:
+		       image_set_save(d.images, directory, err);
+	memset(ret, 0, sizeof(*ret));
+	ret->pages = d.pages.pages;
+	ret->processes = tree->count;
+	for (size_t i = 0; i < tree->count; i++)
+		ret->threads += tree->tasks[i].frozen.count;
+	for (size_t i = 0; i < d.descriptor_count; i++)
+		descriptors_free(&d.descriptors[i]);
+	free(d.descriptors);
+	shmem_free(&d.shmem);
+	if (d.images)
+		page_writer_close(&d.pages);
+	image_set_free(d.images);
+	return code;
+}
+
+int phaul_dump(int pid, int directory, uint32_t flags, int timeout_ms, struct phaul_dumped *ret,
+	       struct phaul_error *err)
+{
+	struct tree tree;
+	uint64_t since_ns = phaul_now_ns();
+	int code = tree_freeze(pid, timeout_ms, &tree, err), thawed;
 
 	memset(ret, 0, sizeof(*ret));
-	if (code) {
-		image_set_free(images);
-		return code;
-	}
-	if (!images)
-		code = phaul_fail(err, -ENOMEM, "checkpoint", "collecting the state of pid %d", pid);
-	if (!code)
-		code = state_dump(src->frozen, src->syscall_at, memory_map_gap(&map), src->flags, &map, images, &sink,
-				  err);
-	if (!code) {
-		code = put_inventory(images, pid);
-		if (code)
-			phaul_fail(err, code, "checkpoint", "writing the inventory");
-	}
-	if (!code)
-		code = dump_memory(src, &map, directory, images, ret, err) ?: image_set_save(images, directory, err);
-	ret->threads = src->frozen->count;
-	memory_map_free(&map);
-	image_set_free(images);
-	return code;
-}
-
-/* ---- restore ---- */
-
-struct restored {
-	struct image_set *images;
-	PstreeEntry *tree;
-	struct husk husk;
-	struct stage stage;
-	bool staged;
-	int directory;
-	struct phaul_error *err;
-};
-
-static int malformed(struct restored *r, const char *image)
-{
-	return phaul_fail(r->err, -EPROTO, "checkpoint", "%s.img is missing or malformed: is the directory a whole "
-			  "checkpoint, and of a phaul of this version?", image);
-}
-
-/* One process, so far. */
-static int read_tree(struct restored *r)
-{
-	struct image_reader reader;
-	ProtobufCMessage *msg = NULL, *other = NULL;
-	int more;
-
-	if (image_read(r->images, "pstree", -1, &reader) ||
-	    image_next(&reader, &pstree_entry__descriptor, &msg) != 1)
-		return malformed(r, "pstree");
-	r->tree = (PstreeEntry *)msg;
-	more = image_next(&reader, &pstree_entry__descriptor, &other);
-	if (other)
-		protobuf_c_message_free_unpacked(other, NULL);
-	if (more > 0)
-		return phaul_fail(r->err, -EOPNOTSUPP, "checkpoint", "the checkpoint has several processes, which can't "
-				  "be restored yet: \"criu restore\" may");
-	if (more < 0 || !r->tree->n_threads || r->tree->threads[0] != r->tree->pid)
-		return malformed(r, "pstree");
-	return 0;
-}
-
-static int place_range(struct restored *r, int file, const PagemapEntry *entry, uint8_t *buffer)
-{
-	uint64_t pages = entry->has_nr_pages ? entry->nr_pages : entry->compat_nr_pages;
-	uint64_t at = entry->vaddr;
-
-	while (pages) {
-		struct page_extent extent = { at, pages < AT_ONCE ? pages : AT_ONCE, 0 };
-		size_t size = extent.pages * PAGE;
-		ssize_t got = read(file, buffer, size);
-		int code;
-
-		if (got != (ssize_t)size)
-			return phaul_fail(r->err, got < 0 ? -errno : -EPROTO, "checkpoint", "%s ends too early", PAGES_FILE);
-		code = stage_pages(&r->stage, 1, &extent, 1, buffer, r->err);
-		if (code)
-			return code;
-		at += size;
-		pages -= extent.pages;
-	}
-	return 0;
-}
-
-static int place_pages(struct restored *r, int file, uint8_t *buffer)
-{
-	struct image_reader reader;
-	ProtobufCMessage *msg = NULL;
-	int more = 0, code = 0;
-
-	if (image_read(r->images, "pagemap", r->tree->pid, &reader) ||
-	    image_next(&reader, &pagemap_head__descriptor, &msg) != 1)
-		return malformed(r, "pagemap");
-	protobuf_c_message_free_unpacked(msg, NULL);
-	while (!code && (more = image_next(&reader, &pagemap_entry__descriptor, &msg)) > 0) {
-		const PagemapEntry *entry = (PagemapEntry *)msg;
-
-		if (entry->in_parent || entry->flags & PE_PARENT)
-			code = phaul_fail(r->err, -EOPNOTSUPP, "checkpoint", "some pages are in a checkpoint before this one "
-					  "(parent), which can't be followed yet");
-		else
-			code = place_range(r, file, entry, buffer);
-		protobuf_c_message_free_unpacked(msg, NULL);
-	}
-	return code ? code : more < 0 ? malformed(r, "pagemap") : 0;
-}
-
-static int restore_memory(struct restored *r)
-{
-	struct final_scan gone = {0};
-	struct memory_map map;
-	int file, code = layout_read_map(r->images, r->tree->pid, &map);
-	uint8_t *buffer;
-
-	if (code)
-		return malformed(r, "mm");
-	code = stage_layout(&r->stage, &map, r->err) ?:
-	       husk_threads(&r->husk, (pid_t *)r->tree->threads, r->tree->n_threads, r->err);
-	memory_map_free(&map);
 	if (code)
 		return code;
-	file = openat(r->directory, PAGES_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	buffer = malloc(AT_ONCE * PAGE);
-	stage_open_round(&r->stage, 1);
-	if (file < 0 || !buffer)
-		code = phaul_fail(r->err, file < 0 ? -errno : -ENOMEM, "checkpoint", "opening %s", PAGES_FILE);
-	else
-		code = place_pages(r, file, buffer);
-	stage_filled(&r->stage);
-	if (file >= 0)
-		close(file);
-	free(buffer);
-	if (!code) {
-		code = layout_read_guards(r->images, &gone.guards);
-		code = code ? malformed(r, "phaul-guards") : stage_drop(&r->stage, &gone, r->err) < 0 ? -EIO : 0;
-		range_list_free(&gone.guards);
+	code = checkpoint_dump(&tree, directory, flags, ret, err);
+	if (!code && !(flags & PHAUL_LEAVE_RUNNING)) {
+		tree_kill(&tree);
+	} else {
+		thawed = tree_thaw(&tree);
+		if (!code && thawed)
+			code = phaul_fail(err, thawed, "checkpoint", "letting pid %d go on", pid);
 	}
-	return code;
-}
-
-static int restore(struct restored *r)
-{
-	struct phaul_built built = {0};
-	int code = image_set_load(r->directory, &r->images, r->err) ?: read_tree(r) ?:
-		   husk_open(r->tree->pid, &r->husk, r->err);
-
-	if (code)
-		return code;
-	code = stage_open(&r->stage, &r->husk, r->err);
-	r->staged = !code;
-	if (!code)
-		code = restore_memory(r);
-	husk_join(&r->husk, true);
-	if (!code)
-		code = state_build_threads(&r->husk, r->images, r->err) ?:
-		       state_build(&r->husk, r->images, &built, r->err) ?: husk_release(&r->husk, r->err);
-	husk_join(&r->husk, false);
-	return code;
-}
-
-int phaul_restore(int directory, int *ret_pid, struct phaul_error *err)
-{
-	struct restored r = { .directory = directory, .err = err };
-	int code = restore(&r);
-
-	if (!code) {
-		*ret_pid = r.husk.pid;
-		r.husk.pid = 0;	/* it is nobody's any more */
-	}
-	if (r.staged) {
-		stage_shut(&r.stage);
-		stage_close(&r.stage);
-	}
-	husk_close(&r.husk);
-	if (r.tree)
-		pstree_entry__free_unpacked(r.tree, NULL);
-	image_set_free(r.images);
+	ret->frozen_ns = phaul_now_ns() - since_ns;
 	return code;
 }

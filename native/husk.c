@@ -5,11 +5,14 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -135,7 +138,8 @@ void husk_unbind(struct husk *h, pid_t tid)
 
 static int release(struct husk *h, pid_t tid, struct phaul_error *err)
 {
-	return ptrace(PTRACE_DETACH, tid, 0, 0) < 0 ?
+	/* ESRCH: those that were let go before have ended the process already. */
+	return ptrace(PTRACE_DETACH, tid, 0, 0) < 0 && errno != ESRCH ?
 	       phaul_fail(err, -errno, "husk", "letting thread %d of pid %d go", tid, h->pid) : 0;
 }
 
@@ -189,6 +193,76 @@ int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err)
 fail:
 	husk_close(ret);
 	return code;
+}
+
+#define SCRATCH_BELOW_STACK 1024	/* its stack is larger than what it has on it */
+
+/* It comes up attached, in a stop, before its first instruction (CLONE_PTRACE of a seized parent). */
+static int await_birth(pid_t pid)
+{
+	while (waitpid(pid, NULL, __WALL) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+int husk_fork(struct husk *parent, pid_t pid, struct husk *ret, struct phaul_error *err)
+{
+	struct { struct clone_args args; pid_t pid; } words = { .pid = pid };
+	remote_addr at = (parent->leader.saved.rsp - SCRATCH_BELOW_STACK) & ~15ul;
+	struct iovec local = { &words, sizeof(words) }, remote = { (void *)at, sizeof(words) };
+	int64_t made;
+
+	*ret = (struct husk){ .cpu = parent->cpu, .allowed = parent->allowed };
+	words.args.flags = CLONE_PTRACE;
+	words.args.exit_signal = SIGCHLD;
+	words.args.set_tid = at + offsetof(typeof(words), pid);
+	words.args.set_tid_size = 1;
+	if (process_vm_writev(parent->pid, &local, 1, &remote, 1, 0) != sizeof(words))
+		made = -EFAULT;
+	else
+		made = remote_call(&parent->leader, SYS_clone3, at, sizeof(words.args));
+	if (made > 0) {
+		ret->pid = pid;
+		made = await_birth(pid) ?: remote_begin(&ret->leader, pid, parent->leader.syscall_at);
+	}
+	if (made == -EEXIST)
+		return phaul_fail(err, made, "husk", "pid %d is taken on this host; a process keeps its pid. End what has it "
+				  "first", pid);
+	return made ? phaul_fail(err, made, "husk", "making process %d, a child of %d", pid, parent->pid) : 0;
+}
+
+int husk_end(struct husk *h, uint32_t status)
+{
+	int signal = status & 0x7f, err = 0;
+	uint64_t none = 0;
+
+	/* The core dump of the one that it stands for is taken or not. */
+	(void)prlimit(h->pid, RLIMIT_CORE, &(struct rlimit){ 0, 0 }, NULL);
+	if (signal) {
+		if (ptrace(PTRACE_SETSIGMASK, h->pid, 8, &none) < 0 || kill(h->pid, signal) < 0 ||
+		    ptrace(PTRACE_CONT, h->pid, 0, 0) < 0)
+			err = -errno;
+	} else {
+		struct user_regs_struct regs = h->leader.saved;
+
+		arch_set_call(&regs, h->leader.syscall_at, SYS_exit_group, (uint64_t[6]){ (status >> 8) & 0xff });
+		if (ptrace(PTRACE_SETREGS, h->pid, 0, &regs) < 0 || ptrace(PTRACE_CONT, h->pid, 0, 0) < 0)
+			err = -errno;
+	}
+	for (int got = 0; !err && got >= 0; ) {
+		/* The signal is told to the tracer first; then it is the parent's to take note of the end. */
+		if (waitpid(h->pid, &got, __WALL) < 0) {
+			err = errno == EINTR ? 0 : -errno;
+			got = 0;
+		} else if (!WIFSTOPPED(got)) {
+			break;
+		} else if (ptrace(PTRACE_CONT, h->pid, 0, got >> 16 ? 0 : WSTOPSIG(got)) < 0) {
+			err = -errno;
+		}
+	}
+	h->pid = 0;
+	return err;
 }
 
 /* The kernel's mappings go by way of a place that both layouts leave free: where they are and where they
@@ -354,10 +428,8 @@ static int append_thread(struct husk *h, pid_t tid)
 		h->threads = threads;
 		h->thread_capacity = capacity;
 	}
-	/* It comes up attached, in a stop, before its first instruction (CLONE_PTRACE of a seized parent). */
-	while (waitpid(tid, NULL, __WALL) < 0)
-		if (errno != EINTR)
-			return -errno;
+	if (await_birth(tid))
+		return -ESRCH;
 	return remote_begin(&h->threads[h->thread_count++], tid, h->leader.syscall_at);
 }
 

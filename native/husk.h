@@ -23,6 +23,11 @@ struct husk {
  * the calling thread. -EEXIST: the pid is taken. */
 int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err);
 
+/* The same as a child of a husk that is not settled yet, in its session. */
+int husk_fork(struct husk *parent, pid_t pid, struct husk *ret, struct phaul_error *err);
+/* Lets it end, so that its parent finds this status. */
+int husk_end(struct husk *h, uint32_t status);
+
 /* Empties the address space but for the batch area, which comes to lie in the middle of the largest gap of
  * `map`, and puts the kernel's own mappings where `map` has them. */
 int husk_settle(struct husk *h, const struct memory_map *map, struct phaul_error *err);

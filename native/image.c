@@ -25,7 +25,8 @@ static const struct base {
 	{ "core", 0x55053847 }, { "files", 0x56303138 }, { "fdinfo", 0x56213732 },
 	{ "mm", 0x57492820 }, { "pstree", 0x50273030 }, { "ids", 0x54432030 }, { "fs", 0x51403912 },
 	{ "pipes-data", 0x56453709 }, { "fifo-data", 0x59333054 }, { "sk-queues", 0x56264026 },
-	{ "tcp-stream", 0x51465506 }, { "pagemap", 0x56084025 }, { "inventory", 0x58313116 },
+	{ "tcp-stream", 0x51465506 }, { "pagemap", 0x56084025 },
+	{ "pagemap-shmem", 0x56084025 }, { "inventory", 0x58313116 },
 	{ "phaul-round", 0 }, { "phaul-threads", 0 }, { "phaul-absent", 0 }, { "phaul-sparse", 0 },
 	{ "phaul-populated", 0 }, { "phaul-guards", 0 },
 };
@@ -491,4 +492,13 @@ int image_set_load(int directory, struct image_set **ret, struct phaul_error *er
 	else
 		*ret = set;
 	return code;
+}
+
+int image_malformed(const char *base, int64_t id, struct phaul_error *err)
+{
+	char name[NAME_MAX_SIZE];
+
+	snprintf(name, sizeof(name), id < 0 ? "%s" : "%s-%lld", base, (long long)id);
+	return phaul_fail(err, -EPROTO, "images", "%s.img is missing or malformed: is the directory a whole checkpoint, "
+			  "and of a phaul of this version?", name);
 }

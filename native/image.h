@@ -54,6 +54,8 @@ int image_set_unpack(const void *bytes, size_t size, struct image_set **ret, str
 
 /* As NAME.img, mode 0600, synced to disk; and back. Pages are files of their own. */
 int image_set_save(const struct image_set *set, int directory, struct phaul_error *err);
+/* The error for an image that isn't there, or isn't what it should be. */
+int image_malformed(const char *base, int64_t id, struct phaul_error *err);
 int image_set_load(int directory, struct image_set **ret, struct phaul_error *err);
 
 #endif

@@ -26,6 +26,7 @@ enum {
 	STATUS_HEAP = 1 << 5,
 	STATUS_FILE_PRIVATE = 1 << 6,
 	STATUS_FILE_SHARED = 1 << 7,
+	STATUS_ANON_SHARED = 1 << 8,
 	STATUS_ANON_PRIVATE = 1 << 9,
 	STATUS_VVAR = 1 << 12,
 };
@@ -39,6 +40,8 @@ static uint32_t status_of(const struct vma *vma)
 		return STATUS_REGULAR | STATUS_VVAR | STATUS_ANON_PRIVATE;
 	case VMA_VSYSCALL:
 		return STATUS_VSYSCALL;
+	case VMA_SHMEM:
+		return STATUS_REGULAR | STATUS_ANON_SHARED;
 	case VMA_FILE:
 		return STATUS_REGULAR | (vma->shared ? STATUS_FILE_SHARED : STATUS_FILE_PRIVATE);
 	default:
@@ -65,7 +68,7 @@ void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret)
 	ret->start = vma->start;
 	ret->end = vma->end;
 	ret->pgoff = vma->offset;
-	ret->shmid = file_id;
+	ret->shmid = vma->kind == VMA_SHMEM ? vma->inode : file_id;
 	ret->prot = vma->prot;
 	ret->flags = (vma->shared ? MAP_SHARED : MAP_PRIVATE) |
 		     (vma->kind == VMA_FILE ? 0 : MAP_ANONYMOUS) |
@@ -156,13 +159,13 @@ int layout_pack(pid_t pid, const struct layout *layout, const struct final_scan 
 
 /* ---- unpack ---- */
 
-static int get_raw(const struct image_set *set, const char *name, size_t unit, size_t most, void **ret,
+static int get_raw(const struct image_set *set, const char *name, int64_t id, size_t unit, size_t most, void **ret,
 		   size_t *ret_count)
 {
 	struct image_reader r;
 	const void *bytes;
 	size_t size;
-	int err = image_read(set, name, -1, &r);
+	int err = image_read(set, name, id, &r);
 
 	*ret = NULL;
 	*ret_count = 0;
@@ -191,11 +194,11 @@ static bool range_ok(uint64_t start, uint64_t size)
 	       size <= USER_END - start;
 }
 
-static int get_ranges(const struct image_set *set, const char *name, struct range_list *ret)
+static int get_ranges(const struct image_set *set, const char *name, int64_t id, struct range_list *ret)
 {
 	uint64_t at = 0;
 	void *bytes;
-	int err = get_raw(set, name, sizeof(*ret->at), ~0u, &bytes, &ret->count);
+	int err = get_raw(set, name, id, sizeof(*ret->at), ~0u, &bytes, &ret->count);
 
 	if (err)
 		return err;
@@ -276,6 +279,8 @@ static enum vma_kind kind_of(const VmaEntry *e)
 		return VMA_VSYSCALL;
 	if (e->status & (STATUS_FILE_PRIVATE | STATUS_FILE_SHARED))
 		return VMA_FILE;
+	if (e->status & STATUS_ANON_SHARED)
+		return VMA_SHMEM;
 	return VMA_ANON;
 }
 
@@ -306,7 +311,9 @@ static int get_vma(const VmaEntry *e, const struct file_names *names, const char
 			return -EPROTO;
 		ret->path = text + names->offset[e->shmid];
 	}
-	if (ret->kind == VMA_ANON && ret->shared)
+	if (ret->kind == VMA_SHMEM)
+		ret->inode = e->shmid;
+	if (ret->kind == VMA_SHMEM ? !ret->shared : ret->kind == VMA_ANON && ret->shared)
 		return -EPROTO;
 	return 0;
 }
@@ -355,9 +362,9 @@ int layout_read_map(const struct image_set *set, pid_t pid, struct memory_map *r
 	return err;
 }
 
-int layout_read_guards(const struct image_set *set, struct range_list *ret)
+int layout_read_guards(const struct image_set *set, pid_t pid, struct range_list *ret)
 {
-	return get_ranges(set, "phaul-guards", ret);
+	return get_ranges(set, "phaul-guards", pid, ret);
 }
 
 int layout_unpack(pid_t pid, const void *bytes, size_t size, struct layout *ret, struct phaul_error *err)
@@ -371,13 +378,13 @@ int layout_unpack(pid_t pid, const void *bytes, size_t size, struct layout *ret,
 	if (code)
 		return code;
 	code = get_map(set, pid, &ret->map) ?:
-	       get_raw(set, "phaul-round", sizeof(*numbers), NUMBERS, (void **)&numbers, &number_count) ?:
-	       get_raw(set, "phaul-threads", sizeof(*ret->tids), TIDS_MAX, (void **)&ret->tids,
+	       get_raw(set, "phaul-round", -1, sizeof(*numbers), NUMBERS, (void **)&numbers, &number_count) ?:
+	       get_raw(set, "phaul-threads", -1, sizeof(*ret->tids), TIDS_MAX, (void **)&ret->tids,
 		       &ret->tid_count) ?:
-	       get_ranges(set, "phaul-absent", &ret->gone.absent) ?:
-	       get_ranges(set, "phaul-sparse", &ret->gone.sparse) ?:
-	       get_ranges(set, "phaul-populated", &ret->gone.populated) ?:
-	       get_ranges(set, "phaul-guards", &ret->gone.guards);
+	       get_ranges(set, "phaul-absent", -1, &ret->gone.absent) ?:
+	       get_ranges(set, "phaul-sparse", -1, &ret->gone.sparse) ?:
+	       get_ranges(set, "phaul-populated", -1, &ret->gone.populated) ?:
+	       get_ranges(set, "phaul-guards", -1, &ret->gone.guards);
 	if (!code && (number_count != NUMBERS || !ret->tid_count))
 		code = -EPROTO;
 	if (!code) {

@@ -35,6 +35,6 @@ int layout_put_file(struct image_set *set, const struct vma *vma, uint32_t id);
 
 /* From the images of a process: its mappings, checked as those of layout_unpack() are; its guard regions. */
 int layout_read_map(const struct image_set *set, pid_t pid, struct memory_map *ret);
-int layout_read_guards(const struct image_set *set, struct range_list *ret);
+int layout_read_guards(const struct image_set *set, pid_t pid, struct range_list *ret);
 
 #endif

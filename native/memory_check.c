@@ -17,7 +17,7 @@ static const char *what_is(const struct vma *vma)
 	if (!strncmp(path, "/memfd:", 7))
 		return "a memfd";
 	if (!strncmp(path, "/dev/zero", 9) || (!*path && vma->shared))
-		return "shared anonymous memory";
+		return "shared anonymous memory (MAP_SHARED)";
 	if (!strncmp(path, "/dev/shm/", 9))
 		return "POSIX shared memory";
 	if (!strncmp(path, "/[aio]", 6))
@@ -45,7 +45,8 @@ static void check_vma(struct check *c, const struct vma *vma)
 
 	snprintf(subject, sizeof(subject), "memory %llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
-	if (vma->kind == VMA_OTHER || (vma->flags & VMA_HUGETLB))
+	if (vma->kind == VMA_OTHER || (vma->flags & VMA_HUGETLB) ||
+	    (vma->kind == VMA_SHMEM && !(c->flags & PHAUL_TO_DIRECTORY)))
 		obstacle(c, "MEMORY_KIND", subject, "%s is %s%s%s%s: %s", subject, what_is(vma),
 			 *vma->path ? " (" : "", vma->path, *vma->path ? ")" : "", remedy(vma));
 	else if (vma->flags & VMA_UFFD)

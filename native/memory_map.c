@@ -80,6 +80,8 @@ static enum vma_kind kind_of(const struct vma *vma)
 		return VMA_VSYSCALL;
 	if (!*path && vma->inode == 0)
 		return vma->shared ? VMA_OTHER : VMA_ANON;
+	if (vma->shared && !strcmp(path, "/dev/zero (deleted)"))
+		return VMA_SHMEM;
 	if (!strcmp(path, "[heap]") || !strcmp(path, "[stack]") || !strncmp(path, "[anon:", 6))
 		return VMA_ANON;
 	if (path[0] == '/' && path[1] != '[' && !deleted(path) && strncmp(path, "/dev/", 5) &&
@@ -296,7 +298,7 @@ bool vma_same_backing(const struct vma *old, const struct vma *new)
 	    (old->flags & fixed) != (new->flags & fixed))
 		return false;
 	return new->kind == VMA_ANON ||
-	       (!strcmp(old->path, new->path) && old->inode == new->inode &&
+	       ((new->kind == VMA_SHMEM || !strcmp(old->path, new->path)) && old->inode == new->inode &&
 		old->offset - old->start == new->offset - new->start);
 }
 

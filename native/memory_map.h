@@ -15,7 +15,8 @@ enum vma_kind {
 	VMA_VDSO,
 	VMA_VVAR,	/* [vvar], [vvar_vclock]: the kernel's, moved with the vdso */
 	VMA_VSYSCALL,
-	VMA_OTHER,	/* what can't move: shared anonymous, SysV, memfd, devices, deleted files, [aio] */
+	VMA_SHMEM,	/* shared anonymous; the inode says which */
+	VMA_OTHER,	/* what can't move: SysV, memfd, devices, deleted files, [aio] */
 };
 
 /* From VmFlags of smaps; zero where smaps wasn't read. */

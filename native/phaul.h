@@ -26,7 +26,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 3
+#define PHAUL_ABI_VERSION 4
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -42,6 +42,8 @@ PHAUL_API int phaul_abi_version(void);
 
 enum {
 	PHAUL_TCP_CLOSE = 1,	/* established connections move as reset ones (--tcp close) */
+	PHAUL_TO_DIRECTORY = 2,	/* a checkpoint: the process with all its children */
+	PHAUL_LEAVE_RUNNING = 4,	/* phaul_dump(): it goes on afterwards */
 };
 
 /* Writes one line per obstacle, "CODE\tsubject\tsentence\n", sorted by subject kind, into `ret_text`.
@@ -187,14 +189,15 @@ PHAUL_API void phaul_target_close(struct phaul_target *tgt);
 
 struct phaul_dumped {
 	uint64_t pages;
-	uint32_t threads;
+	uint64_t frozen_ns;
+	uint32_t processes, threads;
 };
 
-/* Frozen, tracked or not. Writes CRIU's images to `directory`, which has none yet; the process stays frozen:
- * phaul_source_kill() or phaul_source_thaw() follows. On failure some images may be left. */
-PHAUL_API int phaul_source_dump(struct phaul_source *src, int directory, struct phaul_dumped *ret,
-				struct phaul_error *err);
-/* Makes the process from the images and lets it go, as init's child. -EEXIST: its pid is taken. */
+/* Freezes the process and all its children, writes CRIU's images to `directory`, which has none yet, and ends them.
+ * On failure all go on, and some images may be left. */
+PHAUL_API int phaul_dump(int pid, int directory, uint32_t flags, int timeout_ms, struct phaul_dumped *ret,
+			 struct phaul_error *err);
+/* Makes the processes from the images and lets them go, the first as init's child. -EEXIST: a pid is taken. */
 PHAUL_API int phaul_restore(int directory, int *ret_pid, struct phaul_error *err);
 
 /* ---- for measuring ---- */

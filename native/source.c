@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "channel.h"
-#include "checkpoint.h"
 #include "checksum.h"
 #include "error.h"
 #include "freeze.h"
@@ -251,7 +250,7 @@ static int send_state(struct phaul_source *src, struct phaul_channel *ch, const 
 	int code = images ? 0 : phaul_fail(err, -ENOMEM, "source", "collecting the state");
 
 	if (!code)
-		code = state_dump(&src->frozen, src->syscall_at, memory_map_gap(map), src->flags, NULL, images, &sink,
+		code = state_dump(&src->frozen, src->syscall_at, memory_map_gap(map), src->flags, NULL, NULL, images, &sink,
 				  err);
 	if (!code)
 		code = send_images(&state, images, err);
@@ -288,17 +287,6 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 	memory_map_free(&src->known);
 	src->known = map;
 	return code;
-}
-
-int phaul_source_dump(struct phaul_source *src, int directory, struct phaul_dumped *ret, struct phaul_error *err)
-{
-	struct checkpoint_source frozen = {
-		.frozen = &src->frozen, .syscall_at = src->syscall_at, .mem = src->mem, .flags = src->flags,
-	};
-
-	if (!src->is_frozen)
-		return phaul_fail(err, -EINVAL, "source", "pid %d is not frozen", src->pid);
-	return checkpoint_dump(&frozen, directory, ret, err);
 }
 
 static int set_options(struct phaul_source *src, unsigned long options, struct phaul_error *err)

@@ -104,18 +104,33 @@ static void advise(struct change *c, const struct vma *vma, uint64_t start, uint
 		batch_call(&c->batch, "munlock", SYS_munlock, start, end - start);
 }
 
+/* What a mapping of a file is opened by; "" for other mappings. */
+static const char *opened_by(struct change *c, const struct vma *vma, char path[64])
+{
+	if (vma->kind == VMA_FILE)
+		return vma->path;
+	if (vma->kind != VMA_SHMEM)
+		return "";
+	if (!c->code && shmem_path(c->stage->shmem, vma->inode, path, 64))
+		c->code = phaul_fail(c->err, -EPROTO, "stage", "there is no shared memory %llu, which is mapped at %llx",
+				     (unsigned long long)vma->inode, (unsigned long long)vma->start);
+	return path;
+}
+
 /* The husk has no descriptors, so that the file is always number 0. */
 static void map(struct change *c, const struct vma *vma, uint64_t start, uint64_t end)
 {
+	char buffer[64] = "";
+	const char *path = opened_by(c, vma, buffer);
 	int prot = vma->prot;
 	/* What was writable once counts as committed memory for ever; the kernel only knows if it was. */
 	bool was_writable = !vma->shared && (vma->flags & VMA_ACCOUNT) && !(prot & PROT_WRITE);
-	bool file = vma->kind == VMA_FILE;
+	bool file = *path;
 
 	reserve(c);
 	if (file)
-		batch_call(&c->batch, vma->path, SYS_openat, AT_FDCWD,
-			   batch_bytes(&c->batch, vma->path, strlen(vma->path) + 1),
+		batch_call(&c->batch, vma->kind == VMA_FILE ? vma->path : "open shared memory", SYS_openat, AT_FDCWD,
+			   batch_bytes(&c->batch, path, strlen(path) + 1),
 			   (vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 	batch_call(&c->batch, "map what the source has mapped", SYS_mmap, start, end - start,
 		   was_writable ? PROT_READ | PROT_WRITE : prot, map_flags(vma), file ? 0 : -1,
@@ -129,7 +144,7 @@ static void map(struct change *c, const struct vma *vma, uint64_t start, uint64_
 
 static bool moves(const struct vma *vma)
 {
-	return vma->kind == VMA_ANON || vma->kind == VMA_FILE;
+	return vma->kind == VMA_ANON || vma->kind == VMA_FILE || vma->kind == VMA_SHMEM;
 }
 
 static void keep(struct change *c, const struct vma *old, const struct vma *new, uint64_t start,

@@ -8,10 +8,12 @@
 #include "husk.h"
 #include "pages.h"
 #include "received.h"
+#include "shmem.h"
 #include "track.h"
 
 struct stage {
 	struct husk *husk;
+	const struct shmem_set *shmem;	/* where shared memory is to be had, NULL: there is none */
 	struct memory_map layout;	/* what is mapped in the husk now */
 	struct received received;
 	struct fill fill;		/* in the first round */

@@ -74,7 +74,7 @@ void dump_free(struct dump *d)
 	d->blocks = NULL;
 }
 
-static int put_tree(struct dump *d, const struct frozen *f)
+int state_put_tree(struct image_set *to, const struct task *task, const struct frozen *f)
 {
 	PstreeEntry tree = PSTREE_ENTRY__INIT;
 	uint32_t *threads = calloc(f->count, sizeof(*threads));
@@ -84,33 +84,48 @@ static int put_tree(struct dump *d, const struct frozen *f)
 		return -ENOMEM;
 	for (size_t i = 0; i < f->count; i++)
 		threads[i] = f->threads[i].tid;
-	tree.pid = tree.pgid = tree.sid = d->ns_pid;
+	tree.pid = task->pid;
+	tree.ppid = task->ppid;
+	tree.pgid = task->pgid;
+	tree.sid = task->sid;
 	tree.n_threads = f->count;
 	tree.threads = threads;
-	err = image_put(d->images, "pstree", -1, &tree.base);
+	err = image_put(to, "pstree", -1, &tree.base);
 	free(threads);
 	return err;
 }
 
 /* Threads come before descriptors: the other side builds them meanwhile. */
 static int dump_all(struct dump *d, const struct frozen *f, struct remote *leader,
-		    const struct thread_sink *sink)
+		    struct state_of_tree *place, const struct thread_sink *sink)
 {
 	TaskCoreEntry tc = TASK_CORE_ENTRY__INIT;
 	CoreEntry core = CORE_ENTRY__INIT;
-	struct descriptor_table descriptors;
-	int code = descriptors_read(d->pid, &descriptors, d->err);
+	int code;
 
-	if (code)
-		return code;
-	d->descriptors = &descriptors;
-	d->next_file_id = descriptors.count + 1;
-	tc.task_state = 1;	/* alive */
+	d->descriptors = place->descriptors;
+	d->next_file_id = place->next_file_id;
+	tc.task_state = place->task->state;
 	tc.comm = "";
 	core.tc = &tc;
 	tc.blk_sigset = leader->saved_mask;
 	code = ask_parts(d, leader, &core) ?: threads_dump(d, f, leader, &core, sink) ?: descriptors_dump(d);
-	code = code ? code : put_tree(d, f);
+	place->next_file_id = d->next_file_id;
+	return code ? code : state_put_tree(d->images, place->task, f);
+}
+
+/* Without a tree. */
+static int dump_alone(struct dump *d, const struct frozen *f, struct remote *leader, const struct thread_sink *sink)
+{
+	struct task task = { .pid = d->ns_pid, .pgid = d->ns_pid, .sid = d->ns_pid, .state = TASK_ALIVE };
+	struct descriptor_table descriptors;
+	struct state_of_tree place = { .task = &task, .descriptors = &descriptors };
+	int code = descriptors_read(d->pid, &descriptors, d->err);
+
+	if (code)
+		return code;
+	place.next_file_id = descriptors.count + 1;
+	code = dump_all(d, f, leader, &place, sink);
 	descriptors_free(&descriptors);
 	return code;
 }
@@ -125,7 +140,8 @@ static void choose_signal(struct remote *leader)
 }
 
 int state_dump(const struct frozen *f, remote_addr syscall_at, remote_addr area_hint, uint32_t flags,
-	       const struct memory_map *map, struct image_set *to, const struct thread_sink *sink, struct phaul_error *err)
+	       const struct memory_map *map, struct state_of_tree *tree, struct image_set *to,
+	       const struct thread_sink *sink, struct phaul_error *err)
 {
 	struct dump d = { .pid = f->pid, .ns_pid = f->pid, .flags = flags, .map = map, .images = to, .err = err };
 	size_t size = (AREA_OF_PARTS + threads_area_size(f->count) + 8191) & ~4095ul;
@@ -140,7 +156,7 @@ int state_dump(const struct frozen *f, remote_addr syscall_at, remote_addr area_
 	if (code)
 		phaul_fail(err, code, "state", "mapping a batch area in pid %d", f->pid);
 	else
-		code = dump_all(&d, f, &leader, sink);
+		code = tree ? dump_all(&d, f, &leader, tree, sink) : dump_alone(&d, f, &leader, sink);
 	unmapped = remote_area_unmap(&leader, &area);
 	if (!code && unmapped)
 		code = phaul_fail(err, unmapped, "state", "unmapping the batch area in pid %d", f->pid);
@@ -175,7 +191,7 @@ static int malformed(struct phaul_error *err, pid_t pid, int code)
 	return phaul_fail(err, code, "state", "what the source sent about pid %d is incomplete or malformed", pid);
 }
 
-/* Of all "core-TID" images but the leader's. */
+/* Of the threads' "core-TID" images, the leader's aside. */
 static int get_cores(const struct husk *h, const struct image_set *images, struct thread_image *threads,
 		     size_t *ret_count)
 {
@@ -187,6 +203,9 @@ static int get_cores(const struct husk *h, const struct image_set *images, struc
 		int tid, length = 0;
 
 		if (sscanf(name, "core-%d%n", &tid, &length) != 1 || name[length] || tid == h->pid)
+			continue;
+		/* Of another process of the tree. Whether all of ours are there is seen at the end. */
+		if (!husk_thread((struct husk *)h, tid))
 			continue;
 		err = *ret_count == h->thread_count ? -EPROTO : get_core(images, tid, false, &threads[(*ret_count)++]);
 	}
@@ -258,10 +277,12 @@ static int build_all(struct husk *h, struct build *b, const struct thread_image 
 	return threads_arm(h, leader, 1, b->err);
 }
 
-int state_build(struct husk *h, const struct image_set *from, struct phaul_built *ret,
+int state_build(struct husk *h, const struct image_set *from, struct built_files *files, struct phaul_built *ret,
 		struct phaul_error *err)
 {
-	struct build b = { .pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .err = err };
+	struct build b = {
+		.pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .files = files, .err = err,
+	};
 	struct thread_image leader = { 0 };
 	int code = all_built(h) ? get_core(from, h->pid, true, &leader) : -EPROTO;
 

@@ -2,18 +2,30 @@
 #ifndef PHAUL_STATE_H
 #define PHAUL_STATE_H
 
-
 #include "threads.h"
+#include "tree.h"
+
+/* What the process has from its place in a tree; without one it is its own session's leader, and init's child. */
+struct state_of_tree {
+	const struct task *task;
+	struct descriptor_table *descriptors;	/* its own, of the group's */
+	uint32_t next_file_id;
+};
 
 /* Borrows all threads for the time of the call. All but the leader are handed to `sink` while the rest is
  * still being read. Mappings are only written if `map` is not NULL. */
 int state_dump(const struct frozen *f, remote_addr syscall_at, remote_addr area_hint, uint32_t flags,
-	       const struct memory_map *map, struct image_set *to, const struct thread_sink *sink, struct phaul_error *err);
+	       const struct memory_map *map, struct state_of_tree *tree, struct image_set *to,
+	       const struct thread_sink *sink, struct phaul_error *err);
+
+/* The place of a process, dead ones included, in "pstree". */
+int state_put_tree(struct image_set *to, const struct task *task, const struct frozen *f);
 
 /* The husk's memory is complete. Some of its threads become those of the process. */
 int state_build_threads(struct husk *h, const struct image_set *from, struct phaul_error *err);
-/* All other threads are built. Afterwards the husk is the process, held before its first instruction. */
-int state_build(struct husk *h, const struct image_set *from, struct phaul_built *ret,
+/* All other threads are built. `files` are those of all processes of the images, NULL: there is but this one.
+ * Afterwards the husk is the process, held before its first instruction. */
+int state_build(struct husk *h, const struct image_set *from, struct built_files *files, struct phaul_built *ret,
 		struct phaul_error *err);
 
 #endif

@@ -132,7 +132,7 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 	code = image_set_unpack(bytes, size, &images, err);
 	memset(ret, 0, sizeof(*ret));
 	if (!code)
-		code = state_build(&tgt->husk, images, ret, err);
+		code = state_build(&tgt->husk, images, NULL, ret, err);
 	image_set_free(images);
 	ret->build_ns = phaul_now_ns() - start;
 	ret->threads_ns = tgt->threads_ns;

@@ -9,8 +9,8 @@ import { readPlan, type Plan } from './source/plan.ts';
 
 const onHost = (host: string) => (finding: Omit<Obstacle, 'host'>): Obstacle => ({ ...finding, host });
 
-export function localFindings(pid: number, tcp: 'refuse' | 'close'): { obstacles: Obstacle[]; notices: Obstacle[] } {
-  const { obstacles, notices } = engine.check(pid, { tcpClose: tcp === 'close' });
+export function localFindings(pid: number, tcp: 'refuse' | 'close', toDirectory = false): { obstacles: Obstacle[]; notices: Obstacle[] } {
+  const { obstacles, notices } = engine.check(pid, { tcpClose: tcp === 'close', toDirectory });
   const here = onHost(hostname());
   return { obstacles: obstacles.map(here), notices: notices.map(here) };
 }

@@ -1,4 +1,4 @@
-/** A process in a directory, and back: what a migration does, without another host and without rounds. */
+/** A process tree in a directory, and back: what a migration does, without another host and without rounds. */
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
@@ -15,6 +15,7 @@ const IMAGE = /\.img$/;
 export interface Dumped {
   pid: number;
   directory: string;
+  processes: number;
   bytes: number;
   frozenMs: number;
 }
@@ -44,26 +45,18 @@ function openEmpty(directory: string): number {
 
 /** Whatever fails leaves the process running as before, and no images. */
 export function dump({ pid, directory, tcp, leaveRunning }: DumpOptions): Dumped {
-  const { obstacles } = localFindings(pid, tcp);
+  const { obstacles } = localFindings(pid, tcp, true);
   if (obstacles.length > 0) {
     throw new PhaulError('ERR_OBSTACLES', `Process ${pid} on ${hostname()} can't be written to a directory: ${plural(obstacles.length, 'obstacle')}.`, { obstacles });
   }
   const fd = openEmpty(directory);
-  const source = engine.openSource(pid, { tcpClose: tcp === 'close' });
   try {
-    const { frozenAtMs } = source.freeze(FREEZE_TIMEOUT_MS);
-    const pages = source.dump(fd);
-    if (leaveRunning) {
-      source.thaw();
-    } else {
-      source.kill();
-    }
-    return { pid, directory, bytes: pages * PAGE_BYTES, frozenMs: engine.nowMs() - frozenAtMs };
+    const { pages, processes, frozenMs } = engine.dump(pid, fd, { tcpClose: tcp === 'close', leaveRunning }, FREEZE_TIMEOUT_MS);
+    return { pid, directory, processes, bytes: pages * PAGE_BYTES, frozenMs };
   } catch (thrown) {
     removeImages(directory);
     throw thrown;
   } finally {
-    source.close();
     closeSync(fd);
   }
 }

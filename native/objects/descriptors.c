@@ -227,10 +227,6 @@ struct candidate {
 	pid_t pid;
 };
 
-#define ORDER(a, b) \
-	if ((a) != (b)) \
-		return (a) < (b) ? -1 : 1
-
 /* Among those that agree, the kernel knows an order. */
 static int by_description(const void *a, const void *b)
 {
@@ -242,38 +238,55 @@ static int by_description(const void *a, const void *b)
 	ORDER(left->identity, right->identity);
 	ORDER(left->d->pos, right->d->pos);
 	ORDER(left->d->flags, right->d->flags);
-	order = syscall(SYS_kcmp, left->pid, left->pid, KCMP_FILE, left->d->fd, right->d->fd);
+	order = syscall(SYS_kcmp, left->pid, right->pid, KCMP_FILE, left->d->fd, right->d->fd);
 	return order == 1 ? -1 : order == 2 ? 1 : 0;
 }
 
-static int number_descriptions(struct descriptor_table *t)
+static int number_descriptions(struct descriptor_table *tables, size_t count)
 {
-	struct candidate *sorted = calloc(t->count + 1, sizeof(*sorted));
-	uint32_t *ids = calloc(t->count + 1, sizeof(*ids));
-	uint32_t group = 0, id = 0;
+	struct candidate *sorted;
+	uint32_t *ids, group = 0, id = 0;
+	size_t all = 0, n = 0;
 
-	for (size_t i = 0; sorted && ids && i < t->count; i++) {
-		sorted[i] = (struct candidate){ .d = &t->at[i], .pid = t->pid };
-		if (!sorted[i].d->st.st_mode)
-			(void)fdinfo_number(sorted[i].d, "eventfd-id", 10, &sorted[i].identity);
-	}
-	if (sorted && ids)
-		qsort(sorted, t->count, sizeof(*sorted), by_description);
-	for (size_t i = 0; sorted && ids && i < t->count; i++) {
+	for (size_t i = 0; i < count; i++)
+		all += tables[i].count;
+	sorted = calloc(all + 1, sizeof(*sorted));
+	ids = calloc(all + 1, sizeof(*ids));
+	for (size_t i = 0; sorted && ids && i < count; i++)
+		for (size_t j = 0; j < tables[i].count; j++) {
+			struct candidate *c = &sorted[n++];
+
+			*c = (struct candidate){ .d = &tables[i].at[j], .pid = tables[i].pid };
+			if (!c->d->st.st_mode)
+				(void)fdinfo_number(c->d, "eventfd-id", 10, &c->identity);
+		}
+	if (n)
+		qsort(sorted, n, sizeof(*sorted), by_description);
+	for (size_t i = 0; i < n; i++) {
 		if (!i || by_description(&sorted[i - 1], &sorted[i]))
 			group++;
 		sorted[i].d->id = group;
 	}
-	for (size_t i = 0; ids && i < t->count; i++) {
-		uint32_t *known = &ids[t->at[i].id];
+	for (size_t i = 0; n && i < count; i++)
+		for (size_t j = 0; j < tables[i].count; j++) {
+			uint32_t *known = &ids[tables[i].at[j].id];
 
-		if (!*known)
-			*known = ++id;
-		t->at[i].id = *known;
-	}
+			if (!*known)
+				*known = ++id;
+			tables[i].at[j].id = *known;
+		}
 	free(sorted);
 	free(ids);
-	return id || !t->count ? 0 : -ENOMEM;
+	return id || !all ? 0 : -ENOMEM;
+}
+
+int descriptors_group(struct descriptor_table *tables, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		tables[i].group = tables;
+		tables[i].group_count = count;
+	}
+	return number_descriptions(tables, count);
 }
 
 int descriptors_read(pid_t pid, struct descriptor_table *ret, struct phaul_error *err)
@@ -301,7 +314,7 @@ int descriptors_read(pid_t pid, struct descriptor_table *ret, struct phaul_error
 		close(infos);
 	if (!failed) {
 		qsort(ret->at, ret->count, sizeof(*ret->at), by_number);
-		failed = number_descriptions(ret);
+		failed = number_descriptions(ret, 1);
 	}
 	if (failed) {
 		descriptors_free(ret);
@@ -416,12 +429,26 @@ static void check_one(struct check *c, const struct descriptor *d)
 		d->kind->check(c, d);
 }
 
-/* Whether d has the lowest number of its description. */
+static uint32_t highest_id(const struct descriptor_table *t)
+{
+	uint32_t highest = 0;
+
+	for (size_t i = 0; i < t->count; i++)
+		highest = t->at[i].id > highest ? t->at[i].id : highest;
+	return highest;
+}
+
+/* Whether d has the lowest number of its description, in the first process that has it. */
 static bool *first_numbers(const struct descriptor_table *t)
 {
 	bool *first = calloc(t->count + 1, sizeof(*first));
-	uint32_t seen = 0;
+	const struct descriptor_table *before;
+	uint32_t seen = 0, id;
 
+	for (size_t i = 0; (before = descriptors_table(t, i)) && before != t; i++) {
+		id = highest_id(before);
+		seen = id > seen ? id : seen;
+	}
 	for (size_t i = 0; first && i < t->count; i++) {
 		first[i] = t->at[i].id > seen;
 		if (first[i])
@@ -498,6 +525,24 @@ static int dump_one(struct dump *dump, struct check *c, struct descriptor *d)
 	return err;
 }
 
+/* By id: what other processes' descriptors, which were dumped before, turned out to be. With room for all. */
+static const struct descriptor_kind **kinds_before(const struct descriptor_table *t)
+{
+	const struct descriptor_kind **kinds;
+	const struct descriptor_table *other;
+	uint32_t highest = 0, id;
+
+	for (size_t i = 0; (other = descriptors_table(t, i)); i++) {
+		id = highest_id(other);
+		highest = id > highest ? id : highest;
+	}
+	kinds = calloc(highest + 1, sizeof(*kinds));
+	for (size_t i = 0; kinds && (other = descriptors_table(t, i)) && other != t; i++)
+		for (size_t j = 0; j < other->count; j++)
+			kinds[other->at[j].id] = other->at[j].kind;
+	return kinds;
+}
+
 int descriptors_dump(struct dump *d)
 {
 	struct descriptor_table *t = d->descriptors;
@@ -506,7 +551,7 @@ int descriptors_dump(struct dump *d)
 	struct check c = { .pid = d->pid, .flags = d->flags, .proc = -1, .frozen = true,
 			   .descriptors = t, .text = text, .capacity = sizeof(text) };
 	bool *first = first_numbers(t);
-	const struct descriptor_kind **kinds = calloc(t->count + 1, sizeof(*kinds));
+	const struct descriptor_kind **kinds = kinds_before(t);
 	int err = first && kinds ? 0 : -ENOMEM;
 
 	if (!d->err)
@@ -521,9 +566,6 @@ int descriptors_dump(struct dump *d)
 		if (!err)
 			err = dump_number(d, &t->at[i]);
 	}
-	for (size_t i = 0; i < t->count; i++)
-		if (t->at[i].id >= d->next_file_id)
-			d->next_file_id = t->at[i].id + 1;
 	socket_defaults_free(&d->socket_defaults);
 	free(first);
 	free(kinds);

@@ -237,7 +237,7 @@ static int by_number(const void *a, const void *b)
 }
 
 /* Takes the messages over, each to the place of its id. */
-static int sort_files(struct build *b, FileEntry **files, size_t count)
+static int sort_files(struct built_files *f, FileEntry **files, size_t count)
 {
 	uint32_t highest = 0;
 
@@ -246,33 +246,83 @@ static int sort_files(struct build *b, FileEntry **files, size_t count)
 			highest = files[i]->id;
 	if (highest > FILE_ID_MAX)
 		return -EPROTO;
-	b->files = calloc(highest + 1, sizeof(*b->files));
-	b->made = malloc((highest + 1) * sizeof(*b->made));
-	if (!b->files || !b->made)
+	f->count = highest + 1;
+	f->at = calloc(f->count, sizeof(*f->at));
+	f->made = malloc(f->count * sizeof(*f->made));
+	f->uses = calloc(f->count, sizeof(*f->uses));
+	f->finished = calloc(f->count, sizeof(*f->finished));
+	if (!f->at || !f->made || !f->uses || !f->finished)
 		return -ENOMEM;
-	b->made_count = highest + 1;
-	memset(b->made, -1, b->made_count * sizeof(*b->made));
+	memset(f->made, -1, f->count * sizeof(*f->made));
 	for (size_t i = 0; i < count; i++) {
-		if (b->files[files[i]->id])
+		if (f->at[files[i]->id])
 			return -EPROTO;
-		b->files[files[i]->id] = files[i];
+		f->at[files[i]->id] = files[i];
 		files[i] = NULL;
 	}
 	return 0;
 }
 
+static int by_id(const void *a, const void *b)
+{
+	const FdinfoEntry *left = *(FdinfoEntry *const *)a, *right = *(FdinfoEntry *const *)b;
+
+	return (left->id > right->id) - (left->id < right->id);
+}
+
+/* One for each description that the process has, under however many numbers. */
+static int count_uses(const struct image_set *images, pid_t pid, struct built_files *f)
+{
+	ProtobufCMessage **numbers;
+	size_t count;
+	int err = read_messages(images, "fdinfo", pid, &fdinfo_entry__descriptor, &numbers, &count);
+	FdinfoEntry **sorted = (FdinfoEntry **)numbers;
+
+	if (count)
+		qsort(sorted, count, sizeof(*sorted), by_id);
+	for (size_t i = 0; i < count; i++)
+		if (sorted[i]->id < f->count && (!i || sorted[i]->id != sorted[i - 1]->id))
+			f->uses[sorted[i]->id]++;
+	free_messages(numbers, count);
+	return err;
+}
+
+int built_files_read(const struct image_set *images, const pid_t *pids, size_t count, struct built_files *ret,
+		     struct phaul_error *err)
+{
+	ProtobufCMessage **files;
+	size_t file_count;
+	int code;
+
+	memset(ret, 0, sizeof(*ret));
+	code = read_messages(images, "files", -1, &file_entry__descriptor, &files, &file_count);
+	if (!code)
+		code = sort_files(ret, (FileEntry **)files, file_count);
+	free_messages(files, file_count);
+	for (size_t i = 0; i < count && !code; i++)
+		code = count_uses(images, pids[i], ret);
+	if (code)
+		built_files_free(ret);
+	return code ? phaul_fail(err, code, "descriptors", "reading the images files and fdinfo") : 0;
+}
+
+void built_files_free(struct built_files *f)
+{
+	for (size_t id = 0; f->made && id < f->count; id++)
+		if (f->made[id] >= 0)
+			close(f->made[id]);
+	free_messages(f->at, f->count);
+	free(f->made);
+	free(f->uses);
+	free(f->finished);
+	memset(f, 0, sizeof(*f));
+}
+
 static int read_images(struct build *b)
 {
-	ProtobufCMessage **files, **numbers;
-	size_t file_count;
+	ProtobufCMessage **numbers;
 	int err;
 
-	err = read_messages(b->images, "files", -1, &file_entry__descriptor, &files, &file_count);
-	if (!err)
-		err = sort_files(b, (FileEntry **)files, file_count);
-	free_messages(files, file_count);
-	if (err)
-		return phaul_fail(b->err, err, "descriptors", "reading the image files");
 	err = read_messages(b->images, "fdinfo", b->pid, &fdinfo_entry__descriptor, &numbers,
 			    &b->number_count);
 	b->numbers = (FdinfoEntry **)numbers;
@@ -294,7 +344,7 @@ static int check_numbers(struct build *b)
 					  "image fdinfo: fd %u is twice there, "
 					  "or too high",
 					  n->fd);
-		if (n->id >= b->made_count || !b->files[n->id])
+		if (n->id >= b->files->count || !b->files->at[n->id])
 			return phaul_fail(b->err, -EPROTO, "descriptors",
 					  "image files: there is no entry %u, "
 					  "which fd %u needs",
@@ -323,11 +373,11 @@ static const struct descriptor_kind *kind_of(const FileEntry *file)
 
 static int make(struct build *b, const FdinfoEntry *number)
 {
-	const FileEntry *file = b->files[number->id];
+	const FileEntry *file = b->files->at[number->id];
 	const struct descriptor_kind *kind = kind_of(file);
 	int fd;
 
-	if (b->made[number->id] >= 0)
+	if (b->files->made[number->id] >= 0)
 		return 0;
 	if (!kind)
 		return phaul_fail(b->err, -EPROTO, "descriptors",
@@ -336,7 +386,7 @@ static int make(struct build *b, const FdinfoEntry *number)
 	b->err->code = 0;
 	fd = kind->build(b, file);
 	if (fd >= 0) {
-		b->made[number->id] = fd;
+		b->files->made[number->id] = fd;
 		return 0;
 	}
 	if (!b->err->code)
@@ -348,14 +398,19 @@ static int make(struct build *b, const FdinfoEntry *number)
 static int place(struct call_stream *s, struct table *t, const FdinfoEntry *const *shared,
 		 size_t count)
 {
-	int fetched = t->lowest, ours = s->build->made[shared[0]->id];
+	struct built_files *files = s->build->files;
+	uint32_t id = shared[0]->id;
+	int fetched = t->lowest, ours = files->made[id];
 	int err = call(s, "fetch a descriptor", SYS_pidfd_getfd, t->us, ours, 0);
 	bool keep = false;
 
 	if (err)
 		return err;
-	s->handed[s->handed_count++] = ours;
-	s->build->made[shared[0]->id] = -1;
+	/* The last process that has it: the fewer we hold the better. */
+	if (!--files->uses[id]) {
+		s->handed[s->handed_count++] = ours;
+		files->made[id] = -1;
+	}
 	for (size_t i = 0; i < count && !err; i++) {
 		bool cloexec = shared[i]->flags & FD_CLOEXEC;
 
@@ -379,7 +434,7 @@ static int place(struct call_stream *s, struct table *t, const FdinfoEntry *cons
 static const FdinfoEntry **by_description(const struct build *b)
 {
 	const FdinfoEntry **sorted = calloc(b->number_count + 1, sizeof(*sorted));
-	uint32_t *start = calloc(b->made_count + 1, sizeof(*start));
+	uint32_t *start = calloc(b->files->count + 1, sizeof(*start));
 	uint32_t next = 0;
 
 	/* First how many each has, kept at its first; then where the next of each goes. */
@@ -427,11 +482,13 @@ static int finish_all(struct call_stream *s)
 	int err = 0;
 
 	for (size_t i = 0; i < b->number_count && !err; i++) {
-		const FileEntry *file = b->files[b->numbers[i]->id];
+		const FileEntry *file = b->files->at[b->numbers[i]->id];
 		const struct descriptor_kind *kind = kind_of(file);
 
-		if (kind->finish && file_number(b, file->id) == (int)b->numbers[i]->fd)
+		if (kind->finish && !b->files->finished[file->id]) {
+			b->files->finished[file->id] = true;
 			err = kind->finish(b, file, b->numbers[i]->fd, s);
+		}
 	}
 	return err;
 }
@@ -477,33 +534,23 @@ static int build_all(struct build *b, int highest)
 	return err;
 }
 
-static void forget(struct build *b)
-{
-	for (size_t id = 0; id < b->made_count; id++)
-		if (b->made[id] >= 0)
-			close(b->made[id]);
-	free_messages(b->files, b->made_count);
-	free_messages(b->numbers, b->number_count);
-	free(b->made);
-	b->files = NULL;
-	b->numbers = NULL;
-	b->made = NULL;
-	b->made_count = b->number_count = 0;
-}
-
 int descriptors_build(struct build *b, uint32_t *ret_count)
 {
 	struct phaul_error unwanted, *wanted = b->err;
+	struct built_files own = {0}, *shared = b->files;
 	struct rlimit before;
-	int err, highest;
+	int err = 0, highest;
 
 	if (!b->err)
 		b->err = &unwanted;
-	b->made_count = b->number_count = 0;
-	b->files = NULL;
+	b->number_count = 0;
 	b->numbers = NULL;
-	b->made = NULL;
-	err = read_images(b);
+	if (!shared) {
+		err = built_files_read(b->images, &b->pid, 1, &own, b->err);
+		b->files = &own;
+	}
+	if (!err)
+		err = read_images(b);
 	if (!err)
 		err = check_numbers(b);
 	*ret_count = b->number_count;
@@ -515,7 +562,11 @@ int descriptors_build(struct build *b, uint32_t *ret_count)
 		if (!err)
 			err = lower_limit(b, &before);
 	}
-	forget(b);
+	free_messages(b->numbers, b->number_count);
+	b->numbers = NULL;
+	b->number_count = 0;
+	built_files_free(&own);
+	b->files = shared;
 	b->err = wanted;
 	return err;
 }

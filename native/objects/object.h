@@ -24,6 +24,7 @@ struct check {
 	int count;
 	struct descriptor_table *descriptors;	/* collected from /proc and pidfd_getfd */
 	bool frozen;		/* in the freeze: no look at other processes */
+	const struct tree *tree;	/* that moves together, NULL: the process alone */
 	struct pipe_holder *pipe_holders;	/* who else holds pipes; descriptors_check's */
 	size_t pipe_holder_count;
 };
@@ -62,12 +63,25 @@ struct descriptor_table {
 	struct descriptor *at;	/* by ascending fd */
 	size_t count;
 	int pidfd;
+	/* Those of all processes of a tree, this one among them; NULL: it is alone. */
+	const struct descriptor_table *group;
+	size_t group_count;
 };
 
 /* Works on running and on frozen processes; a running one may change meanwhile (vanished numbers are
  * left out). */
 int descriptors_read(pid_t pid, struct descriptor_table *ret, struct phaul_error *err);
 void descriptors_free(struct descriptor_table *t);
+/* Makes one group of the tables: ids count through all of them, in the order of their first appearance, and what
+ * processes share has one. */
+int descriptors_group(struct descriptor_table *tables, size_t count);
+/* For walking through a table's group: table number `i`, NULL beyond the last. */
+static inline const struct descriptor_table *descriptors_table(const struct descriptor_table *t, size_t i)
+{
+	if (!t->group)
+		return i ? NULL : t;
+	return i < t->group_count ? &t->group[i] : NULL;
+}
 
 struct dump {
 	pid_t pid;			/* as we see it */
@@ -90,6 +104,20 @@ struct dump {
 void *dump_alloc(struct dump *d, size_t size);
 void dump_free(struct dump *d);
 
+/* What is in "files", and becomes descriptions that the processes of a checkpoint share. */
+struct built_files {
+	size_t count;			/* of all below: the highest id and one more */
+	FileEntry **at;			/* by id, NULL where there is none */
+	int *made;			/* our descriptor for it, -1: none now */
+	uint32_t *uses;			/* by processes, that are still to come */
+	bool *finished;
+};
+
+/* Reads "files"; `pids` are the processes whose numbers count as uses. */
+int built_files_read(const struct image_set *images, const pid_t *pids, size_t count, struct built_files *ret,
+		     struct phaul_error *err);
+void built_files_free(struct built_files *f);
+
 struct build {
 	pid_t pid;			/* the husk */
 	int dumpable;			/* of the process: each change of credentials resets it */
@@ -97,9 +125,7 @@ struct build {
 	const struct image_set *images;
 	struct remote *leader;
 	struct remote_area *area;
-	int *made;			/* our descriptor for each file id, -1: not made */
-	size_t made_count;
-	FileEntry **files;		/* by id, NULL where there is none; made_count long */
+	struct built_files *files;
 	FdinfoEntry **numbers;		/* by ascending number */
 	size_t number_count;
 	struct dump scratch;		/* for dump_alloc(); freed when the process is built */

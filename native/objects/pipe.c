@@ -39,23 +39,27 @@ struct ends {
 	int output;	/* 1 or 2 if standard output or error writes to it, else -1 */
 };
 
+static void add_end(struct ends *ends, const struct descriptor *d, ino_t ino)
+{
+	if (d->st.st_ino != ino || !is(d))
+		return;
+	ends->read |= reads(d->flags);
+	ends->write |= writes(d->flags);
+	ends->packets |= !!(d->flags & O_DIRECT);
+	if (d->fd == 0 && reads(d->flags))
+		ends->input = 0;
+	if ((d->fd == 1 || d->fd == 2) && writes(d->flags) && ends->output < 0)
+		ends->output = d->fd;
+}
+
 static struct ends ends_of(const struct descriptor_table *t, ino_t ino)
 {
 	struct ends ends = { .input = -1, .output = -1 };
+	const struct descriptor_table *table;
 
-	for (size_t i = 0; i < t->count; i++) {
-		const struct descriptor *d = &t->at[i];
-
-		if (d->st.st_ino != ino || !is(d))
-			continue;
-		ends.read |= reads(d->flags);
-		ends.write |= writes(d->flags);
-		ends.packets |= !!(d->flags & O_DIRECT);
-		if (d->fd == 0 && reads(d->flags))
-			ends.input = 0;
-		if ((d->fd == 1 || d->fd == 2) && writes(d->flags) && ends.output < 0)
-			ends.output = d->fd;
-	}
+	for (size_t n = 0; (table = descriptors_table(t, n)); n++)
+		for (size_t i = 0; i < table->count; i++)
+			add_end(&ends, &table->at[i], ino);
 	return ends;
 }
 
@@ -187,14 +191,15 @@ static int dump_content(struct dump *dump, const struct descriptor *d)
 /* The one description of a pipe that its content is written with. */
 static bool carries_content(const struct dump *dump, const struct descriptor *d)
 {
-	const struct descriptor_table *t = dump->descriptors;
-	struct ends ends = ends_of(t, d->st.st_ino);
+	const struct descriptor_table *table;
+	struct ends ends = ends_of(dump->descriptors, d->st.st_ino);
 
 	if (!reads(d->flags))
 		return !ends.read;
-	for (size_t i = 0; i < t->count; i++)
-		if (t->at[i].st.st_ino == d->st.st_ino && is(&t->at[i]) && reads(t->at[i].flags))
-			return t->at[i].id == d->id;
+	for (size_t n = 0; (table = descriptors_table(dump->descriptors, n)); n++)
+		for (size_t i = 0; i < table->count; i++)
+			if (table->at[i].st.st_ino == d->st.st_ino && is(&table->at[i]) && reads(table->at[i].flags))
+				return table->at[i].id == d->id;
 	return true;
 }
 
@@ -286,7 +291,7 @@ static int start_log(struct build *b, uint32_t pipe_id, int end)
 
 	for (size_t i = 0; i < b->number_count && number < 1; i++) {
 		const FdinfoEntry *n = b->numbers[i];
-		const FileEntry *file = n->id < b->made_count ? b->files[n->id] : NULL;
+		const FileEntry *file = n->id < b->files->count ? b->files->at[n->id] : NULL;
 
 		if (file && file->pipe && file->pipe->pipe_id == pipe_id)
 			number = n->fd;
@@ -309,13 +314,13 @@ static int build(struct build *b, const FileEntry *file)
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
 		return -errno;
 	err = restore_content(b, pipe_id, ends[1]);
-	for (size_t id = 0; id < b->made_count && !err; id++) {
-		const PipeEntry *pipe = b->files[id] ? b->files[id]->pipe : NULL;
+	for (size_t id = 0; id < b->files->count && !err; id++) {
+		const PipeEntry *pipe = b->files->at[id] ? b->files->at[id]->pipe : NULL;
 
-		if (!pipe || pipe->pipe_id != pipe_id || file_number(b, id) < 0)
+		if (!pipe || pipe->pipe_id != pipe_id || !b->files->uses[id])
 			continue;
-		b->made[id] = claim(b, pipe, ends, claimed);
-		err = b->made[id] < 0 ? b->made[id] : 0;
+		b->files->made[id] = claim(b, pipe, ends, claimed);
+		err = b->files->made[id] < 0 ? b->files->made[id] : 0;
 		logged |= pipe->phaul_reader_outside;
 	}
 	if (!err && logged && !claimed[0])
@@ -323,7 +328,7 @@ static int build(struct build *b, const FileEntry *file)
 	for (int side = 0; side < 2; side++)
 		if (!claimed[side])
 			close(ends[side]);
-	return err ? err : b->made[file->id];
+	return err ? err : b->files->made[file->id];
 }
 
 const struct descriptor_kind pipe_kind = {

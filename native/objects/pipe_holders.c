@@ -1,5 +1,6 @@
 /* pipe_holders.c - which other processes have ends of pipes: one look at all of them. */
 #include "descriptors.h"
+#include "../tree.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -78,7 +79,7 @@ static void look_at_all(struct check *c)
 	while (dir && (entry = readdir(dir))) {
 		pid_t pid = atoi(entry->d_name);
 
-		if (pid > 0 && pid != c->pid && pid != getpid())
+		if (pid > 0 && pid != c->pid && pid != getpid() && !(c->tree && tree_has(c->tree, pid)))
 			look_at(c, pid);
 	}
 	if (dir)

@@ -164,8 +164,12 @@ static int queue(struct batch *batch, const SignalQueueEntry *from, pid_t pid, p
 static int build(struct build *b, struct batch *batch, const CoreEntry *core)
 {
 	const TaskCoreEntry *tc = core->tc;
+	struct kernel_action ignore = { (uint64_t)SIG_IGN, 0, 0, 0 };
 	size_t n = 0;
 
+	/* Forgets that children ended while they were made; those that wait for the process stay. */
+	batch_call(batch, "forget the signals of children", SYS_rt_sigaction, SIGCHLD,
+		   batch_bytes(batch, &ignore, sizeof(ignore)), 0, 8);
 	for (int signal = 1; signal <= SIGNALS && n < tc->n_sigactions; signal++) {
 		const SaEntry *sa = tc->sigactions[n];
 		struct kernel_action action = { sa->sigaction, sa->flags, sa->restorer, sa->mask };

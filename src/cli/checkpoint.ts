@@ -21,14 +21,14 @@ interface RestoreFlags {
 }
 
 const DUMP_EPILOGUE = `
-The images are in CRIU's format, for the process with all its threads; process trees can't be written
-yet. The process ends when all is on disk, or goes on with --leave-running. Files that it has open are
-named in the images, not copied: they must be unchanged when it is restored.
+The images are in CRIU's format, for the process with all its children. All end when everything is on
+disk, or go on with --leave-running. Files that they have open are named in the images, not copied: they
+must be unchanged when the processes are restored.
 
 Exit codes: 0 written, 1 not written and the process still runs, 2 wrong use.`;
 
 const RESTORE_EPILOGUE = `
-The process gets the pid that it had, which must be free, and goes on as a child of init. The images
+The processes get the pids that they had, which must be free; the first is a child of init. The images
 stay: what is restored twice runs twice, each time from the same moment.
 
 Exit codes: 0 it runs, 1 it doesn't, 2 wrong use.`;
@@ -44,7 +44,7 @@ function requireRoot(): void {
 
 export const dumpCommand = ({ stdout }: { stdout: Output }): Command =>
   new Command('dump')
-    .description('Writes a process to a directory, from which it can be restored.')
+    .description('Writes a process and its children to a directory, from which they can be restored.')
     .addOption(new Option('-t, --tree <pid>', 'the process').argParser(parsePid).makeOptionMandatory())
     .addOption(imagesDir())
     .addOption(new Option('-R, --leave-running', 'let the process go on instead of ending it'))
@@ -66,7 +66,7 @@ export const dumpCommand = ({ stdout }: { stdout: Output }): Command =>
 
 export const restoreCommand = ({ stdout }: { stdout: Output }): Command =>
   new Command('restore')
-    .description('Lets a process go on that phaul dump has written.')
+    .description('Lets processes go on that phaul dump has written.')
     .addOption(imagesDir())
     .addOption(json())
     .addHelpText('after', RESTORE_EPILOGUE)

@@ -86,8 +86,6 @@ export interface Source {
   /** Only after commit(): stopped for whoever learns the outcome, or running if the target proved that it never did. */
   abandon(stopped: boolean): void;
   thaw(): void;
-  /** Frozen, and stays so. `directory` is a descriptor. Returns how many pages there are. */
-  dump(directory: number): number;
   close(): void;
 }
 
@@ -110,6 +108,20 @@ export interface Findings {
 export interface CheckFlags {
   /** Established TCP connections move as reset ones. */
   tcpClose: boolean;
+  /** For a checkpoint: the process with all its children. */
+  toDirectory?: boolean;
+}
+
+export interface DumpFlags {
+  tcpClose: boolean;
+  leaveRunning: boolean;
+}
+
+export interface Dumped {
+  processes: number;
+  threads: number;
+  pages: number;
+  frozenMs: number;
 }
 
 export interface Engine {
@@ -120,7 +132,9 @@ export interface Engine {
   abort(channelAddress: bigint): void;
   openSource(pid: number, flags: CheckFlags): Source;
   openTarget(pid: number): Target;
-  /** Makes a process from what Source.dump() wrote, and lets it go. Returns its pid. */
+  /** Writes the process and all its children to a directory, a descriptor, and ends them or lets them go on. */
+  dump(pid: number, directory: number, flags: DumpFlags, timeoutMs: number): Dumped;
+  /** Makes the processes from what dump() wrote, and lets them go. Returns the pid of the first. */
   restore(directory: number): number;
   /** Of the calling thread: while the process runs, it comes first; while it is frozen, nothing does before us. */
   setPriority(priority: Priority): void;

@@ -2,10 +2,12 @@
 import koffi from 'koffi';
 import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
-import type { Applied, Built, Channel, CheckFlags, Engine, Findings, Freeze, Note, Priority, Source, SourceRound, Target } from './engine.ts';
+import type { Applied, Built, Channel, CheckFlags, DumpFlags, Engine, Findings, Freeze, Note, Priority, Source, SourceRound, Target } from './engine.ts';
 
-const ABI_VERSION = 3;
+const ABI_VERSION = 4;
 const TCP_CLOSE = 1;
+const TO_DIRECTORY = 2;
+const LEAVE_RUNNING = 4;
 const ENOBUFS = -105;
 const ETIMEDOUT = -110;
 const ESRCH = -3;
@@ -28,7 +30,7 @@ koffi.struct('phaul_freeze', {
 koffi.struct('phaul_applied', {
   round: 'uint32_t', vmas: 'uint32_t', bytes: 'uint64_t', pages_dropped: 'uint64_t', layout_ns: 'uint64_t', wait_ns: 'uint64_t',
 });
-koffi.struct('phaul_dumped', { pages: 'uint64_t', threads: 'uint32_t' });
+koffi.struct('phaul_dumped', { pages: 'uint64_t', frozen_ns: 'uint64_t', processes: 'uint32_t', threads: 'uint32_t' });
 koffi.struct('phaul_built', {
   build_ns: 'uint64_t', threads_ns: 'uint64_t', files_ns: 'uint64_t', threads: 'uint32_t', descriptors: 'uint32_t',
 });
@@ -75,7 +77,7 @@ const load = () => {
     openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, _Out_ void **ret, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
     targetRound: lib.func('int phaul_target_round(void *tgt, void *ch, const uint8_t *layout, size_t size, int timeout_ms, _Out_ phaul_applied *ret, _Out_ phaul_error *err)'),
-    dump: lib.func('int phaul_source_dump(void *src, int directory, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
+    dump: lib.func('int phaul_dump(int pid, int directory, uint32_t flags, int timeout, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
     restore: lib.func('int phaul_restore(int directory, _Out_ int *pid, _Out_ phaul_error *err)'),
     threads: lib.func('int phaul_target_threads(void *tgt, const uint8_t *threads, size_t size, _Out_ phaul_error *err)'),
     build: lib.func('int phaul_target_build(void *tgt, const uint8_t *state, size_t size, _Out_ phaul_built *ret, _Out_ phaul_error *err)'),
@@ -254,12 +256,6 @@ class LibrarySource extends Handle implements Source {
     must((error) => native().thaw(this.pointer, error));
   }
 
-  dump(directory: number): number {
-    const raw = {} as Numbers<'pages' | 'threads'>;
-    must((error) => native().dump(this.pointer, directory, raw, error));
-    return Number(raw.pages);
-  }
-
   #fill(): void {
     const raw = this.#freeze;
     Object.assign(this.#report, {
@@ -318,7 +314,8 @@ class LibraryTarget extends Handle implements Target {
   }
 }
 
-const flagBits = ({ tcpClose }: CheckFlags): number => (tcpClose ? TCP_CLOSE : 0);
+const flagBits = ({ tcpClose, toDirectory, leaveRunning }: Partial<CheckFlags & DumpFlags>): number =>
+  (tcpClose === true ? TCP_CLOSE : 0) | (toDirectory === true ? TO_DIRECTORY : 0) | (leaveRunning === true ? LEAVE_RUNNING : 0);
 
 /** A handle that a call makes. */
 function open(call: (ret: Pointer[], error: RawError) => number): Pointer {
@@ -351,6 +348,11 @@ export const engine: Engine = {
     new LibrarySource(open((ret, error) => native().openSource(pid, flagBits(flags), ret, error)), (pointer) => native().closeSource(pointer)),
   openTarget: (pid) =>
     new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, ret, error)), (pointer) => native().closeTarget(pointer)),
+  dump: (pid, directory, flags, timeoutMs) => {
+    const raw = {} as Numbers<'pages' | 'frozen_ns' | 'processes' | 'threads'>;
+    must((error) => native().dump(pid, directory, flagBits({ ...flags, toDirectory: true }), timeoutMs, raw, error));
+    return { processes: raw.processes, threads: raw.threads, pages: Number(raw.pages), frozenMs: ms(raw.frozen_ns) };
+  },
   restore: (directory) => {
     const pid = [0];
     must((error) => native().restore(directory, pid, error));

@@ -13,7 +13,7 @@ test.after.always(() => bed.down());
 const dump = (pid: number, directory: string, ...options: string[]) => bed.on('alpha', 'phaul', 'dump', '-t', String(pid), '-D', directory, ...options);
 const restore = (host: string, directory: string) => bed.on(host, 'phaul', 'restore', '-D', directory, '--json');
 
-for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials']) {
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'tree']) {
   test.serial(`${victim}: all is as it was when it is restored, here or elsewhere`, async (t) => {
     const directory = join(bed.directory, `${victim}.images`);
     const pid = await bed.victim(victim);
@@ -29,6 +29,9 @@ for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memo
       t.is(changed.exitCode, 1);
       t.regex(changed.stderr, /files\.log has 12 bytes here, 7 /);
       return;
+    }
+    if (victim === 'restarts' || victim === 'tree') {
+      return; // a second time, sleeps are over by a clock that has gone on, and a file was written to
     }
     const again = await restore('alpha', directory);
     t.is(again.exitCode, 0, again.stderr);

@@ -1,0 +1,151 @@
+#include "shmem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "error.h"
+
+#define PAGE 4096ul
+
+static struct shmem *find(const struct shmem_set *set, uint64_t id)
+{
+	for (size_t i = 0; i < set->count; i++)
+		if (set->at[i].id == id)
+			return &set->at[i];
+	return NULL;
+}
+
+static struct shmem *add(struct shmem_set *set, uint64_t id)
+{
+	struct shmem *larger = reallocarray(set->at, set->count + 1, sizeof(*larger));
+
+	if (!larger)
+		return NULL;
+	set->at = larger;
+	set->at[set->count] = (struct shmem){ .id = id };
+	return &set->at[set->count++];
+}
+
+static int read_object(void *ctx, uint64_t at, uint8_t *to, size_t size)
+{
+	ssize_t got = pread(*(int *)ctx, to, size, at);
+
+	return got < 0 ? -errno : (size_t)got == size ? 0 : -EIO;
+}
+
+/* Holes stay holes. */
+static int dump_object(int object, struct page_writer *w)
+{
+	off_t from = 0, until;
+	int err = 0;
+
+	while (!err && (from = lseek(object, from, SEEK_DATA)) >= 0) {
+		until = lseek(object, from, SEEK_HOLE);
+		if (until < 0)
+			return -errno;
+		err = page_writer_put(w, from, (until - from) / PAGE, read_object, &object);
+		from = until;
+	}
+	return err ? err : errno == ENXIO ? 0 : -errno;
+}
+
+int shmem_dump(const struct memory_map *map, struct shmem_set *known, struct page_writer *w)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < map->count && !err; i++) {
+		const struct vma *vma = &map->at[i];
+		char path[80];
+		int object;
+
+		if (vma->kind != VMA_SHMEM || find(known, vma->inode))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", map->tid, (unsigned long)vma->start,
+			 (unsigned long)vma->end);
+		object = open(path, O_RDONLY | O_CLOEXEC);
+		if (object < 0 || !add(known, vma->inode))
+			err = object < 0 ? -errno : -ENOMEM;
+		if (!err)
+			err = page_writer_begin(w, "pagemap-shmem", vma->inode) ?: dump_object(object, w) ?: page_writer_end(w);
+		if (object >= 0)
+			close(object);
+	}
+	return err;
+}
+
+int shmem_note(struct shmem_set *set, const struct memory_map *map)
+{
+	for (size_t i = 0; i < map->count; i++) {
+		const struct vma *vma = &map->at[i];
+		uint64_t size = vma->offset + (vma->end - vma->start);
+		struct shmem *object;
+
+		if (vma->kind != VMA_SHMEM)
+			continue;
+		object = find(set, vma->inode) ?: add(set, vma->inode);
+		if (!object)
+			return -ENOMEM;
+		if (size < vma->offset)
+			return -EPROTO;
+		object->size = size > object->size ? size : object->size;
+	}
+	return 0;
+}
+
+static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, struct phaul_error *err)
+{
+	const struct shmem *object = ctx;
+
+	if (at % PAGE || at > object->size || pages * PAGE > object->size - at)
+		return phaul_fail(err, -EPROTO, "shared memory", "pagemap-shmem-%llu.img tells of page %llx, which nobody "
+				  "has mapped", (unsigned long long)object->id, (unsigned long long)at);
+	memcpy(object->at + at, bytes, pages * PAGE);
+	return 0;
+}
+
+int shmem_make(struct shmem_set *set, const struct image_set *images, int directory, struct phaul_error *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < set->count && !code; i++) {
+		struct shmem *object = &set->at[i];
+
+		object->at = mmap(NULL, object->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
+				  -1, 0);
+		if (object->at == MAP_FAILED) {
+			object->at = NULL;
+			code = phaul_fail(err, -errno, "shared memory", "making %llu bytes of it",
+					  (unsigned long long)object->size);
+		} else {
+			code = page_file_read(images, directory, "pagemap-shmem", object->id, place, object, err);
+		}
+	}
+	return code;
+}
+
+int shmem_path(const struct shmem_set *set, uint64_t id, char *ret, size_t size)
+{
+	const struct shmem *object = set ? find(set, id) : NULL;
+	unsigned long at;
+
+	if (!object || !object->at)
+		return -ENOENT;
+	at = (unsigned long)object->at;
+	snprintf(ret, size, "/proc/%d/map_files/%lx-%lx", getpid(), at, at + (unsigned long)((object->size + PAGE - 1) & -PAGE));
+	return 0;
+}
+
+void shmem_free(struct shmem_set *set)
+{
+	for (size_t i = 0; i < set->count; i++)
+		if (set->at[i].at)
+			munmap(set->at[i].at, set->at[i].size);
+	free(set->at);
+	memset(set, 0, sizeof(*set));
+}

@@ -1,0 +1,32 @@
+/* shmem.h - anonymous memory that processes share: objects without a name, known by their inode number. Content is
+ * dumped and restored once for each, whoever maps it.
+ */
+#ifndef PHAUL_SHMEM_H
+#define PHAUL_SHMEM_H
+
+#include "memory_map.h"
+#include "page_file.h"
+
+/* Made here, in our own memory, from where husks map them as well. */
+struct shmem {
+	uint64_t id, size;	/* bytes */
+	uint8_t *at;
+};
+
+struct shmem_set {
+	struct shmem *at;
+	size_t count;
+};
+
+/* Writes all objects that `map` has and `known` hasn't, which it adds there. */
+int shmem_dump(const struct memory_map *map, struct shmem_set *known, struct page_writer *w);
+
+/* Takes note of the objects of a map, and how large they must be. */
+int shmem_note(struct shmem_set *set, const struct memory_map *map);
+/* Makes all that were noted, with their content. */
+int shmem_make(struct shmem_set *set, const struct image_set *images, int directory, struct phaul_error *err);
+/* Where a process of this host can open the object. -ENOENT */
+int shmem_path(const struct shmem_set *set, uint64_t id, char *ret, size_t size);
+void shmem_free(struct shmem_set *set);
+
+#endif

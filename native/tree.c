@@ -1,0 +1,238 @@
+#include "tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "layout.h"
+
+#define TASKS_MAX 100000	/* a process that forks for ever is not followed for ever */
+
+enum { STAT_STATE = 3, STAT_PPID, STAT_PGID, STAT_SID, STAT_EXIT_CODE = 52 };
+
+int task_read(pid_t pid, struct task *ret)
+{
+	char path[32], text[4096], *at;
+	unsigned long field[STAT_EXIT_CODE + 1] = {0};
+	ssize_t got;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -ESRCH;
+	got = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[got > 0 ? got : 0] = 0;
+	/* The name may hold anything. */
+	at = strrchr(text, ')');
+	if (got <= 0 || !at || !at[1] || !at[2])
+		return -ESRCH;
+	memset(ret, 0, sizeof(*ret));
+	ret->pid = pid;
+	ret->state = at[2] == 'Z' || at[2] == 'X' ? TASK_DEAD : at[2] == 'T' ? TASK_STOPPED : TASK_ALIVE;
+	at += 3;
+	for (int i = STAT_PPID; i <= STAT_EXIT_CODE; i++)
+		field[i] = strtoul(at, &at, 10);
+	ret->ppid = field[STAT_PPID];
+	ret->pgid = field[STAT_PGID];
+	ret->sid = field[STAT_SID];
+	ret->exit_code = field[STAT_EXIT_CODE];
+	return 0;
+}
+
+static int add_children(pid_t pid, pid_t tid, pid_t **children, size_t *count)
+{
+	char path[64], *line = NULL, *at, *end;
+	size_t capacity = 0;
+	int err = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, tid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	at = getline(&line, &capacity, f) > 0 ? line : "";
+	for (long child; !err && (child = strtol(at, &end, 10)) > 0; at = end) {
+		pid_t *larger = reallocarray(*children, *count + 1, sizeof(*larger));
+
+		if (larger) {
+			*children = larger;
+			(*children)[(*count)++] = child;
+		} else {
+			err = -ENOMEM;
+		}
+	}
+	free(line);
+	fclose(f);
+	return err;
+}
+
+int task_children(pid_t pid, pid_t **ret, size_t *ret_count)
+{
+	pid_t *tids = NULL;
+	size_t count = 0;
+	int err = threads_list(pid, &tids, &count);
+
+	*ret = NULL;
+	*ret_count = 0;
+	for (size_t i = 0; i < count && !err; i++)
+		err = add_children(pid, tids[i], ret, ret_count);
+	free(tids);
+	if (err) {
+		free(*ret);
+		*ret = NULL;
+	}
+	return err;
+}
+
+bool tree_has(const struct tree *t, pid_t pid)
+{
+	for (size_t i = 0; i < t->count; i++)
+		if (t->tasks[i].pid == pid)
+			return true;
+	return false;
+}
+
+static int add(struct tree *t, const struct task *task)
+{
+	struct task *larger = t->count < TASKS_MAX ? reallocarray(t->tasks, t->count + 1, sizeof(*larger)) : NULL;
+
+	if (!larger)
+		return -ENOMEM;
+	t->tasks = larger;
+	t->tasks[t->count++] = *task;
+	return 0;
+}
+
+static void settle(struct tree *t, struct task *task)
+{
+	pid_t root = t->count ? t->tasks[0].pid : task->pid;
+
+	if (!t->count) {
+		task->ppid = 0;
+		t->outer_sid = task->sid == root ? 0 : task->sid;
+		t->outer_pgid = task->pgid == root ? 0 : task->pgid;
+	}
+	if (task->sid == t->outer_sid)
+		task->sid = root;
+	if (task->pgid == t->outer_pgid)
+		task->pgid = root;
+}
+
+/* What has ended between two looks is looked at again, as what it has become. */
+static int take(struct tree *t, pid_t pid, int timeout_ms, bool stop, struct phaul_error *err)
+{
+	struct task task;
+	int code = task_read(pid, &task);
+
+	if (!code && stop && task.state != TASK_DEAD) {
+		code = freeze(pid, timeout_ms, &task.frozen, err);
+		if (code == -ESRCH || (code == -EPERM && !task_read(pid, &task) && task.state == TASK_DEAD))
+			code = task_read(pid, &task);
+		else if (code)
+			return code;
+	}
+	if (code)
+		return t->count ? 0 : phaul_fail(err, -ESRCH, "tree", "pid %d has ended", pid);
+	settle(t, &task);
+	code = add(t, &task);
+	if (!code)
+		return 1;
+	(void)thaw(&task.frozen);
+	return phaul_fail(err, code, "tree", "listing more than %zu processes below pid %d", t->count, t->tasks[0].pid);
+}
+
+/* Returns how many were new. */
+static int take_children(struct tree *t, size_t of, int timeout_ms, bool stop, struct phaul_error *err)
+{
+	pid_t *children;
+	size_t count;
+	int code = t->tasks[of].state == TASK_DEAD ? 0 : task_children(t->tasks[of].pid, &children, &count), new = 0;
+
+	if (t->tasks[of].state == TASK_DEAD)
+		return 0;
+	if (code)
+		return code == -ESRCH ? 0 : phaul_fail(err, code, "tree", "listing the children of pid %d", t->tasks[of].pid);
+	for (size_t i = 0; i < count && code >= 0; i++) {
+		code = tree_has(t, children[i]) ? 0 : take(t, children[i], timeout_ms, stop, err);
+		new += code > 0;
+	}
+	free(children);
+	return code < 0 ? code : new;
+}
+
+/* Again until nothing is new: a process that was not yet frozen may have had a child and ended, which then became
+ * the child of one that was (a subreaper). */
+static int collect(struct tree *t, pid_t root, int timeout_ms, bool stop, struct phaul_error *err)
+{
+	int code, new;
+
+	memset(t, 0, sizeof(*t));
+	code = take(t, root, timeout_ms, stop, err);
+	do {
+		new = 0;
+		for (size_t i = 0; i < t->count && code >= 0; i++) {
+			code = take_children(t, i, timeout_ms, stop, err);
+			new += code > 0 ? code : 0;
+		}
+	} while (new && stop && code >= 0);
+	return code < 0 ? code : 0;
+}
+
+int tree_list(pid_t root, struct tree *ret, struct phaul_error *err)
+{
+	int code = collect(ret, root, 0, false, err);
+
+	if (code)
+		tree_free(ret);
+	return code;
+}
+
+int tree_freeze(pid_t root, int timeout_ms, struct tree *ret, struct phaul_error *err)
+{
+	int code = collect(ret, root, timeout_ms, true, err);
+
+	if (code)
+		(void)tree_thaw(ret);
+	return code;
+}
+
+int tree_thaw(struct tree *t)
+{
+	int ret = 0;
+
+	for (size_t i = t->count; i-- > 0; ) {
+		int err = t->tasks[i].state == TASK_DEAD ? 0 : thaw(&t->tasks[i].frozen);
+
+		ret = ret ? ret : err;
+	}
+	tree_free(t);
+	return ret;
+}
+
+void tree_kill(struct tree *t)
+{
+	/* All are told before the first is waited for, and no parent runs that could have another. */
+	for (size_t i = 0; i < t->count; i++)
+		(void)kill(t->tasks[i].pid, SIGKILL);
+	for (size_t i = t->count; i-- > 0; )
+		for (size_t n = t->tasks[i].frozen.count; n-- > 0; )
+			while (waitpid(t->tasks[i].frozen.threads[n].tid, NULL, __WALL) < 0 && errno == EINTR)
+				;
+	tree_free(t);
+}
+
+void tree_free(struct tree *t)
+{
+	for (size_t i = 0; i < t->count; i++)
+		frozen_free(&t->tasks[i].frozen);
+	free(t->tasks);
+	memset(t, 0, sizeof(*t));
+}

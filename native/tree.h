@@ -1,0 +1,39 @@
+/* tree.h - a process with all that descend from it: found, frozen and given back together. */
+#ifndef PHAUL_TREE_H
+#define PHAUL_TREE_H
+
+#include "freeze.h"
+
+/* As CRIU numbers them. */
+enum task_state { TASK_ALIVE = 1, TASK_DEAD = 2, TASK_STOPPED = 3 };
+
+struct task {
+	pid_t pid, ppid, pgid, sid;	/* ppid 0: the root */
+	enum task_state state;
+	uint32_t exit_code;		/* of a dead one, as wait() tells it */
+	struct frozen frozen;		/* of no thread, if it is dead */
+};
+
+struct tree {
+	struct task *tasks;		/* parents before their children */
+	size_t count;
+	/* Of the root, if their leaders aren't in the tree, else 0: who belongs to them belongs to the root's here. */
+	pid_t outer_sid, outer_pgid;
+};
+
+/* pid, ppid, pgid, sid, state and exit code, as /proc has them. -ESRCH */
+int task_read(pid_t pid, struct task *ret);
+/* The children of all its threads. */
+int task_children(pid_t pid, pid_t **ret, size_t *ret_count);
+
+/* The tree as it is now, nothing frozen; a running one may change meanwhile. */
+int tree_list(pid_t root, struct tree *ret, struct phaul_error *err);
+/* Freezes until no new process appears. On failure all run. */
+int tree_freeze(pid_t root, int timeout_ms, struct tree *ret, struct phaul_error *err);
+int tree_thaw(struct tree *t);
+/* Ends all. */
+void tree_kill(struct tree *t);
+void tree_free(struct tree *t);
+bool tree_has(const struct tree *t, pid_t pid);
+
+#endif

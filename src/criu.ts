@@ -1,0 +1,154 @@
+/** The command `phaul-criu`: criu's command line and exit codes over phaul's engine, for tools that call criu. */
+import { appendFileSync, existsSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command, CommanderError, Option } from 'commander';
+import { dump, restore } from './checkpoint.ts';
+import { parsePid } from './cli/arguments.ts';
+import { asPhaulError, PhaulError } from './errors.ts';
+import { oneLine } from './events.ts';
+import { version } from './version.ts';
+
+/** criu's: 0 done, 1 failed or wrong use. */
+type CriuExitCode = 0 | 1;
+
+interface CommonFlags {
+  imagesDir: string;
+  workDir?: string;
+  logFile?: string;
+  pidfile?: string;
+}
+
+interface DumpFlags extends CommonFlags {
+  tree: number;
+  leaveRunning?: true;
+  tcpClose?: true;
+}
+
+interface RestoreFlags extends CommonFlags {
+  restoreDetached?: true;
+}
+
+const GONE_POLL_MS = 100;
+
+/** What phaul does anyway, or needs no permission for. */
+const MEANT_ALREADY: [flags: string, description: string][] = [
+  ['-v, --verbosity [level]', 'the log tells what an operator needs at every level'],
+  ['--no-default-config', 'there is no configuration file'],
+  ['--log-pid', 'there is one log'],
+  ['--file-locks', 'locks are dumped if phaul can'],
+  ['-l', 'the same'],
+  ['-j, --shell-job', 'sessions are kept if they are in the tree'],
+  ['-x, --ext-unix-sk [inode]', 'unix sockets are dumped if phaul can'],
+  ['--link-remap', 'deleted files are dumped if phaul can'],
+  ['--ghost-limit <size>', 'deleted files may have any size'],
+  ['--evasive-devices', 'devices are opened by their path'],
+  ['--force-irmap', 'watched files are found by their path'],
+  ['--manage-cgroups [mode]', 'the process stays in the control group of phaul'],
+  ['--timeout <seconds>', 'for the freeze; phaul has its own'],
+  ['--track-mem', 'memory is tracked without being told'],
+  ['--pre-dump-mode <mode>', 'memory is read from outside'],
+];
+
+/** In a log as criu's, errors are what begins so. */
+const errorLine = (text: string): string => `(00.000000) Error (phaul): ${oneLine(text)}\n`;
+
+function addCommon(command: Command): Command {
+  command
+    .addOption(new Option('-D, --images-dir <dir>', 'where the images are').default('.'))
+    .addOption(new Option('-W, --work-dir <dir>', 'where the log and the pid file are, if not with the images'))
+    .addOption(new Option('-o, --log-file <file>', 'where errors go, beside standard error'))
+    .addOption(new Option('--pidfile <file>', 'where the pid is written to'));
+  for (const [flags, description] of MEANT_ALREADY) {
+    command.addOption(new Option(flags, description));
+  }
+  return command;
+}
+
+const placed = ({ workDir, imagesDir }: CommonFlags, file: string): string => resolve(workDir ?? imagesDir, file);
+
+const tcpMode = (flags: { tcpClose?: true }): 'close' | 'refuse' => (flags.tcpClose === true ? 'close' : 'refuse');
+
+const dumpCommand = (): Command =>
+  addCommon(new Command('dump').description('Writes a process tree to a directory.'))
+    .addOption(new Option('-t, --tree <pid>', 'the root of the tree').argParser(parsePid).makeOptionMandatory())
+    .addOption(new Option('-R, --leave-running', 'let it go on afterwards'))
+    .addOption(new Option('--tcp-close', 'reset established TCP connections'))
+    .action((flags: DumpFlags) => {
+      dump({ pid: flags.tree, directory: flags.imagesDir, tcp: tcpMode(flags), leaveRunning: flags.leaveRunning === true });
+    });
+
+/** criu stays as long as the process does, unless it is told not to. */
+async function waitFor(pid: number): Promise<void> {
+  while (existsSync(`/proc/${pid}`)) {
+    await sleep(GONE_POLL_MS);
+  }
+}
+
+const restoreCommand = (): Command =>
+  addCommon(new Command('restore').description('Lets a process tree go on from a directory.'))
+    .addOption(new Option('-d, --restore-detached', 'end as soon as it runs'))
+    .addOption(new Option('--tcp-close', 'established TCP connections are reset'))
+    .action(async (flags: RestoreFlags) => {
+      const pid = restore(flags.imagesDir);
+      if (flags.pidfile !== undefined) {
+        writeFileSync(placed(flags, flags.pidfile), `${pid}\n`);
+      }
+      if (flags.restoreDetached !== true) {
+        await waitFor(pid);
+      }
+    });
+
+/** Features are asked for by criu's names; one that isn't known is one that isn't there, as with criu. */
+const checkCommand = (): Command =>
+  addCommon(new Command('check').description('Tells whether this kernel has what is needed.'))
+    .addOption(new Option('--feature <name>', 'one feature alone'))
+    .action((flags: { feature?: string }) => {
+      if (flags.feature !== undefined) {
+        throw new Error(`the feature ${flags.feature} is not available`);
+      }
+      process.stdout.write('Looks good.\n');
+    });
+
+function createProgram(): Command {
+  const program = new Command('phaul-criu')
+    .description("criu's command line over phaul's engine. Options of criu that are missing here are not supported.")
+    .version(`Version: ${version}`, '-V, --version', 'print the version');
+  for (const command of [dumpCommand(), restoreCommand(), checkCommand()]) {
+    program.addCommand(command);
+  }
+  for (const command of [program, ...program.commands]) {
+    command.exitOverride().configureOutput({ outputError: () => {} }).allowExcessArguments(false);
+  }
+  return program;
+}
+
+/** Where the log is, although the command line may be wrong in another place. */
+function logOf(program: Command): string | undefined {
+  const flags = program.commands.map((command) => command.opts<CommonFlags>()).find(({ logFile }) => logFile !== undefined);
+  return flags?.logFile === undefined ? undefined : placed(flags, flags.logFile);
+}
+
+async function main(words: string[]): Promise<CriuExitCode> {
+  const program = createProgram();
+  let text = '';
+  let exitCode: CriuExitCode = 0;
+  try {
+    await program.parseAsync(words, { from: 'user' });
+  } catch (thrown) {
+    if (thrown instanceof CommanderError && thrown.exitCode === 0) {
+      return 0; // --help and --version
+    }
+    const error = thrown instanceof CommanderError ? new PhaulError('ERR_USAGE', thrown.message) : asPhaulError(thrown);
+    text = [error.message, ...error.obstacles.map(({ sentence }) => sentence)].map(errorLine).join('');
+    process.stderr.write(text);
+    exitCode = 1;
+  }
+  const log = logOf(program);
+  if (log !== undefined) {
+    appendFileSync(log, text);
+  }
+  return exitCode;
+}
+
+process.exit(await main(process.argv.slice(2)));
