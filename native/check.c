@@ -20,7 +20,8 @@ static void add_line(struct check *c, const char *mark, const char *code, const 
 	char of[32] = "";
 	int n, m;
 
-	if (c->tree && c->tree->count > 1)
+	/* Sentences about a process or thread name it themselves. */
+	if (c->tree && c->tree->count > 1 && strncmp(subject, "pid ", 4) && strncmp(subject, "thread ", 7))
 		snprintf(of, sizeof(of), "in pid %d: ", c->pid);
 	n = snprintf(at, room, "%s%s\t%s\t%s", mark, code, subject, of);
 
@@ -85,13 +86,19 @@ static int check_tree(struct check *c, const struct tree *tree, struct descripto
 		struct proc_status status;
 
 		c->pid = tree->tasks[i].pid;
-		/* One that has ended since is a zombie, or gone. */
 		if (tree->tasks[i].state == TASK_DEAD && i)
 			continue;
-		if (proc_status_read(c->pid, c->pid, &status) || !check_process(c, &status))
+		code = proc_status_read(c->pid, c->pid, &status);
+		if (code)
+			phaul_fail(err, code, "check", "looking at pid %d", c->pid);
+		else if (!check_process(c, &status))
 			continue;
-		code = descriptors_read(c->pid, &tables[count], err);
+		else
+			code = descriptors_read(c->pid, &tables[count], err);
 		count += !code;
+		/* A child that has ended since is in nobody's way. */
+		if (i && (code == -ENOENT || code == -ESRCH))
+			code = 0;
 	}
 	if (!code)
 		code = descriptors_group(tables, count);

@@ -1,5 +1,4 @@
-#include "checkpoint.h"
-
+/* checkpoint.c - a process tree in a directory: CRIU's images, with the pages in pages-N.img. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -143,13 +142,6 @@ static int take_threads(void *ctx, const struct image_set *threads, struct phaul
 	return code ? phaul_fail(err, code, "checkpoint", "collecting threads") : 0;
 }
 
-static int find_syscall(const struct memory_map *map, pid_t pid, remote_addr *ret)
-{
-	const struct vma *vdso = memory_map_named(map, "[vdso]");
-
-	return vdso ? remote_find_syscall(pid, vdso->start, vdso->end - vdso->start, ret) : -ENOENT;
-}
-
 /* What came after the check, when the process still ran. */
 static int check_mappings(struct tree_dump *d, pid_t pid, const struct memory_map *map)
 {
@@ -175,7 +167,7 @@ static int put_living(struct tree_dump *d, const struct task *task, struct descr
 	if (code)
 		return code;
 	ids_of(task->pid, &ids);
-	code = find_syscall(&map, task->pid, &syscall_at) ?: image_put(d->images, "ids", task->pid, &ids.base);
+	code = remote_find_syscall(task->pid, &map, &syscall_at) ?: image_put(d->images, "ids", task->pid, &ids.base);
 	if (code)
 		phaul_fail(d->err, code, "checkpoint", "finding the vdso of pid %d, through which it is asked for its state",
 			   task->pid);
@@ -225,8 +217,9 @@ static int put_tree(struct tree_dump *d)
 	return code;
 }
 
-int checkpoint_dump(const struct tree *tree, int directory, uint32_t flags, struct phaul_dumped *ret,
-		    struct phaul_error *err)
+/* The tree is frozen, and stays so. On failure some images may be left. */
+static int dump(const struct tree *tree, int directory, uint32_t flags, struct phaul_dumped *ret,
+		struct phaul_error *err)
 {
 	struct tree_dump d = { .tree = tree, .flags = flags, .images = image_set_new(), .err = err };
 	int code = d.images ? page_writer_open(directory, d.images, &d.pages) : -ENOMEM;
@@ -261,7 +254,7 @@ int phaul_dump(int pid, int directory, uint32_t flags, int timeout_ms, struct ph
 	memset(ret, 0, sizeof(*ret));
 	if (code)
 		return code;
-	code = checkpoint_dump(&tree, directory, flags, ret, err);
+	code = dump(&tree, directory, flags, ret, err);
 	if (!code && !(flags & PHAUL_LEAVE_RUNNING)) {
 		tree_kill(&tree);
 	} else {

@@ -136,10 +136,10 @@ void husk_unbind(struct husk *h, pid_t tid)
 		(void)sched_setaffinity(tid, sizeof(h->allowed), &h->allowed);
 }
 
-static int release(struct husk *h, pid_t tid, struct phaul_error *err)
+/* Once a thread of it runs it may end the process at any time, and those that are still held with it. */
+static int release(struct husk *h, pid_t tid, bool others_run, struct phaul_error *err)
 {
-	/* ESRCH: those that were let go before have ended the process already. */
-	return ptrace(PTRACE_DETACH, tid, 0, 0) < 0 && errno != ESRCH ?
+	return ptrace(PTRACE_DETACH, tid, 0, 0) < 0 && !(others_run && errno == ESRCH) ?
 	       phaul_fail(err, -errno, "husk", "letting thread %d of pid %d go", tid, h->pid) : 0;
 }
 
@@ -149,15 +149,14 @@ int husk_release(struct husk *h, struct phaul_error *err)
 	int code = 0;
 
 	for (size_t i = 0; i < h->thread_count && !code; i++)
-		code = release(h, h->threads[i].tid, err);
-	return code ? code : release(h, h->pid, err);
+		code = release(h, h->threads[i].tid, i > 0, err);
+	return code ? code : release(h, h->pid, h->thread_count > 0, err);
 }
 
 int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err)
 {
 	struct memory_map map;
 	remote_addr syscall_at;
-	const struct vma *vdso;
 	int code;
 
 	memset(ret, 0, sizeof(*ret));
@@ -181,9 +180,7 @@ int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err)
 	code = memory_map_read(pid, false, &map, err);
 	if (code)
 		goto fail;
-	vdso = memory_map_named(&map, "[vdso]");
-	code = vdso ? remote_find_syscall(pid, vdso->start, vdso->end - vdso->start, &syscall_at)
-		    : -ENOENT;
+	code = remote_find_syscall(pid, &map, &syscall_at);
 	memory_map_free(&map);
 	if (!code)
 		code = remote_begin(&ret->leader, pid, syscall_at);

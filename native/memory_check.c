@@ -17,7 +17,7 @@ static const char *what_is(const struct vma *vma)
 	if (!strncmp(path, "/memfd:", 7))
 		return "a memfd";
 	if (!strncmp(path, "/dev/zero", 9) || (!*path && vma->shared))
-		return "shared anonymous memory (MAP_SHARED)";
+		return "shared anonymous memory";
 	if (!strncmp(path, "/dev/shm/", 9))
 		return "POSIX shared memory";
 	if (!strncmp(path, "/[aio]", 6))

@@ -15,6 +15,7 @@
 
 #include "arch/x86_64.h"
 #include "error.h"
+#include "memory_map.h"
 
 #define PAGE 4096ul
 #define SYSCALL_STOP (SIGTRAP | 0x80)	/* PTRACE_O_TRACESYSGOOD */
@@ -62,12 +63,14 @@ static int wait_for(struct remote *r, int request, int signal)
 	}
 }
 
-int remote_find_syscall(pid_t tid, remote_addr vdso, size_t size, remote_addr *ret)
+int remote_find_syscall(pid_t tid, const struct memory_map *map, remote_addr *ret)
 {
+	const struct vma *vdso = memory_map_named(map, "[vdso]");
+	size_t size = vdso ? vdso->end - vdso->start : 0;
 	uint8_t text[4 * PAGE];
 	struct iovec local = { text, size < sizeof(text) ? size : sizeof(text) };
-	struct iovec remote = { (void *)vdso, local.iov_len };
-	ssize_t got = process_vm_readv(tid, &local, 1, &remote, 1, 0);
+	struct iovec remote = { vdso ? (void *)vdso->start : NULL, local.iov_len };
+	ssize_t got = vdso ? process_vm_readv(tid, &local, 1, &remote, 1, 0) : 0;
 	uint8_t *found;
 
 	if (got < 0)
@@ -75,7 +78,7 @@ int remote_find_syscall(pid_t tid, remote_addr vdso, size_t size, remote_addr *r
 	found = memmem(text, got, ARCH_SYSCALL_BYTES, ARCH_SYSCALL_LENGTH);
 	if (!found)
 		return -ENOENT;
-	*ret = vdso + (found - text);
+	*ret = vdso->start + (found - text);
 	return 0;
 }
 
@@ -98,6 +101,9 @@ void remote_choose_signal(struct remote *r, uint64_t caught, uint64_t pending)
 		if (!(BIT(r->end_signal) & (i < count ? caught | pending : pending)))
 			return;
 	}
+	/* All three are pending, and would be lost: one that would end the thread, should we be killed, is not as bad. */
+	for (r->end_signal = SIGRTMAX; r->end_signal > SIGRTMIN && BIT(r->end_signal) & pending; r->end_signal--)
+		;
 }
 
 int remote_begin(struct remote *r, pid_t tid, remote_addr syscall_at)

@@ -21,7 +21,7 @@
  * ends with.
  *
  * Should we be killed, a thread that runs a batch makes its calls and goes on as its own. One that makes a single
- * call is lost: those are for what must be before the first batch.
+ * call is lost: those are for what can't be in a batch, to map its area and to unmap it.
  */
 #ifndef PHAUL_REMOTE_H
 #define PHAUL_REMOTE_H
@@ -47,16 +47,17 @@ struct remote {
 	bool saw_sigstop, saw_end_signal;
 };
 
-/* Finds the `syscall` instruction of the vdso at `vdso`. -ENOENT: there is none. */
-int remote_find_syscall(pid_t tid, remote_addr vdso, size_t size, remote_addr *ret);
+struct memory_map;
+/* Finds the `syscall` instruction of the vdso that `map` has. -ENOENT: there is none. */
+int remote_find_syscall(pid_t tid, const struct memory_map *map, remote_addr *ret);
 
 /* The thread must be ptrace-stopped by us. Changes nothing in it. */
 int remote_begin(struct remote *r, pid_t tid, remote_addr syscall_at);
 /* The same for a thread whose registers and signal mask are known, which saves two calls. */
 void remote_begin_with(struct remote *r, pid_t tid, remote_addr syscall_at, const struct user_regs_struct *regs,
 		       uint64_t mask);
-/* Chooses what batches end with: a signal that does nothing by default, isn't pending, and has no handler if that
- * can be had. Sets of signals as masks; without this call it is SIGURG. */
+/* Chooses what batches end with: a signal that isn't pending, does nothing by default if there is one, and has no
+ * handler if that can be had. Sets of signals as masks; without this call it is SIGURG. */
 void remote_choose_signal(struct remote *r, uint64_t caught, uint64_t pending);
 int remote_end(struct remote *r);
 

@@ -153,7 +153,7 @@ static int make(struct restore *r, size_t i)
 	int code = i ? husk_fork(&r->tasks[task->parent].husk, pid, &task->husk, r->err) :
 		       husk_open(pid, &task->husk, r->err);
 
-	if (!code && i)
+	if (!code)
 		code = make_children(r, i, true);
 	/* The root leads a session from the start. */
 	if (!code && i && task->entry->sid == task->entry->pid) {
@@ -162,8 +162,6 @@ static int make(struct restore *r, size_t i)
 	}
 	if (!code)
 		code = make_children(r, i, false);
-	if (!code && !i)
-		code = make_children(r, i, true);
 	return code;
 }
 

@@ -137,7 +137,7 @@ int shmem_path(const struct shmem_set *set, uint64_t id, char *ret, size_t size)
 	if (!object || !object->at)
 		return -ENOENT;
 	at = (unsigned long)object->at;
-	snprintf(ret, size, "/proc/%d/map_files/%lx-%lx", getpid(), at, at + (unsigned long)((object->size + PAGE - 1) & -PAGE));
+	snprintf(ret, size, "/proc/%d/map_files/%lx-%lx", getpid(), at, at + (unsigned long)object->size);
 	return 0;
 }
 

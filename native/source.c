@@ -43,7 +43,6 @@ int phaul_source_open(int pid, uint32_t flags, struct phaul_source **ret, struct
 {
 	struct phaul_source *src = calloc(1, sizeof(*src));
 	char path[32];
-	const struct vma *vdso;
 	int code;
 
 	if (!src)
@@ -59,9 +58,7 @@ int phaul_source_open(int pid, uint32_t flags, struct phaul_source **ret, struct
 	code = memory_map_read(pid, true, &src->known, err);
 	if (code)
 		goto fail;
-	vdso = memory_map_named(&src->known, "[vdso]");
-	code = vdso ? remote_find_syscall(pid, vdso->start, vdso->end - vdso->start, &src->syscall_at)
-		    : -ENOENT;
+	code = remote_find_syscall(pid, &src->known, &src->syscall_at);
 	if (code) {
 		phaul_fail(err, code, "source", "finding the vdso of pid %d, through which it would be asked "
 			   "for its state", pid);

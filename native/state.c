@@ -192,7 +192,7 @@ static int malformed(struct phaul_error *err, pid_t pid, int code)
 }
 
 /* Of the threads' "core-TID" images, the leader's aside. */
-static int get_cores(const struct husk *h, const struct image_set *images, struct thread_image *threads,
+static int get_cores(struct husk *h, const struct image_set *images, struct thread_image *threads,
 		     size_t *ret_count)
 {
 	const char *name;
@@ -205,7 +205,7 @@ static int get_cores(const struct husk *h, const struct image_set *images, struc
 		if (sscanf(name, "core-%d%n", &tid, &length) != 1 || name[length] || tid == h->pid)
 			continue;
 		/* Of another process of the tree. Whether all of ours are there is seen at the end. */
-		if (!husk_thread((struct husk *)h, tid))
+		if (!husk_thread(h, tid))
 			continue;
 		err = *ret_count == h->thread_count ? -EPROTO : get_core(images, tid, false, &threads[(*ret_count)++]);
 	}

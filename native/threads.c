@@ -210,10 +210,10 @@ static int ask_group(struct asked *a, size_t at, size_t n)
 	for (size_t i = at; i < at + n && !code; i++) {
 		const struct frozen_thread *t = &a->frozen->threads[i];
 
-		if (i)
+		if (i) {
 			remote_begin_with(&a->others[i], t->tid, a->leader->syscall_at, &t->regs, t->mask);
-		if (i)
 			a->others[i].end_signal = a->leader->end_signal;
+		}
 		code = ask(&a->questions[i], a->dump->area, &a->batches[i], remote_of(a, i));
 		if (code)
 			return phaul_fail(a->dump->err, code, "threads", "preparing questions to thread %d", t->tid);

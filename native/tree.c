@@ -1,49 +1,31 @@
 #include "tree.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "error.h"
 #include "layout.h"
+#include "objects/proc_stat.h"
 
 #define TASKS_MAX 100000	/* a process that forks for ever is not followed for ever */
 
-enum { STAT_STATE = 3, STAT_PPID, STAT_PGID, STAT_SID, STAT_EXIT_CODE = 52 };
-
 int task_read(pid_t pid, struct task *ret)
 {
-	char path[32], text[4096], *at;
-	unsigned long field[STAT_EXIT_CODE + 1] = {0};
-	ssize_t got;
-	int fd;
+	struct proc_stat stat;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -ESRCH;
-	got = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[got > 0 ? got : 0] = 0;
-	/* The name may hold anything. */
-	at = strrchr(text, ')');
-	if (got <= 0 || !at || !at[1] || !at[2])
-		return -ESRCH;
 	memset(ret, 0, sizeof(*ret));
+	if (proc_stat_read(pid, &stat))
+		return -ESRCH;
 	ret->pid = pid;
-	ret->state = at[2] == 'Z' || at[2] == 'X' ? TASK_DEAD : at[2] == 'T' ? TASK_STOPPED : TASK_ALIVE;
-	at += 3;
-	for (int i = STAT_PPID; i <= STAT_EXIT_CODE; i++)
-		field[i] = strtoul(at, &at, 10);
-	ret->ppid = field[STAT_PPID];
-	ret->pgid = field[STAT_PGID];
-	ret->sid = field[STAT_SID];
-	ret->exit_code = field[STAT_EXIT_CODE];
+	ret->state = stat.state == 'Z' || stat.state == 'X' ? TASK_DEAD : stat.state == 'T' ? TASK_STOPPED : TASK_ALIVE;
+	ret->ppid = stat.field[STAT_PPID];
+	ret->pgid = stat.field[STAT_PGID];
+	ret->sid = stat.field[STAT_SID];
+	ret->exit_code = stat.field[STAT_EXIT_CODE];
 	return 0;
 }
 
@@ -139,6 +121,9 @@ static int take(struct tree *t, pid_t pid, int timeout_ms, bool stop, struct pha
 		else if (code)
 			return code;
 	}
+	/* A root that has ended is nothing to freeze; what it is otherwise is for the checks to say. */
+	if (!code && stop && !t->count && task.state == TASK_DEAD)
+		code = -ESRCH;
 	if (code)
 		return t->count ? 0 : phaul_fail(err, -ESRCH, "tree", "pid %d has ended", pid);
 	settle(t, &task);

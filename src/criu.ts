@@ -1,5 +1,5 @@
 /** The command `phaul-criu`: criu's command line and exit codes over phaul's engine, for tools that call criu. */
-import { appendFileSync, existsSync, writeFileSync } from 'node:fs';
+import { appendFileSync, closeSync, existsSync, openSync, writeSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, CommanderError, Option } from 'commander';
@@ -36,8 +36,7 @@ const MEANT_ALREADY: [flags: string, description: string][] = [
   ['-v, --verbosity [level]', 'the log tells what an operator needs at every level'],
   ['--no-default-config', 'there is no configuration file'],
   ['--log-pid', 'there is one log'],
-  ['--file-locks', 'locks are dumped if phaul can'],
-  ['-l', 'the same'],
+  ['-l, --file-locks', 'locks are dumped if phaul can'],
   ['-j, --shell-job', 'sessions are kept if they are in the tree'],
   ['-x, --ext-unix-sk [inode]', 'unix sockets are dumped if phaul can'],
   ['--link-remap', 'deleted files are dumped if phaul can'],
@@ -90,31 +89,23 @@ const restoreCommand = (): Command =>
     .addOption(new Option('-d, --restore-detached', 'end as soon as it runs'))
     .addOption(new Option('--tcp-close', 'established TCP connections are reset'))
     .action(async (flags: RestoreFlags) => {
+      // Opened first: a process that runs while nobody is told its pid would be worse than none.
+      const pidfile = flags.pidfile === undefined ? undefined : openSync(placed(flags, flags.pidfile), 'w');
       const pid = restore(flags.imagesDir);
-      if (flags.pidfile !== undefined) {
-        writeFileSync(placed(flags, flags.pidfile), `${pid}\n`);
+      if (pidfile !== undefined) {
+        writeSync(pidfile, `${pid}\n`);
+        closeSync(pidfile);
       }
       if (flags.restoreDetached !== true) {
         await waitFor(pid);
       }
     });
 
-/** Features are asked for by criu's names; one that isn't known is one that isn't there, as with criu. */
-const checkCommand = (): Command =>
-  addCommon(new Command('check').description('Tells whether this kernel has what is needed.'))
-    .addOption(new Option('--feature <name>', 'one feature alone'))
-    .action((flags: { feature?: string }) => {
-      if (flags.feature !== undefined) {
-        throw new Error(`the feature ${flags.feature} is not available`);
-      }
-      process.stdout.write('Looks good.\n');
-    });
-
 function createProgram(): Command {
   const program = new Command('phaul-criu')
     .description("criu's command line over phaul's engine. Options of criu that are missing here are not supported.")
     .version(`Version: ${version}`, '-V, --version', 'print the version');
-  for (const command of [dumpCommand(), restoreCommand(), checkCommand()]) {
+  for (const command of [dumpCommand(), restoreCommand()]) {
     program.addCommand(command);
   }
   for (const command of [program, ...program.commands]) {

@@ -1,4 +1,5 @@
 #include "mm.h"
+#include "proc_stat.h"
 
 #include "../layout.h"
 
@@ -14,14 +15,6 @@
 
 #define AUXV_MAX 128		/* 64-bit words; Linux has about 50 */
 
-/* Fields of /proc/PID/stat, counted from 1 as proc(5) does. */
-enum {
-	STAT_START_CODE = 26, STAT_END_CODE = 27, STAT_START_STACK = 28,
-	STAT_START_DATA = 45, STAT_END_DATA = 46, STAT_START_BRK = 47,
-	STAT_ARG_START = 48, STAT_ARG_END = 49, STAT_ENV_START = 50, STAT_ENV_END = 51,
-	STAT_LAST = 51,
-};
-
 static ssize_t read_proc(pid_t pid, const char *name, void *to, size_t size)
 {
 	char path[48];
@@ -36,28 +29,6 @@ static ssize_t read_proc(pid_t pid, const char *name, void *to, size_t size)
 	got = got < 0 ? -errno : got;
 	close(fd);
 	return got;
-}
-
-static int read_stat(pid_t pid, uint64_t field[STAT_LAST + 1])
-{
-	char text[4096], *at;
-	ssize_t got = read_proc(pid, "stat", text, sizeof(text) - 1);
-
-	if (got < 0)
-		return got;
-	text[got] = 0;
-	/* The name, field 2, may hold anything. */
-	at = strrchr(text, ')');
-	if (!at || at[1] != ' ')
-		return -EPROTO;
-	at += 2;
-	for (int i = 3; i <= STAT_LAST; i++) {
-		field[i] = strtoull(at, NULL, 10);
-		at = strchr(at, ' ');
-		if (!at++)
-			return -EPROTO;
-	}
-	return 0;
 }
 
 static int put_exe(struct dump *d, uint32_t id)
@@ -110,24 +81,25 @@ static int put_mappings(struct dump *d, MmEntry *mm)
 
 int mm_dump(struct dump *d, uint64_t brk)
 {
-	uint64_t stat[STAT_LAST + 1] = {0}, auxv[AUXV_MAX];
+	uint64_t auxv[AUXV_MAX];
+	struct proc_stat stat;
 	MmEntry mm = MM_ENTRY__INIT;
 	ssize_t got = read_proc(d->pid, "auxv", auxv, sizeof(auxv));
-	int err = got < 0 ? got : read_stat(d->pid, stat);
+	int err = got < 0 ? got : proc_stat_read(d->pid, &stat);
 
 	if (err)
 		return phaul_fail(d->err, err, "mm", "reading the memory layout of pid %d", d->pid);
-	mm.mm_start_code = stat[STAT_START_CODE];
-	mm.mm_end_code = stat[STAT_END_CODE];
-	mm.mm_start_data = stat[STAT_START_DATA];
-	mm.mm_end_data = stat[STAT_END_DATA];
-	mm.mm_start_stack = stat[STAT_START_STACK];
-	mm.mm_start_brk = stat[STAT_START_BRK];
+	mm.mm_start_code = stat.field[STAT_START_CODE];
+	mm.mm_end_code = stat.field[STAT_END_CODE];
+	mm.mm_start_data = stat.field[STAT_START_DATA];
+	mm.mm_end_data = stat.field[STAT_END_DATA];
+	mm.mm_start_stack = stat.field[STAT_START_STACK];
+	mm.mm_start_brk = stat.field[STAT_START_BRK];
 	mm.mm_brk = brk;
-	mm.mm_arg_start = stat[STAT_ARG_START];
-	mm.mm_arg_end = stat[STAT_ARG_END];
-	mm.mm_env_start = stat[STAT_ENV_START];
-	mm.mm_env_end = stat[STAT_ENV_END];
+	mm.mm_arg_start = stat.field[STAT_ARG_START];
+	mm.mm_arg_end = stat.field[STAT_ARG_END];
+	mm.mm_env_start = stat.field[STAT_ENV_START];
+	mm.mm_env_end = stat.field[STAT_ENV_END];
 	mm.exe_file_id = d->next_file_id++;
 	mm.n_mm_saved_auxv = got / sizeof(*auxv);
 	mm.mm_saved_auxv = auxv;

@@ -56,15 +56,13 @@ static void tell(int fd, char order)
 static struct tracker open_tracker(pid_t pid)
 {
 	struct memory_map map;
-	const struct vma *vdso;
 	remote_addr syscall_at;
 	struct frozen leader;
 	struct tracker t;
 	struct remote r;
 
 	must(memory_map_read(pid, false, &map, &err), "reading the map");
-	vdso = memory_map_named(&map, "[vdso]");
-	must(remote_find_syscall(pid, vdso->start, vdso->end - vdso->start, &syscall_at), "finding a syscall");
+	must(remote_find_syscall(pid, &map, &syscall_at), "finding a syscall");
 	memory_map_free(&map);
 	must(freeze_leader(pid, 1000, &leader, &err), "stopping");
 	must(remote_begin(&r, pid, syscall_at), "borrowing");

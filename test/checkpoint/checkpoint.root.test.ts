@@ -1,5 +1,5 @@
 /** A process in a directory, and back. */
-import { existsSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
@@ -30,12 +30,14 @@ for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memo
       t.regex(changed.stderr, /files\.log has 12 bytes here, 7 /);
       return;
     }
-    if (victim === 'restarts' || victim === 'tree') {
-      return; // a second time, sleeps are over by a clock that has gone on, and a file was written to
+    if (victim === 'tree') {
+      return; // it has written to a file that is in the images
     }
     const again = await restore('alpha', directory);
     t.is(again.exitCode, 0, again.stderr);
-    t.is(await bed.verdict('alpha', pid, victim), 'ok');
+    if (victim !== 'restarts') { // by its clock, which went on meanwhile, a second life sleeps too long: it would be a test of our haste
+      t.is(await bed.verdict('alpha', pid, victim), 'ok');
+    }
   });
 }
 
@@ -51,6 +53,25 @@ test.serial('a process that is left running goes on, and can be restored when it
   t.regex(taken.stderr, new RegExp(`pid ${pid} is taken on this host`));
   t.is(await bed.verdict('alpha', pid, name), 'ok');
   t.is((await restore('alpha', directory)).exitCode, 0);
+  t.is(await bed.verdict('alpha', pid, name), 'ok');
+});
+
+test.serial("phaul-criu does the same with criu's options and exit codes", async (t) => {
+  const name = 'static_writer.criu';
+  const directory = join(bed.directory, 'criu.images');
+  const criu = (...words: string[]) => bed.on('alpha', join(process.cwd(), 'bin/phaul-criu'), ...words);
+  const pid = await bed.victim(name, '4', '1000');
+  const unknown = await criu('dump', '-t', String(pid), '-D', directory, '--lazy-pages');
+  t.is(unknown.exitCode, 1);
+  t.regex(unknown.stderr, /unknown option '--lazy-pages'/);
+  t.true(await bed.alive('alpha', pid));
+  t.is((await criu('dump', '-t', String(pid), '-D', directory, '-v4', '-o', 'dump.log', '--shell-job')).exitCode, 0);
+  t.false(await bed.alive('alpha', pid));
+  t.true(existsSync(join(directory, 'dump.log')));
+  t.is((await criu('restore', '-D', directory, '-d', '--pidfile', 'none/such.pid')).exitCode, 1);
+  t.false(await bed.alive('alpha', pid));
+  t.is((await criu('restore', '-D', directory, '-d', '--pidfile', 'pid')).exitCode, 0);
+  t.is(readFileSync(join(directory, 'pid'), 'utf8'), `${pid}\n`);
   t.is(await bed.verdict('alpha', pid, name), 'ok');
 });
 
