@@ -394,8 +394,10 @@ bool process_check(struct check *c, const struct proc_status *s)
 		check_ancestry(c);
 		check_namespaces(c);
 		check_root(c);
-		check_link(c, "exe", "executable", "restart it");
-		check_link(c, "cwd", "current directory", "let it change to another, or restart it");
+		if (!(c->flags & PHAUL_TO_DIRECTORY)) {
+			check_link(c, "exe", "executable", "restart it");
+			check_link(c, "cwd", "current directory", "let it change to another, or restart it");
+		}
 		check_program(c);
 		if (c->tree)
 			check_kin(c);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "ghost.h"
 #include "image.h"
 #include "memory_map.h"
 #include "page_file.h"
@@ -25,6 +26,7 @@ struct tree_dump {
 	struct image_set *images;
 	struct page_writer pages;
 	struct shmem_set shmem;
+	struct ghost_set ghosts;
 	struct descriptor_table *descriptors;	/* of those that live, in the tree's order */
 	size_t descriptor_count;
 	uint32_t next_file_id;
@@ -157,7 +159,7 @@ static int put_living(struct tree_dump *d, const struct task *task, struct descr
 {
 	struct thread_sink sink = { d->images, take_threads };
 	struct state_of_tree place = {
-		.task = task, .descriptors = descriptors, .next_file_id = d->next_file_id,
+		.task = task, .descriptors = descriptors, .next_file_id = d->next_file_id, .ghosts = &d->ghosts,
 	};
 	TaskKobjIdsEntry ids = TASK_KOBJ_IDS_ENTRY__INIT;
 	struct memory_map map;
@@ -221,7 +223,9 @@ static int put_tree(struct tree_dump *d)
 static int dump(const struct tree *tree, int directory, uint32_t flags, struct phaul_dumped *ret,
 		struct phaul_error *err)
 {
-	struct tree_dump d = { .tree = tree, .flags = flags, .images = image_set_new(), .err = err };
+	struct tree_dump d = {
+		.tree = tree, .flags = flags, .images = image_set_new(), .ghosts = { .directory = directory }, .err = err,
+	};
 	int code = d.images ? page_writer_open(directory, d.images, &d.pages) : -ENOMEM;
 
 	if (code)
@@ -238,6 +242,7 @@ static int dump(const struct tree *tree, int directory, uint32_t flags, struct p
 		descriptors_free(&d.descriptors[i]);
 	free(d.descriptors);
 	shmem_free(&d.shmem);
+	ghost_set_free(&d.ghosts, !code);
 	if (d.images)
 		page_writer_close(&d.pages);
 	image_set_free(d.images);

@@ -26,7 +26,8 @@ static const struct base {
 	{ "mm", 0x57492820 }, { "pstree", 0x50273030 }, { "ids", 0x54432030 }, { "fs", 0x51403912 },
 	{ "pipes-data", 0x56453709 }, { "fifo-data", 0x59333054 }, { "sk-queues", 0x56264026 },
 	{ "tcp-stream", 0x51465506 }, { "pagemap", 0x56084025 },
-	{ "pagemap-shmem", 0x56084025 }, { "inventory", 0x58313116 },
+	{ "pagemap-shmem", 0x56084025 }, { "remap-fpath", 0x59133954 }, { "ghost-file", 0x52583605 },
+	{ "filelocks", 0x54323616 }, { "memfd", 0x48453499 }, { "inventory", 0x58313116 },
 	{ "phaul-round", 0 }, { "phaul-threads", 0 }, { "phaul-absent", 0 }, { "phaul-sparse", 0 },
 	{ "phaul-populated", 0 }, { "phaul-guards", 0 },
 };
@@ -240,24 +241,41 @@ static uint32_t word_at(const uint8_t *bytes)
 	return word;
 }
 
+static int read_bytes(const struct base *base, const uint8_t *bytes, size_t size, struct image_reader *ret)
+{
+	size_t magics = !base->magic ? 0 : has_common_magic(base) ? 2 : 1;
+
+	if (size < 4 * magics || (magics && word_at(bytes + 4 * magics - 4) != base->magic) ||
+	    (magics == 2 && word_at(bytes) != COMMON_MAGIC))
+		return -EPROTO;
+	ret->at = bytes + 4 * magics;
+	ret->end = bytes + size;
+	return 0;
+}
+
 int image_read(const struct image_set *set, const char *base, int64_t id, struct image_reader *ret)
 {
 	char name[NAME_MAX_SIZE];
 	const struct image *image;
-	size_t magics;
 
 	name_of(base, id, name);
 	image = find(set, name);
 	if (!image)
 		return -ENOENT;
-	magics = !image->base->magic ? 0 : has_common_magic(image->base) ? 2 : 1;
-	if (image->size < 4 * magics ||
-	    (magics && word_at(image->bytes + 4 * magics - 4) != image->base->magic) ||
-	    (magics == 2 && word_at(image->bytes) != COMMON_MAGIC))
-		return -EPROTO;
-	ret->at = image->bytes + 4 * magics;
-	ret->end = image->bytes + image->size;
-	return 0;
+	return read_bytes(image->base, image->bytes, image->size, ret);
+}
+
+int image_read_bytes(const char *base, const void *bytes, size_t size, struct image_reader *ret)
+{
+	return read_bytes(base_of(base), bytes, size, ret);
+}
+
+int image_write_magic(int fd, const char *base)
+{
+	uint32_t magic[2] = { COMMON_MAGIC, base_of(base)->magic };
+	ssize_t put = write(fd, magic, sizeof(magic));
+
+	return put < 0 ? -errno : put == sizeof(magic) ? 0 : -EIO;
 }
 
 size_t image_left(const struct image_reader *r)
@@ -282,6 +300,43 @@ int image_next(struct image_reader *r, const ProtobufCMessageDescriptor *type, P
 		return -EPROTO;
 	r->at += sizeof(size) + size;
 	return 1;
+}
+
+int image_read_all(const struct image_set *set, const char *base, int64_t id, const ProtobufCMessageDescriptor *type,
+		   ProtobufCMessage ***ret, size_t *ret_count)
+{
+	ProtobufCMessage **at = NULL, **larger, *message;
+	size_t count = 0, capacity = 0;
+	struct image_reader r;
+	int err = image_read(set, base, id, &r);
+
+	while (!err && (err = image_next(&r, type, &message)) > 0) {
+		err = 0;
+		if (count == capacity) {
+			capacity = capacity ? 2 * capacity : 64;
+			larger = reallocarray(at, capacity, sizeof(*at));
+			if (!larger) {
+				protobuf_c_message_free_unpacked(message, NULL);
+				err = -ENOMEM;
+				break;
+			}
+			at = larger;
+		}
+		at[count++] = message;
+	}
+	*ret = at;
+	*ret_count = count;
+	return err == -ENOENT ? 0 : err;
+}
+
+void image_free_all(void *messages, size_t count)
+{
+	ProtobufCMessage **at = messages;
+
+	for (size_t i = 0; at && i < count; i++)
+		if (at[i])
+			protobuf_c_message_free_unpacked(at[i], NULL);
+	free(at);
 }
 
 int image_next_raw(struct image_reader *r, size_t size, const void **ret)
@@ -479,7 +534,8 @@ int image_set_load(int directory, struct image_set **ret, struct phaul_error *er
 			continue;
 		memcpy(name, d->d_name, n - 4);
 		name[n - 4] = 0;
-		if (!base_of(name))
+		/* Ghosts may be too large to have them all in memory. */
+		if (!base_of(name) || !strcmp(base_of(name)->name, "ghost-file"))
 			continue;
 		code = load(set, directory, d->d_name, name);
 		if (code)

@@ -38,7 +38,16 @@ int image_read(const struct image_set *set, const char *base, int64_t id, struct
 int image_next(struct image_reader *r, const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret);
 /* Points `ret` at the next bytes, which stay the set's. -EPROTO: there are fewer. */
 int image_next_raw(struct image_reader *r, size_t size, const void **ret);
+/* All messages of an image, each to be freed; none if there is no such image. */
+int image_read_all(const struct image_set *set, const char *base, int64_t id, const ProtobufCMessageDescriptor *type,
+		   ProtobufCMessage ***ret, size_t *ret_count);
+/* Leaves out what is NULL by now. */
+void image_free_all(void *messages, size_t count);
 size_t image_left(const struct image_reader *r);
+
+/* For images that are too large for a set: the magic at the start of a file, and a reader of what is in memory. */
+int image_write_magic(int fd, const char *base);
+int image_read_bytes(const char *base, const void *bytes, size_t size, struct image_reader *ret);
 
 /* For walking through all: the i-th image's name ("core-12"), NULL beyond the last. */
 const char *image_set_name(const struct image_set *set, size_t i);

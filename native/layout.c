@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "error.h"
+#include "objects/object.h"
 
 #define USER_END 0x7ffffffff000ull
 #define PAGE 4096ull
@@ -220,15 +221,15 @@ struct file_names {
 	size_t count;
 };
 
-static int add_name(struct memory_map *map, struct file_names *names, const FileEntry *file, size_t *used,
+static int add_name(struct memory_map *map, struct file_names *names, uint32_t id, const char *name, size_t *used,
 		    size_t *capacity)
 {
-	size_t size = strlen(file->reg->name) + 1;
+	size_t size = strlen(name) + 1;
 
-	if (size < 2 || size > PATH_MAX || file->id > FILES_MAX)
+	if (size < 2 || size > PATH_MAX || id > FILES_MAX)
 		return -EPROTO;
-	if (file->id >= names->count) {
-		size_t count = 2 * file->id + 64;
+	if (id >= names->count) {
+		size_t count = 2 * id + 64;
 		void *more = realloc(names->offset, count * sizeof(*names->offset));
 
 		if (!more)
@@ -244,17 +245,19 @@ static int add_name(struct memory_map *map, struct file_names *names, const File
 			return -ENOMEM;
 		map->text = more;
 	}
-	memcpy(map->text + *used, file->reg->name, size);
-	names->offset[file->id] = *used;
+	memcpy(map->text + *used, name, size);
+	names->offset[id] = *used;
 	*used += size;
 	return 0;
 }
 
-static int get_files(const struct image_set *set, struct memory_map *map, struct file_names *names)
+static int get_files(const struct image_set *set, const struct built_files *files, struct memory_map *map,
+		     struct file_names *names)
 {
 	struct image_reader r;
 	ProtobufCMessage *msg;
 	size_t used = 1, capacity = 0;
+	char path[PATH_MAX];
 	int err = image_read(set, "files", -1, &r), more = 0;
 
 	if (err)
@@ -262,8 +265,8 @@ static int get_files(const struct image_set *set, struct memory_map *map, struct
 	while (!err && (more = image_next(&r, &file_entry__descriptor, &msg)) > 0) {
 		const FileEntry *file = (FileEntry *)msg;
 
-		if (file->reg && file->reg->name)
-			err = add_name(map, names, file, &used, &capacity);
+		if (file->reg && file->reg->name && (!files || !built_files_path(files, file->id, path)))
+			err = add_name(map, names, file->id, files ? path : file->reg->name, &used, &capacity);
 		protobuf_c_message_free_unpacked(msg, NULL);
 	}
 	return err ? err : more;
@@ -318,14 +321,14 @@ static int get_vma(const VmaEntry *e, const struct file_names *names, const char
 	return 0;
 }
 
-static int get_map(const struct image_set *set, pid_t pid, struct memory_map *map)
+static int get_map(const struct image_set *set, pid_t pid, const struct built_files *files, struct memory_map *map)
 {
 	struct file_names names = {0};
 	struct image_reader r;
 	ProtobufCMessage *msg = NULL;
 	unsigned vvars = 0;
 	uint64_t after = 0;
-	int err = get_files(set, map, &names);
+	int err = get_files(set, files, map, &names);
 	MmEntry *mm;
 
 	if (!err)
@@ -351,12 +354,12 @@ static int get_map(const struct image_set *set, pid_t pid, struct memory_map *ma
 	return err;
 }
 
-int layout_read_map(const struct image_set *set, pid_t pid, struct memory_map *ret)
+int layout_read_map(const struct image_set *set, pid_t pid, const struct built_files *files, struct memory_map *ret)
 {
 	int err;
 
 	memset(ret, 0, sizeof(*ret));
-	err = get_map(set, pid, ret);
+	err = get_map(set, pid, files, ret);
 	if (err)
 		memory_map_free(ret);
 	return err;
@@ -377,7 +380,7 @@ int layout_unpack(pid_t pid, const void *bytes, size_t size, struct layout *ret,
 	memset(ret, 0, sizeof(*ret));
 	if (code)
 		return code;
-	code = get_map(set, pid, &ret->map) ?:
+	code = get_map(set, pid, NULL, &ret->map) ?:
 	       get_raw(set, "phaul-round", -1, sizeof(*numbers), NUMBERS, (void **)&numbers, &number_count) ?:
 	       get_raw(set, "phaul-threads", -1, sizeof(*ret->tids), TIDS_MAX, (void **)&ret->tids,
 		       &ret->tid_count) ?:

@@ -33,8 +33,9 @@ void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret);
 /* The file of a mapping, for "files". */
 int layout_put_file(struct image_set *set, const struct vma *vma, uint32_t id);
 
+struct built_files;
 /* From the images of a process: its mappings, checked as those of layout_unpack() are; its guard regions. */
-int layout_read_map(const struct image_set *set, pid_t pid, struct memory_map *ret);
+int layout_read_map(const struct image_set *set, pid_t pid, const struct built_files *files, struct memory_map *ret);
 int layout_read_guards(const struct image_set *set, pid_t pid, struct range_list *ret);
 
 #endif

@@ -39,6 +39,13 @@ static const char *remedy(const struct vma *vma)
 	return "this kind can't be moved yet; restart the service without it, or leave it here";
 }
 
+static bool is_deleted(const struct vma *vma)
+{
+	size_t n = strlen(vma->path);
+
+	return vma->kind == VMA_FILE && n > 10 && !strcmp(vma->path + n - 10, " (deleted)");
+}
+
 static void check_vma(struct check *c, const struct vma *vma)
 {
 	char subject[64];
@@ -46,7 +53,7 @@ static void check_vma(struct check *c, const struct vma *vma)
 	snprintf(subject, sizeof(subject), "memory %llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
 	if (vma->kind == VMA_OTHER || (vma->flags & VMA_HUGETLB) ||
-	    (vma->kind == VMA_SHMEM && !(c->flags & PHAUL_TO_DIRECTORY)))
+	    ((vma->kind == VMA_SHMEM || is_deleted(vma)) && !(c->flags & PHAUL_TO_DIRECTORY)))
 		obstacle(c, "MEMORY_KIND", subject, "%s is %s%s%s%s: %s", subject, what_is(vma),
 			 *vma->path ? " (" : "", vma->path, *vma->path ? ")" : "", remedy(vma));
 	else if (vma->flags & VMA_UFFD)

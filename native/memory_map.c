@@ -61,13 +61,6 @@ static uint64_t number(char **at, int base)
 	}
 }
 
-static bool deleted(const char *path)
-{
-	size_t n = strlen(path);
-
-	return n > 10 && !strcmp(path + n - 10, " (deleted)");
-}
-
 static enum vma_kind kind_of(const struct vma *vma)
 {
 	const char *path = vma->path;
@@ -84,8 +77,8 @@ static enum vma_kind kind_of(const struct vma *vma)
 		return VMA_SHMEM;
 	if (!strcmp(path, "[heap]") || !strcmp(path, "[stack]") || !strncmp(path, "[anon:", 6))
 		return VMA_ANON;
-	if (path[0] == '/' && path[1] != '[' && !deleted(path) && strncmp(path, "/dev/", 5) &&
-	    strncmp(path, "/SYSV", 5) && strncmp(path, "/memfd:", 7))
+	if (path[0] == '/' && path[1] != '[' && strncmp(path, "/dev/", 5) && strncmp(path, "/SYSV", 5) &&
+	    strncmp(path, "/memfd:", 7) && strncmp(path, "/anon_hugepage", 14))
 		return VMA_FILE;
 	return VMA_OTHER;
 }

@@ -16,7 +16,7 @@ enum vma_kind {
 	VMA_VVAR,	/* [vvar], [vvar_vclock]: the kernel's, moved with the vdso */
 	VMA_VSYSCALL,
 	VMA_SHMEM,	/* shared anonymous; the inode says which */
-	VMA_OTHER,	/* what can't move: SysV, memfd, devices, deleted files, [aio] */
+	VMA_OTHER,	/* what can't move: SysV, memfd, devices, [aio] */
 };
 
 /* From VmFlags of smaps; zero where smaps wasn't read. */

@@ -44,6 +44,8 @@ enum {
 	PHAUL_TCP_CLOSE = 1,	/* established connections move as reset ones (--tcp close) */
 	PHAUL_TO_DIRECTORY = 2,	/* a checkpoint: the process with all its children */
 	PHAUL_LEAVE_RUNNING = 4,	/* phaul_dump(): it goes on afterwards */
+	PHAUL_LINK_REMAP = 8,	/* links may be made for files whose name is gone but that have another */
+	PHAUL_FILE_LOCKS = 16,	/* locks on files are dumped, which others may take meanwhile */
 };
 
 /* Writes one line per obstacle, "CODE\tsubject\tsentence\n", sorted by subject kind, into `ret_text`.

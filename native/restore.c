@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "ghost.h"
 #include "husk.h"
 #include "layout.h"
 #include "page_file.h"
@@ -77,8 +78,6 @@ static int read_core(struct restore *r, struct reborn *task)
 		return 0;
 	if (task->state != TASK_ALIVE && task->state != TASK_STOPPED)
 		return image_malformed("core", pid_of(task), r->err);
-	if (layout_read_map(r->images, pid_of(task), &task->map) || shmem_note(&r->shmem, &task->map))
-		return image_malformed("mm", pid_of(task), r->err);
 	r->living[r->living_count++] = pid_of(task);
 	return 0;
 }
@@ -105,6 +104,18 @@ static int add_task(struct restore *r, PstreeEntry *entry)
 	return read_core(r, task);
 }
 
+static int read_maps(struct restore *r)
+{
+	for (size_t i = 0; i < r->count; i++) {
+		struct reborn *task = &r->tasks[i];
+
+		if (task->state != TASK_DEAD && (layout_read_map(r->images, pid_of(task), &r->files, &task->map) ||
+						 shmem_note(&r->shmem, &task->map)))
+			return image_malformed("mm", pid_of(task), r->err);
+	}
+	return 0;
+}
+
 static int read_tree(struct restore *r)
 {
 	struct image_reader reader;
@@ -115,7 +126,8 @@ static int read_tree(struct restore *r)
 		code = add_task(r, (PstreeEntry *)msg);
 	if (!code && (more < 0 || !r->count))
 		code = image_malformed("pstree", -1, r->err);
-	return code ? code : built_files_read(r->images, r->living, r->living_count, &r->files, r->err);
+	return code ? code : built_files_read(r->images, r->living, r->living_count, &r->files, r->err) ?:
+			     ghosts_make(&r->files, r->images, r->directory, r->err) ?: read_maps(r);
 }
 
 /* ---- the tree ---- */
@@ -256,6 +268,8 @@ static int restore(struct restore *r)
 		       state_build(husk, r->images, &r->files, &built, r->err);
 		husk_join(husk, false);
 	}
+	if (!code)
+		ghosts_forget_links(&r->files, r->images);
 	for (size_t i = 0; i < r->count && !code; i++) {
 		struct reborn *task = &r->tasks[i];
 

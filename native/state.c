@@ -105,6 +105,7 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 
 	d->descriptors = place->descriptors;
 	d->next_file_id = place->next_file_id;
+	d->ghosts = place->ghosts;
 	tc.task_state = place->task->state;
 	tc.comm = "";
 	core.tc = &tc;
@@ -284,9 +285,18 @@ int state_build(struct husk *h, const struct image_set *from, struct built_files
 		.pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .files = files, .err = err,
 	};
 	struct thread_image leader = { 0 };
+	struct built_files own = { 0 };
 	int code = all_built(h) ? get_core(from, h->pid, true, &leader) : -EPROTO;
 
-	code = code ? malformed(err, h->pid, code) : build_all(h, &b, &leader, ret);
+	if (code)
+		malformed(err, h->pid, code);
+	else if (!files)
+		code = built_files_read(from, &h->pid, 1, &own, err);
+	if (!files)
+		b.files = &own;
+	if (!code)
+		code = build_all(h, &b, &leader, ret);
+	built_files_free(&own);
 	if (leader.core)
 		core_entry__free_unpacked(leader.core, NULL);
 	ret->threads = 1 + h->thread_count;

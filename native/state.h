@@ -10,6 +10,7 @@ struct state_of_tree {
 	const struct task *task;
 	struct descriptor_table *descriptors;	/* its own, of the group's */
 	uint32_t next_file_id;
+	struct ghost_set *ghosts;	/* ghost.h; NULL: there are none */
 };
 
 /* Borrows all threads for the time of the call. All but the leader are handed to `sink` while the rest is

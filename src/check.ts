@@ -1,5 +1,6 @@
 /** phaul check: all that stands in the way, of the process itself and on the host it is to go to. */
 import { hostname } from 'node:os';
+import type { CheckFlags } from './engine/engine.ts';
 import { engine } from './engine/library.ts';
 import type { Obstacle } from './errors.ts';
 import type { PreflightEvent } from './events.ts';
@@ -9,8 +10,8 @@ import { readPlan, type Plan } from './source/plan.ts';
 
 const onHost = (host: string) => (finding: Omit<Obstacle, 'host'>): Obstacle => ({ ...finding, host });
 
-export function localFindings(pid: number, tcp: 'refuse' | 'close', toDirectory = false): { obstacles: Obstacle[]; notices: Obstacle[] } {
-  const { obstacles, notices } = engine.check(pid, { tcpClose: tcp === 'close', toDirectory });
+export function localFindings(pid: number, flags: CheckFlags): { obstacles: Obstacle[]; notices: Obstacle[] } {
+  const { obstacles, notices } = engine.check(pid, flags);
   const here = onHost(hostname());
   return { obstacles: obstacles.map(here), notices: notices.map(here) };
 }
@@ -29,7 +30,7 @@ export const preflightEvent = (plan: Plan, pid: number, host: string, obstacles:
 });
 
 export const check: Check = async ({ pid, tcp, reach: way }) => {
-  const { obstacles, notices } = localFindings(pid, tcp);
+  const { obstacles, notices } = localFindings(pid, { tcpClose: tcp === 'close' });
   const plan = await readPlan(pid);
   if (way === undefined) {
     return preflightEvent(plan, pid, hostname(), obstacles, notices);

@@ -44,14 +44,15 @@ function openEmpty(directory: string): number {
 }
 
 /** Whatever fails leaves the process running as before, and no images. */
-export function dump({ pid, directory, tcp, leaveRunning }: DumpOptions): Dumped {
-  const { obstacles } = localFindings(pid, tcp, true);
+export function dump({ pid, directory, tcp, leaveRunning, linkRemap, fileLocks }: DumpOptions): Dumped {
+  const flags = { tcpClose: tcp === 'close', linkRemap, fileLocks };
+  const { obstacles } = localFindings(pid, { ...flags, toDirectory: true });
   if (obstacles.length > 0) {
     throw new PhaulError('ERR_OBSTACLES', `Process ${pid} on ${hostname()} can't be written to a directory: ${plural(obstacles.length, 'obstacle')}.`, { obstacles });
   }
   const fd = openEmpty(directory);
   try {
-    const { pages, processes, frozenMs } = engine.dump(pid, fd, { tcpClose: tcp === 'close', leaveRunning }, FREEZE_TIMEOUT_MS);
+    const { pages, processes, frozenMs } = engine.dump(pid, fd, { ...flags, leaveRunning }, FREEZE_TIMEOUT_MS);
     return { pid, directory, processes, bytes: pages * PAGE_BYTES, frozenMs };
   } catch (thrown) {
     removeImages(directory);

@@ -22,6 +22,8 @@ interface CommonFlags {
 interface DumpFlags extends CommonFlags {
   tree: number;
   leaveRunning?: true;
+  linkRemap?: true;
+  fileLocks?: true;
   tcpClose?: true;
 }
 
@@ -36,11 +38,11 @@ const MEANT_ALREADY: [flags: string, description: string][] = [
   ['-v, --verbosity [level]', 'the log tells what an operator needs at every level'],
   ['--no-default-config', 'there is no configuration file'],
   ['--log-pid', 'there is one log'],
-  ['-l, --file-locks', 'locks are dumped if phaul can'],
   ['-j, --shell-job', 'sessions are kept if they are in the tree'],
   ['-x, --ext-unix-sk [inode]', 'unix sockets are dumped if phaul can'],
-  ['--link-remap', 'deleted files are dumped if phaul can'],
   ['--ghost-limit <size>', 'deleted files may have any size'],
+  ['--ghost-fiemap', 'holes are found by SEEK_HOLE'],
+  ['--no-ghost-fiemap', 'holes are found by SEEK_HOLE'],
   ['--evasive-devices', 'devices are opened by their path'],
   ['--force-irmap', 'watched files are found by their path'],
   ['--manage-cgroups [mode]', 'the process stays in the control group of phaul'],
@@ -58,6 +60,9 @@ function addCommon(command: Command): Command {
     .addOption(new Option('-W, --work-dir <dir>', 'where the log and the pid file are, if not with the images'))
     .addOption(new Option('-o, --log-file <file>', 'where errors go, beside standard error'))
     .addOption(new Option('--pidfile <file>', 'where the pid is written to'));
+  command
+    .addOption(new Option('-l, --file-locks', 'locks on files are dumped too'))
+    .addOption(new Option('--link-remap', 'make links for files whose name is gone but that have another'));
   for (const [flags, description] of MEANT_ALREADY) {
     command.addOption(new Option(flags, description));
   }
@@ -74,7 +79,14 @@ const dumpCommand = (): Command =>
     .addOption(new Option('-R, --leave-running', 'let it go on afterwards'))
     .addOption(new Option('--tcp-close', 'reset established TCP connections'))
     .action((flags: DumpFlags) => {
-      dump({ pid: flags.tree, directory: flags.imagesDir, tcp: tcpMode(flags), leaveRunning: flags.leaveRunning === true });
+      dump({
+        pid: flags.tree,
+        directory: flags.imagesDir,
+        tcp: tcpMode(flags),
+        leaveRunning: flags.leaveRunning === true,
+        linkRemap: flags.linkRemap === true,
+        fileLocks: flags.fileLocks === true,
+      });
     });
 
 /** criu stays as long as the process does, unless it is told not to. */

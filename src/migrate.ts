@@ -76,7 +76,7 @@ async function discardLeftovers(pid: number, ids: string[], { control, host }: P
 
 /** All obstacles of both hosts in one error. What phaul itself left in the way there is cleared away first. */
 async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: Emit): Promise<void> {
-  const here = localFindings(options.pid, options.tcp);
+  const here = localFindings(options.pid, { tcpClose: options.tcp === 'close' });
   const look = async (): Promise<Result<'preflight'>> => peer.control.ask('preflight', { plan });
   let there = await look();
   if (here.obstacles.length === 0 && (await discardLeftovers(options.pid, there.arriving, peer, emit))) {

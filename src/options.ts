@@ -36,6 +36,10 @@ export interface DumpOptions {
   directory: string;
   tcp: 'refuse' | 'close';
   leaveRunning: boolean;
+  /** For files whose name is gone but that have another: make links beside the old names, until they are restored. */
+  linkRemap: boolean;
+  /** Dump locks on files, which others may take until they are restored. */
+  fileLocks: boolean;
 }
 
 /**

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "locks.h"
 #include "socket_options.h"
 
 FownEntry no_owner = FOWN_ENTRY__INIT;
@@ -383,20 +384,6 @@ void remark(struct check *c, const struct descriptor *d, const char *code, const
 	notice(c, code, subject, "%s", text);
 }
 
-static void check_lock(struct check *c, const struct descriptor *d)
-{
-	const char *line = strstr(d->fdinfo, "\nlock:");
-	char kind[16] = "file";
-
-	if (!line)
-		return;
-	sscanf(line, "\nlock: %*s %15s", kind);
-	refuse(c, d, "FD_LOCK",
-	       "holds a %s lock on %s: locks are not moved yet, and without it two programs "
-	       "could write there; let the program give it back, or stop it",
-	       kind, d->link);
-}
-
 static void check_owner(struct check *c, const struct descriptor *d)
 {
 	bool owned = d->flags & O_ASYNC;
@@ -412,18 +399,11 @@ static void check_owner(struct check *c, const struct descriptor *d)
 
 static void check_one(struct check *c, const struct descriptor *d)
 {
-	if (d->flags & O_PATH) {
-		refuse(c, d, "FD_KIND",
-		       "is a mere reference to %s (O_PATH): these are not moved yet; let "
-		       "the program close it",
-		       d->link);
-		return;
-	}
 	if (!d->kind) {
 		unmovable_refuse(c, d);
 		return;
 	}
-	check_lock(c, d);
+	locks_check(c, d);
 	check_owner(c, d);
 	if (d->kind->check)
 		d->kind->check(c, d);
@@ -543,6 +523,14 @@ static const struct descriptor_kind **kinds_before(const struct descriptor_table
 	return kinds;
 }
 
+static bool is_lowest(const struct descriptor_table *t, size_t at)
+{
+	for (size_t i = 0; i < at; i++)
+		if (t->at[i].id == t->at[at].id)
+			return false;
+	return true;
+}
+
 int descriptors_dump(struct dump *d)
 {
 	struct descriptor_table *t = d->descriptors;
@@ -565,6 +553,8 @@ int descriptors_dump(struct dump *d)
 		t->at[i].kind = kinds[t->at[i].id];
 		if (!err)
 			err = dump_number(d, &t->at[i]);
+		if (!err && strstr(t->at[i].fdinfo, "\nlock:"))
+			err = locks_dump(d, &t->at[i], first[i], is_lowest(t, i));
 	}
 	socket_defaults_free(&d->socket_defaults);
 	free(first);

@@ -16,6 +16,8 @@ void remark(struct check *c, const struct descriptor *d, const char *code, const
 
 /* Puts an entry of the type of d's kind into "files". */
 int file_put(struct dump *dump, const struct descriptor *d, FileEntry *file);
+/* Puts the file that `path` leads to, a link below /proc, into "files" under its name there. */
+int file_put_reached(struct dump *dump, const char *path, uint32_t flags, uint32_t id);
 /* Nobody gets signals from it: what all images say here, as others are refused. */
 extern FownEntry no_owner;
 

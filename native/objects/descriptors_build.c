@@ -8,10 +8,14 @@
  * The lowest free number is known beforehand, so that all calls go in a few batches.
  */
 #include "descriptors.h"
+#include "locks.h"
+
+#include "../ghost.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,45 +194,6 @@ int descriptors_reserve(struct build *b, int highest)
 
 /* ---- images ---- */
 
-/* Reads all messages of an image; `*ret` may be NULL if there are none. */
-static int read_messages(const struct image_set *set, const char *name, int id,
-			 const ProtobufCMessageDescriptor *type, ProtobufCMessage ***ret,
-			 size_t *ret_count)
-{
-	ProtobufCMessage **at = NULL, **larger, *message;
-	size_t count = 0, capacity = 0;
-	struct image_reader r;
-	int err = image_read(set, name, id, &r);
-
-	while (!err && (err = image_next(&r, type, &message)) > 0) {
-		err = 0;
-		if (count == capacity) {
-			capacity = capacity ? 2 * capacity : 64;
-			larger = reallocarray(at, capacity, sizeof(*at));
-			if (!larger) {
-				protobuf_c_message_free_unpacked(message, NULL);
-				err = -ENOMEM;
-				break;
-			}
-			at = larger;
-		}
-		at[count++] = message;
-	}
-	*ret = at;
-	*ret_count = count;
-	return err == -ENOENT ? 0 : err;
-}
-
-static void free_messages(void *messages, size_t count)
-{
-	ProtobufCMessage **at = messages;
-
-	for (size_t i = 0; at && i < count; i++)
-		if (at[i])
-			protobuf_c_message_free_unpacked(at[i], NULL);
-	free(at);
-}
-
 static int by_number(const void *a, const void *b)
 {
 	const FdinfoEntry *left = *(FdinfoEntry *const *)a, *right = *(FdinfoEntry *const *)b;
@@ -249,11 +214,13 @@ static int sort_files(struct built_files *f, FileEntry **files, size_t count)
 	f->count = highest + 1;
 	f->at = calloc(f->count, sizeof(*f->at));
 	f->made = malloc(f->count * sizeof(*f->made));
+	f->ghosts = malloc(f->count * sizeof(*f->ghosts));
 	f->uses = calloc(f->count, sizeof(*f->uses));
 	f->finished = calloc(f->count, sizeof(*f->finished));
-	if (!f->at || !f->made || !f->uses || !f->finished)
+	if (!f->at || !f->made || !f->ghosts || !f->uses || !f->finished)
 		return -ENOMEM;
 	memset(f->made, -1, f->count * sizeof(*f->made));
+	memset(f->ghosts, -1, f->count * sizeof(*f->ghosts));
 	for (size_t i = 0; i < count; i++) {
 		if (f->at[files[i]->id])
 			return -EPROTO;
@@ -275,7 +242,7 @@ static int count_uses(const struct image_set *images, pid_t pid, struct built_fi
 {
 	ProtobufCMessage **numbers;
 	size_t count;
-	int err = read_messages(images, "fdinfo", pid, &fdinfo_entry__descriptor, &numbers, &count);
+	int err = image_read_all(images, "fdinfo", pid, &fdinfo_entry__descriptor, &numbers, &count);
 	FdinfoEntry **sorted = (FdinfoEntry **)numbers;
 
 	if (count)
@@ -283,7 +250,7 @@ static int count_uses(const struct image_set *images, pid_t pid, struct built_fi
 	for (size_t i = 0; i < count; i++)
 		if (sorted[i]->id < f->count && (!i || sorted[i]->id != sorted[i - 1]->id))
 			f->uses[sorted[i]->id]++;
-	free_messages(numbers, count);
+	image_free_all(numbers, count);
 	return err;
 }
 
@@ -295,10 +262,10 @@ int built_files_read(const struct image_set *images, const pid_t *pids, size_t c
 	int code;
 
 	memset(ret, 0, sizeof(*ret));
-	code = read_messages(images, "files", -1, &file_entry__descriptor, &files, &file_count);
+	code = image_read_all(images, "files", -1, &file_entry__descriptor, &files, &file_count);
 	if (!code)
 		code = sort_files(ret, (FileEntry **)files, file_count);
-	free_messages(files, file_count);
+	image_free_all(files, file_count);
 	for (size_t i = 0; i < count && !code; i++)
 		code = count_uses(images, pids[i], ret);
 	if (code)
@@ -311,11 +278,29 @@ void built_files_free(struct built_files *f)
 	for (size_t id = 0; f->made && id < f->count; id++)
 		if (f->made[id] >= 0)
 			close(f->made[id]);
-	free_messages(f->at, f->count);
+	for (size_t id = 0; f->ghosts && id < f->count; id++)
+		if (f->ghosts[id] >= 0)
+			close(f->ghosts[id]);
+	stand_ins_end(f);
+	image_free_all(f->at, f->count);
 	free(f->made);
+	free(f->ghosts);
 	free(f->uses);
 	free(f->finished);
 	memset(f, 0, sizeof(*f));
+}
+
+int built_files_path(const struct built_files *f, uint32_t id, char ret[PATH_MAX])
+{
+	const FileEntry *file = id < f->count ? f->at[id] : NULL;
+
+	if (!file || !file->reg || strlen(file->reg->name) >= PATH_MAX)
+		return -ENOENT;
+	if (f->ghosts[id] >= 0)
+		snprintf(ret, PATH_MAX, "/proc/%d/fd/%d", getpid(), f->ghosts[id]);
+	else
+		strcpy(ret, file->reg->name);
+	return 0;
 }
 
 static int read_images(struct build *b)
@@ -323,7 +308,7 @@ static int read_images(struct build *b)
 	ProtobufCMessage **numbers;
 	int err;
 
-	err = read_messages(b->images, "fdinfo", b->pid, &fdinfo_entry__descriptor, &numbers,
+	err = image_read_all(b->images, "fdinfo", b->pid, &fdinfo_entry__descriptor, &numbers,
 			    &b->number_count);
 	b->numbers = (FdinfoEntry **)numbers;
 	if (err)
@@ -359,6 +344,7 @@ static const struct descriptor_kind *kind_of(const FileEntry *file)
 {
 	bool complete = file->type == FD_TYPES__REG ? file->reg != NULL :
 			file->type == FD_TYPES__PIPE ? file->pipe != NULL :
+			file->type == FD_TYPES__FIFO ? file->fifo != NULL :
 			file->type == FD_TYPES__INETSK ? file->isk && file->isk->opts :
 			file->type == FD_TYPES__EVENTFD ? file->efd != NULL :
 			file->type == FD_TYPES__EVENTPOLL ? file->epfd != NULL :
@@ -521,7 +507,7 @@ static int build_all(struct build *b, int highest)
 	if (!err)
 		err = place_all(&s, &t);
 	if (!err)
-		err = finish_all(&s);
+		err = finish_all(&s) ?: locks_build(b, &s);
 	if (!err)
 		err = call(&s, "close the pidfd of the engine", SYS_close, t.us, 0, 0);
 	if (!err)
@@ -537,20 +523,14 @@ static int build_all(struct build *b, int highest)
 int descriptors_build(struct build *b, uint32_t *ret_count)
 {
 	struct phaul_error unwanted, *wanted = b->err;
-	struct built_files own = {0}, *shared = b->files;
 	struct rlimit before;
-	int err = 0, highest;
+	int err, highest;
 
 	if (!b->err)
 		b->err = &unwanted;
 	b->number_count = 0;
 	b->numbers = NULL;
-	if (!shared) {
-		err = built_files_read(b->images, &b->pid, 1, &own, b->err);
-		b->files = &own;
-	}
-	if (!err)
-		err = read_images(b);
+	err = read_images(b);
 	if (!err)
 		err = check_numbers(b);
 	*ret_count = b->number_count;
@@ -562,11 +542,9 @@ int descriptors_build(struct build *b, uint32_t *ret_count)
 		if (!err)
 			err = lower_limit(b, &before);
 	}
-	free_messages(b->numbers, b->number_count);
+	image_free_all(b->numbers, b->number_count);
 	b->numbers = NULL;
 	b->number_count = 0;
-	built_files_free(&own);
-	b->files = shared;
 	b->err = wanted;
 	return err;
 }

@@ -8,29 +8,17 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "descriptors.h"
 #include "parts.h"
 #include "proc_status.h"
 
 static int put_directory(struct dump *d, const char *link, uint32_t *ret_id)
 {
-	FileEntry file = FILE_ENTRY__INIT;
-	RegFileEntry reg = REG_FILE_ENTRY__INIT;
-	FownEntry fown = FOWN_ENTRY__INIT;
-	char path[48], name[PATH_MAX];
-	ssize_t n;
+	char path[48];
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", d->pid, link);
-	n = readlink(path, name, sizeof(name) - 1);
-	if (n < 0)
-		return -errno;
-	name[n] = 0;
-	*ret_id = reg.id = file.id = d->next_file_id++;
-	reg.flags = O_RDONLY | O_DIRECTORY;
-	reg.fown = &fown;
-	reg.name = name;
-	file.type = FD_TYPES__REG;
-	file.reg = &reg;
-	return image_put(d->images, "files", -1, &file.base);
+	*ret_id = d->next_file_id++;
+	return file_put_reached(d, path, O_RDONLY | O_DIRECTORY, *ret_id);
 }
 
 static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
@@ -67,7 +55,7 @@ static int build(struct build *b, struct batch *batch, const CoreEntry *core)
 	if (err)
 		return err;
 	fs = (FsEntry *)msg;
-	err = image_find_path(b->images, fs->cwd_id, cwd);
+	err = built_files_path(b->files, fs->cwd_id, cwd);
 	if (!err && access(cwd, F_OK) < 0)
 		err = phaul_fail(b->err, -errno, "filesystem", "entering %s, the current directory of the process; "
 				 "make it on this host", cwd);

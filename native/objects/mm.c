@@ -1,3 +1,4 @@
+#include "descriptors.h"
 #include "mm.h"
 #include "proc_stat.h"
 
@@ -33,24 +34,19 @@ static ssize_t read_proc(pid_t pid, const char *name, void *to, size_t size)
 
 static int put_exe(struct dump *d, uint32_t id)
 {
-	FileEntry file = FILE_ENTRY__INIT;
-	RegFileEntry reg = REG_FILE_ENTRY__INIT;
-	FownEntry fown = FOWN_ENTRY__INIT;
-	char path[48], name[PATH_MAX];
-	ssize_t n;
+	char path[48];
 
 	snprintf(path, sizeof(path), "/proc/%d/exe", d->pid);
-	n = readlink(path, name, sizeof(name) - 1);
-	if (n < 0)
-		return -errno;
-	name[n] = 0;
-	reg.id = file.id = id;
-	reg.flags = O_RDONLY;
-	reg.fown = &fown;
-	reg.name = name;
-	file.type = FD_TYPES__REG;
-	file.reg = &reg;
-	return image_put(d->images, "files", -1, &file.base);
+	return file_put_reached(d, path, O_RDONLY, id);
+}
+
+static int put_mapped(struct dump *d, const struct vma *vma, uint32_t id)
+{
+	char path[80];
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", d->pid, (unsigned long)vma->start,
+		 (unsigned long)vma->end);
+	return file_put_reached(d, path, vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY, id);
 }
 
 /* Mappings of one file follow each other nearly always. */
@@ -71,7 +67,7 @@ static int put_mappings(struct dump *d, MmEntry *mm)
 		if (vma->kind == VMA_FILE && (!last_path || strcmp(last_path, vma->path))) {
 			last_path = vma->path;
 			id = d->next_file_id++;
-			err = layout_put_file(d->images, vma, id);
+			err = put_mapped(d, vma, id);
 		}
 		layout_vma_entry(vma, vma->kind == VMA_FILE ? id : 0, &entries[i]);
 		mm->vmas[mm->n_vmas++] = &entries[i];
@@ -150,7 +146,7 @@ int mm_build(struct build *b)
 	if (!err && mm->n_mm_saved_auxv > AUXV_MAX)
 		err = -EPROTO;
 	if (!err)
-		err = image_find_path(b->images, mm->exe_file_id, exe);
+		err = built_files_path(b->files, mm->exe_file_id, exe);
 	if (err)
 		phaul_fail(b->err, err, "mm", "reading the memory layout that the source sent");
 	else

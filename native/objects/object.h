@@ -97,6 +97,7 @@ struct dump {
 	const struct creds_answers *leader_told;
 	struct socket_defaults *socket_defaults;	/* socket_options.h */
 	uint32_t next_file_id;		/* for file_entry ids; descriptors take theirs first */
+	struct ghost_set *ghosts;	/* NULL: files without a name are not to be had */
 	struct phaul_error *err;
 };
 
@@ -109,6 +110,9 @@ struct built_files {
 	size_t count;			/* of all below: the highest id and one more */
 	FileEntry **at;			/* by id, NULL where there is none */
 	int *made;			/* our descriptor for it, -1: none now */
+	int *ghosts;			/* of a file whose name is gone: our descriptor that leads to it, -1 */
+	pid_t *stand_ins;		/* for processes that had ended: ghost.h */
+	size_t stand_in_count;
 	uint32_t *uses;			/* by processes, that are still to come */
 	bool *finished;
 };
@@ -125,7 +129,7 @@ struct build {
 	const struct image_set *images;
 	struct remote *leader;
 	struct remote_area *area;
-	struct built_files *files;
+	struct built_files *files;	/* of all processes of the images */
 	FdinfoEntry **numbers;		/* by ascending number */
 	size_t number_count;
 	struct dump scratch;		/* for dump_alloc(); freed when the process is built */
@@ -134,8 +138,8 @@ struct build {
 	struct phaul_error *err;
 };
 
-/* The path of a file_entry of "files". -ENOENT: there is none of that id. */
-int image_find_path(const struct image_set *set, uint32_t id, char ret[4096]);
+/* By what name a file of "files" can be opened, here or in a husk. -ENOENT: there is none of that id. */
+int built_files_path(const struct built_files *f, uint32_t id, char ret[4096]);
 
 struct descriptor_kind {
 	const char *name;		/* "a pipe", as in "fd 7 is a pipe: ..." */

@@ -12,9 +12,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "pipe_content.h"
 #include "pipe_log.h"
-
-#define USUAL_SIZE 65536
 
 static bool is(const struct descriptor *d)
 {
@@ -138,56 +137,6 @@ static void check(struct check *c, const struct descriptor *d)
 	}
 }
 
-/* tee() copies what is in a pipe into another one and leaves it there. */
-static int copy_content(int from, int size, char *ret, int bytes)
-{
-	int copy[2], got = 0, err = 0;
-
-	if (pipe2(copy, O_CLOEXEC | O_NONBLOCK) < 0)
-		return -errno;
-	(void)fcntl(copy[1], F_SETPIPE_SZ, size);
-	if (tee(from, copy[1], bytes, SPLICE_F_NONBLOCK) != bytes)
-		err = -EIO;
-	while (!err && got < bytes) {
-		ssize_t n = read(copy[0], ret + got, bytes - got);
-
-		if (n <= 0)
-			err = n < 0 ? -errno : -EIO;
-		else
-			got += n;
-	}
-	close(copy[0]);
-	close(copy[1]);
-	return err;
-}
-
-static int dump_content(struct dump *dump, const struct descriptor *d)
-{
-	PipeDataEntry data = PIPE_DATA_ENTRY__INIT;
-	int size = fcntl(d->own, F_GETPIPE_SZ), bytes = 0, err = 0;
-	char *content = NULL;
-
-	/* What is in a pipe whose reader stays here is the reader's. */
-	if (size < 0 || (reads(d->flags) && ioctl(d->own, FIONREAD, &bytes) < 0))
-		return -errno;
-	if (bytes) {
-		content = malloc(bytes);
-		err = content ? copy_content(d->own, size, content, bytes) : -ENOMEM;
-	} else if (size == USUAL_SIZE) {
-		return 0;
-	}
-	data.pipe_id = d->st.st_ino;
-	data.bytes = bytes;
-	data.has_size = true;
-	data.size = size;
-	if (!err)
-		err = image_put(dump->images, "pipes-data", -1, &data.base);
-	if (!err && bytes)
-		err = image_put_raw(dump->images, "pipes-data", -1, content, bytes);
-	free(content);
-	return err;
-}
-
 /* The one description of a pipe that its content is written with. */
 static bool carries_content(const struct dump *dump, const struct descriptor *d)
 {
@@ -219,49 +168,13 @@ static int dump(struct dump *dump, const struct descriptor *d)
 	}
 	file.pipe = &pipe;
 	if (carries_content(dump, d)) {
-		int err = dump_content(dump, d);
+		/* What is in a pipe whose reader stays here is the reader's. */
+		int err = pipe_content_dump(dump, "pipes-data", d->st.st_ino, d->own, reads(d->flags));
 
 		if (err)
 			return err;
 	}
 	return file_put(dump, d, &file);
-}
-
-static int fill(struct build *b, const PipeDataEntry *data, const void *content, int end)
-{
-	int size = fcntl(end, F_GETPIPE_SZ);
-
-	if (data->has_size && data->size && (int)data->size != size &&
-	    fcntl(end, F_SETPIPE_SZ, data->size) < 0)
-		return phaul_fail(b->err, -errno, "descriptors", "making a pipe of %u bytes (see "
-				  "/proc/sys/fs/pipe-max-size)", data->size);
-	if (data->bytes && write(end, content, data->bytes) != (ssize_t)data->bytes)
-		return phaul_fail(b->err, -EIO, "descriptors", "putting %u bytes into a pipe",
-				  data->bytes);
-	return 0;
-}
-
-/* Finds what was in the pipe, an entry followed by the bytes, and puts it in. */
-static int restore_content(struct build *b, uint32_t pipe_id, int end)
-{
-	struct image_reader r;
-	ProtobufCMessage *message;
-	const void *content;
-	bool found = false;
-	int err = image_read(b->images, "pipes-data", -1, &r);
-
-	if (err)
-		return err == -ENOENT ? 0 : err;
-	while (!found && (err = image_next(&r, &pipe_data_entry__descriptor, &message)) > 0) {
-		const PipeDataEntry *data = (const PipeDataEntry *)message;
-
-		err = data->bytes ? image_next_raw(&r, data->bytes, &content) : 0;
-		found = data->pipe_id == pipe_id || err;
-		if (found && !err)
-			err = fill(b, data, content, end);
-		protobuf_c_message_free_unpacked(message, NULL);
-	}
-	return err;
 }
 
 /* Gives a description its end: the pipe's own if it is still to be had, or another one of the same.
@@ -313,7 +226,7 @@ static int build(struct build *b, const FileEntry *file)
 
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
 		return -errno;
-	err = restore_content(b, pipe_id, ends[1]);
+	err = pipe_content_build(b, "pipes-data", pipe_id, ends[1]);
 	for (size_t id = 0; id < b->files->count && !err; id++) {
 		const PipeEntry *pipe = b->files->at[id] ? b->files->at[id]->pipe : NULL;
 

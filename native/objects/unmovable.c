@@ -196,11 +196,6 @@ void unmovable_refuse(struct check *c, const struct descriptor *d)
 		       "is a block device, %s: the target's is another one; stop the "
 		       "program",
 		       d->link);
-	else if (S_ISFIFO(d->st.st_mode))
-		refuse(c, d, "FD_FIFO",
-		       "is a named pipe, %s: these are not moved yet; let the program close "
-		       "it, or use an ordinary pipe or file",
-		       d->link);
 	else if (!strncmp(d->link, "anon_inode:", 11))
 		refuse(c, d, "FD_KIND",
 		       "is a kernel object that phaul doesn't know (%s); let the program "

@@ -11,6 +11,8 @@ interface DumpFlags {
   tree: number;
   imagesDir: string;
   leaveRunning?: true;
+  linkRemap?: true;
+  fileLocks?: true;
   tcp: DumpOptions['tcp'];
   json?: true;
 }
@@ -48,6 +50,8 @@ export const dumpCommand = ({ stdout }: { stdout: Output }): Command =>
     .addOption(new Option('-t, --tree <pid>', 'the process').argParser(parsePid).makeOptionMandatory())
     .addOption(imagesDir())
     .addOption(new Option('-R, --leave-running', 'let the process go on instead of ending it'))
+    .addOption(new Option('--link-remap', 'for open files whose name was deleted but that have another (a hard link): make a link beside the old name until restore'))
+    .addOption(new Option('--file-locks', 'dump locks on files too; others may take them before restore, which then fails'))
     .addOption(new Option('--tcp <mode>', 'established TCP connections: refuse to dump, or close (reset) them').argParser(parseTcp).default('refuse'))
     .addOption(json())
     .addHelpText('after', DUMP_EPILOGUE)
@@ -56,7 +60,7 @@ export const dumpCommand = ({ stdout }: { stdout: Output }): Command =>
       requireRoot();
       const comm = await requireProgram(pid);
       const { dump } = await import('../checkpoint.ts');
-      const dumped = dump({ pid, directory, tcp, leaveRunning });
+      const dumped = dump({ pid, directory, tcp, leaveRunning, linkRemap: flags.linkRemap === true, fileLocks: flags.fileLocks === true });
       stdout.write(
         flags.json === true
           ? `${JSON.stringify(dumped)}\n`

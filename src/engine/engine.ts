@@ -110,10 +110,13 @@ export interface CheckFlags {
   tcpClose: boolean;
   /** For a checkpoint: the process with all its children. */
   toDirectory?: boolean;
+  /** Links may be made for files whose name is gone but that have another. */
+  linkRemap?: boolean;
+  /** Locks on files come along, although others may take them meanwhile. */
+  fileLocks?: boolean;
 }
 
-export interface DumpFlags {
-  tcpClose: boolean;
+export interface DumpFlags extends Omit<CheckFlags, 'toDirectory'> {
   leaveRunning: boolean;
 }
 

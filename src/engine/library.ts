@@ -8,6 +8,8 @@ const ABI_VERSION = 4;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_RUNNING = 4;
+const LINK_REMAP = 8;
+const FILE_LOCKS = 16;
 const ENOBUFS = -105;
 const ETIMEDOUT = -110;
 const ESRCH = -3;
@@ -314,8 +316,10 @@ class LibraryTarget extends Handle implements Target {
   }
 }
 
-const flagBits = ({ tcpClose, toDirectory, leaveRunning }: Partial<CheckFlags & DumpFlags>): number =>
-  (tcpClose === true ? TCP_CLOSE : 0) | (toDirectory === true ? TO_DIRECTORY : 0) | (leaveRunning === true ? LEAVE_RUNNING : 0);
+const FLAGS = { tcpClose: TCP_CLOSE, toDirectory: TO_DIRECTORY, leaveRunning: LEAVE_RUNNING, linkRemap: LINK_REMAP, fileLocks: FILE_LOCKS };
+
+const flagBits = (flags: Partial<CheckFlags & DumpFlags>): number =>
+  (Object.keys(FLAGS) as (keyof typeof FLAGS)[]).reduce((bits, name) => bits | (flags[name] === true ? FLAGS[name] : 0), 0);
 
 /** A handle that a call makes. */
 function open(call: (ret: Pointer[], error: RawError) => number): Pointer {

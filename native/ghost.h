@@ -1,0 +1,40 @@
+/* ghost.h - files that are open, mapped or entered although no name leads to them: ghosts, of which no name is left at
+ * all, and those with another name (hard link), which is remapped to for the time between dump and restore.
+ */
+#ifndef PHAUL_GHOST_H
+#define PHAUL_GHOST_H
+
+#include "objects/object.h"
+
+/* What the processes of a dump share. */
+struct ghost_set {
+	int directory;		/* of the images */
+	struct ghost {
+		dev_t dev;
+		ino_t ino;
+		uint32_t id;		/* of the ghost, or of the link in "files" */
+	} *at;
+	size_t count;
+	char **links;		/* made for the dump */
+	size_t link_count;
+};
+
+/* Does `name`, as the kernel tells it of an open file, lead to the file of `st`? Cuts off the kernel's mark of a deleted
+ * one if it is one. */
+bool ghost_has_name(char *name, const struct stat *st);
+
+/* Takes care of the file that `reached_by` (a link below /proc) leads to, and that is `id` in "files" with `name`, which
+ * loses its mark. */
+int ghost_dump(struct dump *d, const char *reached_by, const struct stat *st, uint32_t id, char *name);
+/* A dump that failed leaves no links. */
+void ghost_set_free(struct ghost_set *set, bool keep_links);
+
+/* Makes all ghosts of the images, under their old names for a moment; sets f->ghosts. */
+int ghosts_make(struct built_files *f, const struct image_set *images, int directory, struct phaul_error *err);
+/* A process with this pid that has ended, until all is restored. */
+int stand_in_for(struct built_files *f, pid_t pid);
+void stand_ins_end(struct built_files *f);
+/* All are restored: links of the dump are needed no more. */
+void ghosts_forget_links(struct built_files *f, const struct image_set *images);
+
+#endif

@@ -1,0 +1,162 @@
+/* ghosts.c - files in use whose name is gone: deleted, replaced by another, or with another name left; directories, a
+ * FIFO, a symbolic link, what is mapped, the current directory; and locks on files. All in a directory beside the report.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "victim.h"
+
+#define HOLE (8 << 20)
+#define MOST 32
+
+static struct { int fd; char link[PATH_MAX]; struct stat st; } before[MOST];
+static int known;
+
+static int keep(int fd)
+{
+	char path[32];
+	ssize_t n;
+
+	victim_check(fd >= 0 && known < MOST);
+	before[known].fd = fd;
+	victim_check(fstat(fd, &before[known].st) == 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, before[known].link, PATH_MAX - 1);
+	victim_check(n > 0);
+	before[known].link[n] = 0;
+	known++;
+	return fd;
+}
+
+static void compare(int i)
+{
+	char link[PATH_MAX] = "";
+	int fd = before[i].fd, was = known;
+	struct stat *old = &before[i].st, *new;
+
+	keep(fd);
+	new = &before[was].st;
+	strcpy(link, before[was].link);
+	known = was;
+	/* A file without a name has its inode's number instead. */
+	if (!strstr(link, "/#") && strcmp(link, before[i].link))
+		victim_fail("fd %d is %s, was %s", fd, link, before[i].link);
+	if (new->st_nlink != old->st_nlink || new->st_size != old->st_size || new->st_mode != old->st_mode ||
+	    new->st_uid != old->st_uid || (S_ISREG(new->st_mode) && new->st_mtime != old->st_mtime))
+		victim_fail("fd %d (%s): nlink %ld (%ld), size %ld (%ld), mode %o (%o)", fd, link, (long)new->st_nlink,
+			    (long)old->st_nlink, (long)new->st_size, (long)old->st_size, new->st_mode, old->st_mode);
+}
+
+static int file(const char *name, const char *content)
+{
+	int fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+
+	victim_check(fd >= 0 && write(fd, content, strlen(content)) == (ssize_t)strlen(content));
+	return fd;
+}
+
+static void holds(int fd, off_t at, const char *content)
+{
+	char text[64] = "";
+
+	if (pread(fd, text, strlen(content), at) != (ssize_t)strlen(content) || strcmp(text, content))
+		victim_fail("fd %d has \"%s\" at %ld instead of \"%s\"", fd, text, (long)at, content);
+}
+
+/* Would another process get this lock? */
+static int is_free(const char *name, int kind)
+{
+	struct flock lock = { .l_type = F_WRLCK };
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		int fd = open(name, O_RDWR);
+
+		if (kind == LOCK_EX)
+			_exit(flock(fd, LOCK_EX | LOCK_NB) ? 1 : 0);
+		_exit(fcntl(fd, kind, &lock) || (lock.l_type != F_UNLCK && kind == F_OFD_GETLK) ? 1 : 0);
+	}
+	waitpid(pid, &status, 0);
+	return WEXITSTATUS(status) == 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct flock part = { .l_type = F_WRLCK, .l_start = 2, .l_len = 3 }, all = { .l_type = F_WRLCK };
+	int gone, sparse, replaced, linked, nameless, fifo, named, flocked, posix, ofd, mapped;
+	char place[PATH_MAX], cwd[PATH_MAX];
+	char *private, *shared;
+	struct stat st, there;
+
+	victim_begin(argc, argv);
+	snprintf(place, sizeof(place), "%s.files", victim_path);
+	victim_check(mkdir(place, 0700) == 0 && chdir(place) == 0);
+
+	gone = keep(file("gone", "gone"));
+	victim_check(fchown(gone, 12, 34) == 0 && unlink("gone") == 0 && lseek(gone, 3, SEEK_SET) == 3);
+	sparse = keep(file("sparse", "start"));
+	victim_check(pwrite(sparse, "end", 3, HOLE) == 3 && unlink("sparse") == 0);
+	replaced = keep(file("replaced", "old"));
+	victim_check(close(file("new", "new")) == 0 && rename("new", "replaced") == 0);
+	linked = keep(file("first", "linked"));
+	victim_check(link("first", "second") == 0 && unlink("first") == 0);
+	nameless = keep(open(".", O_TMPFILE | O_RDWR, 0600));
+	victim_check(write(nameless, "nameless", 8) == 8);
+	victim_check(mkfifo("fifo", 0600) == 0 && mkfifo("named", 0600) == 0);
+	fifo = keep(open("fifo", O_RDWR | O_NONBLOCK));
+	victim_check(write(fifo, "in fifo", 7) == 7 && unlink("fifo") == 0);
+	named = keep(open("named", O_RDONLY | O_NONBLOCK));
+	victim_check(symlink("nowhere", "symbolic") == 0);
+	keep(open("symbolic", O_PATH | O_NOFOLLOW));
+	victim_check(unlink("symbolic") == 0);
+	mapped = file("mapped", "mapped");
+	victim_check(ftruncate(mapped, 8192) == 0);
+	private = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, mapped, 0);
+	shared = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, mapped, 0);
+	victim_check(private != MAP_FAILED && shared != MAP_FAILED && close(mapped) == 0 && unlink("mapped") == 0);
+	memcpy(private + 4096, "private", 7);
+	memcpy(shared + 6000, "shared", 6);
+	flocked = file("flocked", "");
+	posix = file("posix", "0123456789");
+	ofd = file("ofd", "");
+	victim_check(flock(flocked, LOCK_EX) == 0 && fcntl(posix, F_SETLK, &part) == 0 && fcntl(ofd, F_OFD_SETLK, &all) == 0);
+	victim_check(mkdir("here", 0700) == 0 && chdir("here") == 0);
+	keep(open(".", O_RDONLY | O_DIRECTORY));
+	victim_check(rmdir("../here") == 0);
+	for (int i = 0; i < known; i++)
+		victim_check(fstat(before[i].fd, &before[i].st) == 0);
+	known = 0;
+	for (int i = 0, count = 9; i < count; i++)
+		keep(before[i].fd);
+
+	victim_ready();
+	while (victim_tick())
+		usleep(1000);
+
+	for (int i = 0; i < known; i++)
+		compare(i);
+	victim_check(lseek(gone, 0, SEEK_CUR) == 3);
+	holds(gone, 0, "gone");
+	holds(sparse, 0, "start");
+	holds(sparse, HOLE, "end");
+	victim_check(fstat(sparse, &st) == 0 && st.st_blocks * 512 < HOLE / 2);
+	holds(replaced, 0, "old");
+	holds(linked, 0, "linked");
+	holds(nameless, 0, "nameless");
+	victim_check(read(fifo, cwd, sizeof(cwd)) == 7 && !memcmp(cwd, "in fifo", 7));
+	victim_check(read(named, cwd, sizeof(cwd)) == 0);
+	victim_check(!strcmp(private, "mapped") && !strcmp(private + 4096, "private"));
+	victim_check(!strcmp(shared, "mapped") && !strcmp(shared + 6000, "shared") && !strcmp(private + 6000, "") );
+	victim_check(stat(".", &st) == 0 && st.st_nlink == 0 && fstat(before[8].fd, &there) == 0 && st.st_ino == there.st_ino);
+	victim_check(chdir(place) == 0);
+	victim_check(fstat(linked, &st) == 0 && stat("second", &there) == 0 && st.st_ino == there.st_ino);
+	victim_check(open("replaced", O_RDONLY) >= 0 && access("gone", F_OK) && access("first", F_OK) && access("link_remap.1", F_OK));
+	victim_check(!is_free("flocked", LOCK_EX) && !is_free("posix", F_SETLK) && !is_free("ofd", F_OFD_GETLK));
+	victim_check(flock(flocked, LOCK_UN) == 0 && is_free("flocked", LOCK_EX));
+	return victim_ok();
+}
