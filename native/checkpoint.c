@@ -11,6 +11,7 @@
 #include "ghost.h"
 #include "image.h"
 #include "memory_map.h"
+#include "objects/unix_socket.h"
 #include "page_file.h"
 #include "shmem.h"
 #include "state.h"
@@ -27,7 +28,8 @@ struct tree_dump {
 	struct page_writer pages;
 	struct shmem_set shmem;
 	struct ghost_set ghosts;
-	struct descriptor_table *descriptors;	/* of those that live, in the tree's order */
+	struct descriptor_table *descriptors;	/* of those that live, in the tree's order; then ours, of what was in queues */
+	struct unix_queues queues;
 	size_t descriptor_count;
 	uint32_t next_file_id;
 	struct phaul_error *err;
@@ -160,6 +162,7 @@ static int put_living(struct tree_dump *d, const struct task *task, struct descr
 	struct thread_sink sink = { d->images, take_threads };
 	struct state_of_tree place = {
 		.task = task, .descriptors = descriptors, .next_file_id = d->next_file_id, .ghosts = &d->ghosts,
+		.queues = &d->queues,
 	};
 	TaskKobjIdsEntry ids = TASK_KOBJ_IDS_ENTRY__INIT;
 	struct memory_map map;
@@ -187,7 +190,7 @@ static int read_descriptors(struct tree_dump *d)
 {
 	int code = 0;
 
-	d->descriptors = calloc(d->tree->count, sizeof(*d->descriptors));
+	d->descriptors = calloc(d->tree->count + 1, sizeof(*d->descriptors));
 	if (!d->descriptors)
 		return phaul_fail(d->err, -ENOMEM, "checkpoint", "listing descriptors");
 	for (size_t i = 0; i < d->tree->count && !code; i++) {
@@ -198,6 +201,7 @@ static int read_descriptors(struct tree_dump *d)
 		code = descriptors_read(task->pid, &d->descriptors[d->descriptor_count], d->err);
 		d->descriptor_count += !code;
 	}
+	code = code ?: unix_queues_collect(&d->queues, d->descriptors, &d->descriptor_count, d->err);
 	if (!code && descriptors_group(d->descriptors, d->descriptor_count))
 		code = phaul_fail(d->err, -ENOMEM, "checkpoint", "comparing descriptors");
 	d->next_file_id = 1;
@@ -209,6 +213,9 @@ static int read_descriptors(struct tree_dump *d)
 static int put_tree(struct tree_dump *d)
 {
 	struct descriptor_table *descriptors = d->descriptors;
+	struct dump of_ours = {
+		.flags = d->flags, .images = d->images, .ghosts = &d->ghosts, .queues = &d->queues, .err = d->err,
+	};
 	int code = 0;
 
 	for (size_t i = 0; i < d->tree->count && !code; i++) {
@@ -216,7 +223,9 @@ static int put_tree(struct tree_dump *d)
 
 		code = task->state == TASK_DEAD ? put_dead(d, task) : put_living(d, task, descriptors++);
 	}
-	return code;
+	/* Those that wait in unix sockets come last. */
+	of_ours.next_file_id = d->next_file_id;
+	return code || !d->queues.fd_count ? code : descriptors_dump_queued(&of_ours, descriptors);
 }
 
 /* The tree is frozen, and stays so. On failure some images may be left. */
@@ -241,6 +250,7 @@ static int dump(const struct tree *tree, int directory, uint32_t flags, struct p
 	for (size_t i = 0; i < d.descriptor_count; i++)
 		descriptors_free(&d.descriptors[i]);
 	free(d.descriptors);
+	unix_queues_free(&d.queues);
 	shmem_free(&d.shmem);
 	ghost_set_free(&d.ghosts, !code);
 	if (d.images)

@@ -13,6 +13,7 @@
 #include "ghost.h"
 #include "husk.h"
 #include "layout.h"
+#include "objects/unix_socket.h"
 #include "page_file.h"
 #include "shmem.h"
 #include "stage.h"
@@ -268,6 +269,8 @@ static int restore(struct restore *r)
 		       state_build(husk, r->images, &r->files, &built, r->err);
 		husk_join(husk, false);
 	}
+	if (!code)
+		code = unix_names_publish(&r->files, r->err);
 	if (!code)
 		ghosts_forget_links(&r->files, r->images);
 	for (size_t i = 0; i < r->count && !code; i++) {

@@ -12,6 +12,7 @@
 #include "objects/object.h"
 #include "objects/parts.h"
 #include "objects/proc_status.h"
+#include "objects/unix_socket.h"
 #include "threads.h"
 
 #define PARTS_MAX 16
@@ -106,6 +107,7 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 	d->descriptors = place->descriptors;
 	d->next_file_id = place->next_file_id;
 	d->ghosts = place->ghosts;
+	d->queues = place->queues;
 	tc.task_state = place->task->state;
 	tc.comm = "";
 	core.tc = &tc;
@@ -119,15 +121,24 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 static int dump_alone(struct dump *d, const struct frozen *f, struct remote *leader, const struct thread_sink *sink)
 {
 	struct task task = { .pid = d->ns_pid, .pgid = d->ns_pid, .sid = d->ns_pid, .state = TASK_ALIVE };
-	struct descriptor_table descriptors;
-	struct state_of_tree place = { .task = &task, .descriptors = &descriptors };
-	int code = descriptors_read(d->pid, &descriptors, d->err);
+	struct descriptor_table tables[2];	/* its own, and what waits in its unix sockets */
+	struct unix_queues queues = { 0 };
+	struct state_of_tree place = { .task = &task, .descriptors = tables, .queues = &queues };
+	size_t count = 1;
+	int code = descriptors_read(d->pid, &tables[0], d->err);
 
 	if (code)
 		return code;
-	place.next_file_id = descriptors.count + 1;
-	code = dump_all(d, f, leader, &place, sink);
-	descriptors_free(&descriptors);
+	code = unix_queues_collect(&queues, tables, &count, d->err);
+	if (!code && count > 1 && descriptors_group(tables, count))
+		code = phaul_fail(d->err, -ENOMEM, "state", "comparing descriptors");
+	place.next_file_id = tables[0].count + (count > 1 ? tables[1].count : 0) + 1;
+	code = code ?: dump_all(d, f, leader, &place, sink);
+	if (!code && count > 1)
+		code = descriptors_dump_queued(d, &tables[1]);
+	for (size_t i = 0; i < count; i++)
+		descriptors_free(&tables[i]);
+	unix_queues_free(&queues);
 	return code;
 }
 
@@ -285,18 +296,12 @@ int state_build(struct husk *h, const struct image_set *from, struct built_files
 		.pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .files = files, .err = err,
 	};
 	struct thread_image leader = { 0 };
-	struct built_files own = { 0 };
 	int code = all_built(h) ? get_core(from, h->pid, true, &leader) : -EPROTO;
 
 	if (code)
 		malformed(err, h->pid, code);
-	else if (!files)
-		code = built_files_read(from, &h->pid, 1, &own, err);
-	if (!files)
-		b.files = &own;
-	if (!code)
+	else
 		code = build_all(h, &b, &leader, ret);
-	built_files_free(&own);
 	if (leader.core)
 		core_entry__free_unpacked(leader.core, NULL);
 	ret->threads = 1 + h->thread_count;

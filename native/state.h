@@ -10,6 +10,7 @@ struct state_of_tree {
 	const struct task *task;
 	struct descriptor_table *descriptors;	/* its own, of the group's */
 	uint32_t next_file_id;
+	const struct unix_queues *queues;	/* unix_socket.h */
 	struct ghost_set *ghosts;	/* ghost.h; NULL: there are none */
 };
 
@@ -24,7 +25,7 @@ int state_put_tree(struct image_set *to, const struct task *task, const struct f
 
 /* The husk's memory is complete. Some of its threads become those of the process. */
 int state_build_threads(struct husk *h, const struct image_set *from, struct phaul_error *err);
-/* All other threads are built. `files` are those of all processes of the images, NULL: there is but this one.
+/* All other threads are built. `files` are those of all processes of the images.
  * Afterwards the husk is the process, held before its first instruction. */
 int state_build(struct husk *h, const struct image_set *from, struct built_files *files, struct phaul_built *ret,
 		struct phaul_error *err);

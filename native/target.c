@@ -10,6 +10,7 @@
 #include "layout.h"
 #include "objects/object.h"
 #include "stage.h"
+#include "objects/unix_socket.h"
 #include "state.h"
 
 #define FIRST_ROOM 64u	/* descriptors, in a table that never grew */
@@ -19,6 +20,7 @@ struct phaul_target {
 	pid_t pid;
 	struct husk husk;
 	struct stage stage;
+	struct built_files files;
 	uint32_t descriptor_room;	/* that the husk's table has */
 	uint64_t threads_ns;		/* spent on building them so far */
 	bool released;
@@ -132,7 +134,8 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 	code = image_set_unpack(bytes, size, &images, err);
 	memset(ret, 0, sizeof(*ret));
 	if (!code)
-		code = state_build(&tgt->husk, images, NULL, ret, err);
+		code = built_files_read(images, &tgt->pid, 1, &tgt->files, err) ?:
+		       state_build(&tgt->husk, images, &tgt->files, ret, err);
 	image_set_free(images);
 	ret->build_ns = phaul_now_ns() - start;
 	ret->threads_ns = tgt->threads_ns;
@@ -147,8 +150,11 @@ int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, size_t size,
 
 int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 {
-	int code = husk_release(&tgt->husk, err);
+	int code;
 
+	/* What the process is depends on its names less than on that it runs. */
+	(void)unix_names_publish(&tgt->files, NULL);
+	code = husk_release(&tgt->husk, err);
 	tgt->released = !code;
 	husk_join(&tgt->husk, false);
 	return code;
@@ -162,6 +168,7 @@ void phaul_target_close(struct phaul_target *tgt)
 	if (tgt->released)
 		tgt->husk.pid = 0;
 	stage_close(&tgt->stage);
+	built_files_free(&tgt->files);
 	husk_close(&tgt->husk);
 	free(tgt);
 }

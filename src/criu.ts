@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, CommanderError, Option } from 'commander';
 import { dump, restore } from './checkpoint.ts';
 import { parsePid } from './cli/arguments.ts';
+import { requireFeature } from './criuFeatures.ts';
 import { asPhaulError, PhaulError } from './errors.ts';
 import { oneLine } from './events.ts';
 import { version } from './version.ts';
@@ -113,11 +114,19 @@ const restoreCommand = (): Command =>
       }
     });
 
+const checkCommand = (): Command =>
+  new Command('check')
+    .description('Says whether the kernel can do what phaul needs for a feature, by criu\'s names.')
+    .addOption(new Option('--feature <name>', 'the feature').makeOptionMandatory())
+    .addOption(new Option('-v, --verbosity [level]', 'the answer is the same at every level'))
+    .addOption(new Option('--no-default-config', 'there is no configuration file'))
+    .action(({ feature }: { feature: string }) => requireFeature(feature));
+
 function createProgram(): Command {
   const program = new Command('phaul-criu')
     .description("criu's command line over phaul's engine. Options of criu that are missing here are not supported.")
     .version(`Version: ${version}`, '-V, --version', 'print the version');
-  for (const command of [dumpCommand(), restoreCommand()]) {
+  for (const command of [dumpCommand(), restoreCommand(), checkCommand()]) {
     program.addCommand(command);
   }
   for (const command of [program, ...program.commands]) {

@@ -16,8 +16,6 @@
 #include "locks.h"
 #include "socket_options.h"
 
-FownEntry no_owner = FOWN_ENTRY__INIT;
-
 /* ---- reading ---- */
 
 static int pidfd_of(pid_t pid)
@@ -103,11 +101,12 @@ static void recognise(struct descriptor *d)
 }
 
 /* What a socket is only the socket itself tells. */
-static int own_begin(const struct descriptor_table *t, struct descriptor *d)
+static int own_begin(const struct descriptor_table *t, struct descriptor *d, uint32_t flags)
 {
 	bool socket = S_ISSOCK(d->st.st_mode);
 
-	if ((d->flags & O_PATH) || (!socket && !(d->kind && d->kind->asks)))
+	/* Only the description itself tells its owner, which is of interest in checkpoints alone. */
+	if ((d->flags & O_PATH) || (!socket && !(d->kind && d->kind->asks) && !(flags & PHAUL_TO_DIRECTORY)))
 		return 0;
 	d->own = syscall(SYS_pidfd_getfd, t->pidfd, d->fd, 0);
 	if (d->own < 0)
@@ -281,6 +280,30 @@ static int number_descriptions(struct descriptor_table *tables, size_t count)
 	return id || !all ? 0 : -ENOMEM;
 }
 
+int descriptors_add_own(struct descriptor_table *t, const int *fds, size_t count)
+{
+	int links = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int infos = open("/proc/self/fdinfo", O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = links < 0 || infos < 0 ? -errno : 0;
+	size_t capacity = t->count;
+
+	for (size_t i = 0; i < count && !err; i++) {
+		struct descriptor d;
+		char number[16];
+
+		snprintf(number, sizeof(number), "%d", fds[i]);
+		err = descriptor_read(links, infos, number, &d) ?: add(t, &capacity, &d);
+		if (err)
+			descriptor_free(&d);
+		else if (!S_ISSOCK(d.st.st_mode))
+			recognise(&t->at[t->count - 1]);
+	}
+	if (links >= 0)
+		close(links);
+	if (infos >= 0)
+		close(infos);
+	return err;
+}
+
 int descriptors_group(struct descriptor_table *tables, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
@@ -384,20 +407,17 @@ void remark(struct check *c, const struct descriptor *d, const char *code, const
 	notice(c, code, subject, "%s", text);
 }
 
-static void check_owner(struct check *c, const struct descriptor *d)
+static void check_owner(struct check *c, struct descriptor *d)
 {
-	bool owned = d->flags & O_ASYNC;
-
-	if (d->own >= 0 && fcntl(d->own, F_GETOWN))
-		owned = true;
-	if (owned)
+	owner_read(d);
+	if (!(c->flags & PHAUL_TO_DIRECTORY) && (d->flags & O_ASYNC || d->owner.pid))
 		refuse(c, d, "FD_OWNER",
 		       "(%s) sends signals when it is ready (fcntl F_SETOWN): "
 		       "this is not moved yet; start the program without signal-driven I/O",
 		       d->link);
 }
 
-static void check_one(struct check *c, const struct descriptor *d)
+static void check_one(struct check *c, struct descriptor *d)
 {
 	if (!d->kind) {
 		unmovable_refuse(c, d);
@@ -444,7 +464,7 @@ void descriptors_check(struct check *c)
 
 	for (size_t i = 0; first && i < t->count; i++) {
 		/* A running program may have closed it meanwhile. */
-		if (!first[i] || own_begin(t, &t->at[i]))
+		if (!first[i] || own_begin(t, &t->at[i], c->flags))
 			continue;
 		check_one(c, &t->at[i]);
 		own_end(&t->at[i]);
@@ -474,7 +494,7 @@ static int dump_number(struct dump *dump, const struct descriptor *d)
 }
 
 /* What came after the check, when the process still ran, is refused here. */
-static int check_again(struct dump *dump, struct check *c, const struct descriptor *d)
+static int check_again(struct dump *dump, struct check *c, struct descriptor *d)
 {
 	const char *sentence;
 
@@ -490,7 +510,7 @@ static int check_again(struct dump *dump, struct check *c, const struct descript
 
 static int dump_one(struct dump *dump, struct check *c, struct descriptor *d)
 {
-	int err = own_begin(dump->descriptors, d);
+	int err = own_begin(dump->descriptors, d, dump->flags);
 
 	if (err)
 		return phaul_fail(dump->err, err, "descriptors", "duplicating fd %d (%s)", d->fd,
@@ -551,7 +571,8 @@ int descriptors_dump(struct dump *d)
 			kinds[t->at[i].id] = t->at[i].kind;
 		}
 		t->at[i].kind = kinds[t->at[i].id];
-		if (!err)
+		/* Ours are not the process's, but wait to be received. */
+		if (!err && t->pid != getpid())
 			err = dump_number(d, &t->at[i]);
 		if (!err && strstr(t->at[i].fdinfo, "\nlock:"))
 			err = locks_dump(d, &t->at[i], first[i], is_lowest(t, i));
@@ -560,5 +581,17 @@ int descriptors_dump(struct dump *d)
 	free(first);
 	free(kinds);
 	d->err = wanted;
+	return err;
+}
+
+int descriptors_dump_queued(struct dump *d, struct descriptor_table *ours)
+{
+	struct dump of_ours = *d;
+	int err;
+
+	of_ours.pid = of_ours.ns_pid = ours->pid;
+	of_ours.descriptors = ours;
+	err = descriptors_dump(&of_ours);
+	d->next_file_id = of_ours.next_file_id;
 	return err;
 }

@@ -17,10 +17,19 @@ void remark(struct check *c, const struct descriptor *d, const char *code, const
 /* Puts an entry of the type of d's kind into "files". */
 int file_put(struct dump *dump, const struct descriptor *d, FileEntry *file);
 /* Puts the file that `path` leads to, a link below /proc, into "files" under its name there. */
-int file_put_reached(struct dump *dump, const char *path, uint32_t flags, uint32_t id);
-/* Nobody gets signals from it: what all images say here, as others are refused. */
-extern FownEntry no_owner;
+int file_put_reached(struct dump *dump, const char *path, uint32_t flags, FownEntry *owner, uint32_t id);
+/* Who gets signals from it, for its image. */
+static inline FownEntry *file_owner(const struct descriptor *d)
+{
+	return (FownEntry *)&d->owner;
+}
 
+/* From d->own; nobody without one. */
+void owner_read(struct descriptor *d);
+int owner_build(struct build *b, const FileEntry *file, int fd);
+
+/* Makes a description in our process if it isn't made yet; returns its descriptor. */
+int file_make(struct build *b, uint32_t id);
 /* The lowest number that a description will have, -1: none. */
 int file_number(const struct build *b, uint32_t id);
 /* Gives `fd` the flags that can be changed after opening; returns fd, or closes it and fails. */

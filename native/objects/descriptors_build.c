@@ -9,6 +9,7 @@
  */
 #include "descriptors.h"
 #include "locks.h"
+#include "unix_socket.h"
 
 #include "../ghost.h"
 
@@ -268,6 +269,8 @@ int built_files_read(const struct image_set *images, const pid_t *pids, size_t c
 	image_free_all(files, file_count);
 	for (size_t i = 0; i < count && !code; i++)
 		code = count_uses(images, pids[i], ret);
+	if (!code)
+		code = unix_queues_count_uses(images, ret);
 	if (code)
 		built_files_free(ret);
 	return code ? phaul_fail(err, code, "descriptors", "reading the images files and fdinfo") : 0;
@@ -282,6 +285,7 @@ void built_files_free(struct built_files *f)
 		if (f->ghosts[id] >= 0)
 			close(f->ghosts[id]);
 	stand_ins_end(f);
+	unix_names_free(f);
 	image_free_all(f->at, f->count);
 	free(f->made);
 	free(f->ghosts);
@@ -344,6 +348,7 @@ static const struct descriptor_kind *kind_of(const FileEntry *file)
 {
 	bool complete = file->type == FD_TYPES__REG ? file->reg != NULL :
 			file->type == FD_TYPES__PIPE ? file->pipe != NULL :
+			file->type == FD_TYPES__UNIXSK ? file->usk != NULL :
 			file->type == FD_TYPES__FIFO ? file->fifo != NULL :
 			file->type == FD_TYPES__INETSK ? file->isk && file->isk->opts :
 			file->type == FD_TYPES__EVENTFD ? file->efd != NULL :
@@ -357,26 +362,26 @@ static const struct descriptor_kind *kind_of(const FileEntry *file)
 	return NULL;
 }
 
-static int make(struct build *b, const FdinfoEntry *number)
+int file_make(struct build *b, uint32_t id)
 {
-	const FileEntry *file = b->files->at[number->id];
-	const struct descriptor_kind *kind = kind_of(file);
+	const FileEntry *file = id < b->files->count ? b->files->at[id] : NULL;
+	const struct descriptor_kind *kind = file ? kind_of(file) : NULL;
 	int fd;
 
-	if (b->files->made[number->id] >= 0)
-		return 0;
-	if (!kind)
+	if (!file || !kind)
 		return phaul_fail(b->err, -EPROTO, "descriptors",
-				  "fd %u: nothing here builds files of type %d", number->fd,
-				  file->type);
+				  "fd %d: nothing here builds files of type %d (number %u)", file_number(b, id),
+				  file ? (int)file->type : -1, id);
+	if (b->files->made[id] >= 0)
+		return b->files->made[id];
 	b->err->code = 0;
 	fd = kind->build(b, file);
 	if (fd >= 0) {
-		b->files->made[number->id] = fd;
-		return 0;
+		b->files->made[id] = fd;
+		return fd;
 	}
 	if (!b->err->code)
-		phaul_fail(b->err, fd, "descriptors", "making fd %u, %s", number->fd, kind->name);
+		phaul_fail(b->err, fd, "descriptors", "making fd %d, %s", file_number(b, id), kind->name);
 	return fd;
 }
 
@@ -453,9 +458,9 @@ static int place_all(struct call_stream *s, struct table *t)
 
 		while (i + count < b->number_count && sorted[i + count]->id == sorted[i]->id)
 			count++;
-		err = make(b, sorted[i]);
-		if (!err)
-			err = place(s, t, sorted + i, count);
+		err = file_make(b, sorted[i]->id);
+		if (err >= 0)
+			err = owner_build(b, b->files->at[sorted[i]->id], err) ?: place(s, t, sorted + i, count);
 		i += count;
 	}
 	free(sorted);

@@ -204,7 +204,7 @@ static int put(struct dump *dump, const struct descriptor *d, const struct watch
 	}
 	epoll.id = d->id;
 	epoll.flags = d->flags;
-	epoll.fown = &no_owner;
+	epoll.fown = file_owner(d);
 	epoll.n_tfd = count;
 	epoll.tfd = list;
 	file.epfd = &epoll;

@@ -23,7 +23,7 @@ static int dump(struct dump *dump, const struct descriptor *d)
 	eventfd.id = d->id;
 	/* The same bit would mean write-only, which an eventfd never is. */
 	eventfd.flags = d->flags | (semaphore ? EFD_SEMAPHORE : 0);
-	eventfd.fown = &no_owner;
+	eventfd.fown = file_owner(d);
 	file.efd = &eventfd;
 	return file_put(dump, d, &file);
 }

@@ -60,7 +60,7 @@ static int dump(struct dump *dump, const struct descriptor *d)
 	fifo.has_regf_id = true;
 	fifo.regf_id = dump->next_file_id++;
 	file.fifo = &fifo;
-	err = file_put_reached(dump, path, d->flags, fifo.regf_id);
+	err = file_put_reached(dump, path, d->flags, file_owner(d), fifo.regf_id);
 	if (!err && is_first(dump, d))
 		err = dump_content(dump, path, d->st.st_ino);
 	return err ? err : file_put(dump, d, &file);

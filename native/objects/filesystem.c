@@ -18,7 +18,7 @@ static int put_directory(struct dump *d, const char *link, uint32_t *ret_id)
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", d->pid, link);
 	*ret_id = d->next_file_id++;
-	return file_put_reached(d, path, O_RDONLY | O_DIRECTORY, *ret_id);
+	return file_put_reached(d, path, O_RDONLY | O_DIRECTORY, NULL, *ret_id);
 }
 
 static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)

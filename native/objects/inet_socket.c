@@ -240,7 +240,7 @@ static int dump(struct dump *dump, const struct descriptor *d)
 	image.proto = f.protocol;
 	image.state = f.state;
 	image.flags = d->flags;
-	image.fown = &no_owner;
+	image.fown = file_owner(d);
 	image.backlog = f.backlog;
 	image.src_port = port_of(&f.local);
 	image.dst_port = port_of(&f.peer);

@@ -37,7 +37,7 @@ static int put_exe(struct dump *d, uint32_t id)
 	char path[48];
 
 	snprintf(path, sizeof(path), "/proc/%d/exe", d->pid);
-	return file_put_reached(d, path, O_RDONLY, id);
+	return file_put_reached(d, path, O_RDONLY, NULL, id);
 }
 
 static int put_mapped(struct dump *d, const struct vma *vma, uint32_t id)
@@ -46,7 +46,7 @@ static int put_mapped(struct dump *d, const struct vma *vma, uint32_t id)
 
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", d->pid, (unsigned long)vma->start,
 		 (unsigned long)vma->end);
-	return file_put_reached(d, path, vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY, id);
+	return file_put_reached(d, path, vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY, NULL, id);
 }
 
 /* Mappings of one file follow each other nearly always. */

@@ -54,6 +54,7 @@ struct descriptor {
 	char *link;		/* readlink of /proc/PID/fd/N */
 	char *fdinfo;		/* text of /proc/PID/fdinfo/N */
 	struct stat st;
+	FownEntry owner;
 	/* NULL: none knows it, or it is a socket that was not asked yet */
 	const struct descriptor_kind *kind;
 };
@@ -97,6 +98,7 @@ struct dump {
 	const struct creds_answers *leader_told;
 	struct socket_defaults *socket_defaults;	/* socket_options.h */
 	uint32_t next_file_id;		/* for file_entry ids; descriptors take theirs first */
+	const struct unix_queues *queues;	/* unix_socket.h; NULL: there are none */
 	struct ghost_set *ghosts;	/* NULL: files without a name are not to be had */
 	struct phaul_error *err;
 };
@@ -111,6 +113,8 @@ struct built_files {
 	FileEntry **at;			/* by id, NULL where there is none */
 	int *made;			/* our descriptor for it, -1: none now */
 	int *ghosts;			/* of a file whose name is gone: our descriptor that leads to it, -1 */
+	struct unix_name *unix_names;	/* of sockets, to be put where they belong at the end: unix_socket.h */
+	size_t unix_name_count;
 	pid_t *stand_ins;		/* for processes that had ended: ghost.h */
 	size_t stand_in_count;
 	uint32_t *uses;			/* by processes, that are still to come */
@@ -164,6 +168,10 @@ extern const struct descriptor_kind *const descriptor_kinds[];	/* NULL-terminate
 /* objects/descriptors.c: all of them. Dumping is called with the process frozen. */
 void descriptors_check(struct check *c);
 int descriptors_dump(struct dump *d);
+/* Those of unix_queues_collect(). */
+int descriptors_dump_queued(struct dump *d, struct descriptor_table *ours);
+/* Adds ours to a table of our own process. */
+int descriptors_add_own(struct descriptor_table *t, const int *fds, size_t count);
 /* Makes room for numbers up to `highest` in the husk's table. Called before the husk has threads: in a
  * shared table it costs a grace period of RCU, some 16 ms. */
 int descriptors_reserve(struct build *b, int highest);

@@ -129,7 +129,9 @@ static void check(struct check *c, const struct descriptor *d)
 			       "is a pipe that pid %d (%s) holds too, which stays here; stop "
 			       "that process first",
 			       h->pid, h->name);
-	} else if (is_connected(d)) {
+	/* What no process holds waits in a unix socket to be received; if in none of the tree's, the freeze shows it. */
+	} else if (is_connected(d) && (c->frozen || !(c->flags & PHAUL_TO_DIRECTORY) ||
+				       pipe_holder_find(c, d->st.st_ino, ends.write, ends.read))) {
 		if (ends.write)
 			check_writer(c, d, &ends);
 		else
@@ -161,7 +163,7 @@ static int dump(struct dump *dump, const struct descriptor *d)
 	pipe.id = d->id;
 	pipe.pipe_id = d->st.st_ino;
 	pipe.flags = d->flags;
-	pipe.fown = &no_owner;
+	pipe.fown = file_owner(d);
 	if (!ends.read && is_connected(d)) {
 		pipe.has_phaul_reader_outside = true;
 		pipe.phaul_reader_outside = true;

@@ -100,7 +100,7 @@ static int put(struct dump *dump, const char *reached_by, const struct stat *st,
 	return err ? err : image_put(dump->images, "files", -1, &file.base);
 }
 
-int file_put_reached(struct dump *dump, const char *path, uint32_t flags, uint32_t id)
+int file_put_reached(struct dump *dump, const char *path, uint32_t flags, FownEntry *owner, uint32_t id)
 {
 	RegFileEntry reg = REG_FILE_ENTRY__INIT;
 	FownEntry nobody = FOWN_ENTRY__INIT;
@@ -113,7 +113,7 @@ int file_put_reached(struct dump *dump, const char *path, uint32_t flags, uint32
 	name[n] = 0;
 	reg.id = id;
 	reg.flags = flags;
-	reg.fown = &nobody;
+	reg.fown = owner ? owner : &nobody;
 	reg.name = name;
 	return put(dump, path, &st, &reg);
 }
@@ -127,7 +127,7 @@ int regular_file_dump(struct dump *dump, const struct descriptor *d)
 	reg.id = d->id;
 	reg.flags = d->flags;
 	reg.pos = d->pos;
-	reg.fown = &no_owner;
+	reg.fown = file_owner(d);
 	reg.name = d->link;
 	reg.has_size = S_ISREG(d->st.st_mode);
 	reg.size = d->st.st_size;

@@ -20,7 +20,7 @@ static int dump(struct dump *dump, const struct descriptor *d)
 		return -EPROTO;
 	signalfd.id = d->id;
 	signalfd.flags = d->flags;
-	signalfd.fown = &no_owner;
+	signalfd.fown = file_owner(d);
 	file.sgfd = &signalfd;
 	return file_put(dump, d, &file);
 }

@@ -36,6 +36,8 @@ static const struct field {
 	SK(SO_BROADCAST, so_broadcast),
 	SK(SO_KEEPALIVE, so_keepalive),
 	SK(SO_OOBINLINE, so_oobinline),
+	SK(SO_PASSCRED, so_passcred),
+	SK(SO_PASSSEC, so_passsec),
 #define IP(option, field) \
 	{ IPPROTO_IP, option, PART_IP, offsetof(IpOptsEntry, has_##field), \
 	  offsetof(IpOptsEntry, field), #option }
@@ -101,6 +103,8 @@ static int get(int fd, int level, int name, int *ret)
 /* Whether a socket of this family and type has options of the level at all. */
 static bool has_level(const InetSkEntry *image, int level)
 {
+	if (image->family != AF_INET && image->family != AF_INET6)
+		return level == SOL_SOCKET;
 	return level == IPPROTO_TCP ? image->type == SOCK_STREAM :
 	       level == IPPROTO_UDP ? image->type == SOCK_DGRAM :
 	       level == IPPROTO_IPV6 ? image->family == AF_INET6 : true;

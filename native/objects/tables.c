@@ -11,9 +11,10 @@ KIND(epoll_kind);
 KIND(timerfd_kind);
 KIND(signalfd_kind);
 KIND(inet_socket);
+KIND(unix_socket);
 
 const struct descriptor_kind *const descriptor_kinds[] = {
-	&regular_file, &device, &pipe_kind, &fifo_kind, &inet_socket, &eventfd_kind, &epoll_kind, &timerfd_kind,
+	&regular_file, &device, &pipe_kind, &fifo_kind, &inet_socket, &unix_socket, &eventfd_kind, &epoll_kind, &timerfd_kind,
 	&signalfd_kind, NULL,
 };
 

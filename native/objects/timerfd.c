@@ -72,7 +72,7 @@ static int dump(struct dump *dump, const struct descriptor *d)
 		return -EPROTO;
 	timerfd.id = d->id;
 	timerfd.flags = d->flags;
-	timerfd.fown = &no_owner;
+	timerfd.fown = file_owner(d);
 	timerfd.clockid = clock;
 	timerfd.settime_flags = flags;
 	timerfd.vsec = left.it_value.tv_sec;

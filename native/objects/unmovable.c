@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
-#include <sys/un.h>
 
 static const struct {
 	const char *link;	/* how the link begins */
@@ -61,20 +60,6 @@ static const struct {
 	{ "net:[", "is a handle of a network namespace of this host; let the program close it" },
 };
 
-static void refuse_unix(struct check *c, const struct descriptor *d)
-{
-	struct sockaddr_un address = { 0 };
-	socklen_t size = sizeof(address);
-	const char *name = "";
-
-	if (!getsockname(d->own, (struct sockaddr *)&address, &size) && size > sizeof(sa_family_t))
-		name = address.sun_path[0] ? address.sun_path : "(abstract)";
-	refuse(c, d, "FD_UNIX_SOCKET",
-	       "is a unix socket%s%.*s: its peers stay on this host, and pairs within "
-	       "a process are not moved yet; start the program without it, if it can",
-	       *name ? " " : "", (int)sizeof(address.sun_path), name);
-}
-
 static const char *socket_name(int family, int type, int protocol)
 {
 	switch (family) {
@@ -127,9 +112,7 @@ static void refuse_socket(struct check *c, const struct descriptor *d)
 	int protocol = socket_number(d->own, SO_PROTOCOL);
 	const char *name = socket_name(family, type, protocol);
 
-	if (family == AF_UNIX)
-		refuse_unix(c, d);
-	else if (name)
+	if (name)
 		refuse(c, d, "FD_SOCKET",
 		       "is %s: such sockets are not moved; start the program without it, "
 		       "if it can",
