@@ -21,6 +21,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
@@ -325,7 +326,17 @@ static void other_size_is_refused(void)
 	end(pid);
 }
 
-static int outside[2];	/* a connection with the test itself */
+/* A unix socket of the test itself, and one that is connected to it. */
+static int listen_or_connect(int connects, pid_t test)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	snprintf(address.sun_path + 1, 64, "phaul-descriptors-%d", test);
+	must(connects ? connect(fd, (void *)&address, sizeof(address)) :
+	     bind(fd, (void *)&address, sizeof(address)) ?: listen(fd, 1));
+	return fd;
+}
 
 static void set_up_refused_files(void)
 {
@@ -347,9 +358,7 @@ static void set_up_refused_files(void)
 	put_at(memfd_create("box", 0), 16);
 	put_at(inotify_init1(0), 17);
 	put_at(syscall(SYS_pidfd_open, getpid(), 0), 18);
-	put_at(dup(outside[0]), 19);
-	close(outside[0]);
-	close(outside[1]);
+	put_at(listen_or_connect(1, getppid()), 19);
 	put_at(socket(AF_NETLINK, SOCK_RAW, 0), 20);
 	put_at(open("/dev/ptmx", O_RDWR | O_NOCTTY), 21);
 	put_at(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP), 22);
@@ -364,13 +373,16 @@ static void set_up_refused_files(void)
 
 static void obstacles_are_named(void)
 {
-	pid_t pid = socketpair(AF_UNIX, SOCK_STREAM, 0, outside) ? -1 : start(set_up_refused_files);
+	int listener = listen_or_connect(0, getpid());
+	pid_t pid = start(set_up_refused_files);
+	int accepted = accept(listener, NULL, NULL);
 	struct moved m = { .pid = free_pid() };
 	struct phaul_error err = { 0 };
 	char *text;
 
 	expect(unlink(shared->path[1]) == 0);
 	close(open(shared->path[1], O_CREAT | O_RDWR, 0600));
+	close(listener);
 	text = check_text(pid, 0);
 	expect_line(text, "FD_DELETED\tfd 10\tfd 10 is a file that was deleted", "/gone");
 	expect_line(text, "FD_DELETED\tfd 11\t", "/replaced");
@@ -394,6 +406,7 @@ static void obstacles_are_named(void)
 	expect(strstr(err.what, "fd 10 is a file that was deleted"));
 	image_set_free(m.images);
 	descriptors_free(&m.before);
+	close(accepted);
 	end(pid);
 }
 
