@@ -11,6 +11,7 @@
 #include "ghost.h"
 #include "image.h"
 #include "memory_map.h"
+#include "objects/inet_socket.h"
 #include "objects/unix_socket.h"
 #include "page_file.h"
 #include "shmem.h"
@@ -30,6 +31,8 @@ struct tree_dump {
 	struct ghost_set ghosts;
 	struct descriptor_table *descriptors;	/* of those that live, in the tree's order; then ours, of what was in queues */
 	struct unix_queues queues;
+	struct paused_set paused;
+	bool locked;			/* packets of connections are dropped */
 	size_t descriptor_count;
 	uint32_t next_file_id;
 	struct phaul_error *err;
@@ -162,7 +165,7 @@ static int put_living(struct tree_dump *d, const struct task *task, struct descr
 	struct thread_sink sink = { d->images, take_threads };
 	struct state_of_tree place = {
 		.task = task, .descriptors = descriptors, .next_file_id = d->next_file_id, .ghosts = &d->ghosts,
-		.queues = &d->queues,
+		.queues = &d->queues, .paused = &d->paused,
 	};
 	TaskKobjIdsEntry ids = TASK_KOBJ_IDS_ENTRY__INIT;
 	struct memory_map map;
@@ -214,7 +217,8 @@ static int put_tree(struct tree_dump *d)
 {
 	struct descriptor_table *descriptors = d->descriptors;
 	struct dump of_ours = {
-		.flags = d->flags, .images = d->images, .ghosts = &d->ghosts, .queues = &d->queues, .err = d->err,
+		.flags = d->flags, .images = d->images, .ghosts = &d->ghosts, .queues = &d->queues, .paused = &d->paused,
+		.err = d->err,
 	};
 	int code = 0;
 
@@ -228,6 +232,24 @@ static int put_tree(struct tree_dump *d)
 	return code || !d->queues.fd_count ? code : descriptors_dump_queued(&of_ours, descriptors);
 }
 
+static int lock_connections(struct tree_dump *d)
+{
+	struct connection_pair *pairs = NULL;
+	size_t count = 0;
+	int code;
+
+	if (!(d->flags & PHAUL_TCP_ESTABLISHED))
+		return 0;
+	code = inet_connections(d->descriptors, d->descriptor_count, &pairs, &count);
+	if (code)
+		phaul_fail(d->err, code, "checkpoint", "listing TCP connections");
+	else if (count)
+		code = network_lock(d->tree->tasks[0].pid, pairs, count, NULL, d->err);
+	d->locked = !code && count;
+	free(pairs);
+	return code;
+}
+
 /* The tree is frozen, and stays so. On failure some images may be left. */
 static int dump(const struct tree *tree, int directory, uint32_t flags, struct phaul_dumped *ret,
 		struct phaul_error *err)
@@ -236,11 +258,12 @@ static int dump(const struct tree *tree, int directory, uint32_t flags, struct p
 		.tree = tree, .flags = flags, .images = image_set_new(), .ghosts = { .directory = directory }, .err = err,
 	};
 	int code = d.images ? page_writer_open(directory, d.images, &d.pages) : -ENOMEM;
+	bool unpaused;
 
 	if (code)
 		phaul_fail(err, code, "checkpoint", "collecting the state of pid %d", tree->tasks[0].pid);
 	else
-		code = read_descriptors(&d) ?: put_tree(&d) ?: put_inventory(&d) ?:
+		code = read_descriptors(&d) ?: lock_connections(&d) ?: put_tree(&d) ?: put_inventory(&d) ?:
 		       image_set_save(d.images, directory, err);
 	memset(ret, 0, sizeof(*ret));
 	ret->pages = d.pages.pages;
@@ -251,6 +274,10 @@ static int dump(const struct tree *tree, int directory, uint32_t flags, struct p
 		descriptors_free(&d.descriptors[i]);
 	free(d.descriptors);
 	unix_queues_free(&d.queues);
+	unpaused = code || flags & PHAUL_LEAVE_RUNNING;
+	if (unpaused && d.locked)
+		(void)network_unlock(tree->tasks[0].pid, NULL);
+	paused_set_free(&d.paused, unpaused);
 	shmem_free(&d.shmem);
 	ghost_set_free(&d.ghosts, !code);
 	if (d.images)

@@ -26,7 +26,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 4
+#define PHAUL_ABI_VERSION 5
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -46,6 +46,8 @@ enum {
 	PHAUL_LEAVE_RUNNING = 4,	/* phaul_dump(): it goes on afterwards */
 	PHAUL_LINK_REMAP = 8,	/* links may be made for files whose name is gone but that have another */
 	PHAUL_FILE_LOCKS = 16,	/* locks on files are dumped, which others may take meanwhile */
+	PHAUL_TCP_ESTABLISHED = 32,	/* connections are dumped; their packets are dropped until they are restored */
+	PHAUL_SKIP_IN_FLIGHT = 64,	/* those that wait to be accepted are not */
 };
 
 /* Writes one line per obstacle, "CODE\tsubject\tsentence\n", sorted by subject kind, into `ret_text`.
@@ -199,8 +201,9 @@ struct phaul_dumped {
  * On failure all go on, and some images may be left. */
 PHAUL_API int phaul_dump(int pid, int directory, uint32_t flags, int timeout_ms, struct phaul_dumped *ret,
 			 struct phaul_error *err);
-/* Makes the processes from the images and lets them go, the first as init's child. -EEXIST: a pid is taken. */
-PHAUL_API int phaul_restore(int directory, int *ret_pid, struct phaul_error *err);
+/* Makes the processes from the images and lets them go, the first as init's child. `flags`: PHAUL_TCP_CLOSE. -EEXIST: a pid
+ * is taken. */
+PHAUL_API int phaul_restore(int directory, uint32_t flags, int *ret_pid, struct phaul_error *err);
 
 /* ---- for measuring ---- */
 

@@ -13,6 +13,8 @@
 #include "ghost.h"
 #include "husk.h"
 #include "layout.h"
+#include "network_lock.h"
+#include "objects/inet_socket.h"
 #include "objects/unix_socket.h"
 #include "page_file.h"
 #include "shmem.h"
@@ -41,6 +43,8 @@ struct restore {
 	size_t living_count;
 	struct shmem_set shmem;
 	struct built_files files;
+	size_t connection_count;
+	bool was_locked;		/* by the dump, on this host */
 	struct phaul_error *err;
 };
 
@@ -249,12 +253,35 @@ static int make_memory(struct restore *r, struct reborn *task)
 	return code;
 }
 
+/* ---- connections ---- */
+
+static int lock_connections(struct restore *r)
+{
+	struct connection_pair *pairs = NULL;
+	int code = inet_connections_of_images(&r->files, &pairs, &r->connection_count);
+
+	if (code)
+		phaul_fail(r->err, code, "restore", "listing TCP connections");
+	else if (r->connection_count && !(r->files.flags & PHAUL_TCP_CLOSE))
+		code = network_lock(pid_of(&r->tasks[0]), pairs, r->connection_count, &r->was_locked, r->err);
+	free(pairs);
+	return code;
+}
+
+/* Packets may come in again, and the peers are told that we are there. */
+static int unlock_connections(struct restore *r)
+{
+	int code = r->connection_count ? network_unlock(pid_of(&r->tasks[0]), r->err) : 0;
+
+	return code ? code : inet_resume(&r->files, r->err);
+}
+
 /* ---- all of it ---- */
 
 static int restore(struct restore *r)
 {
 	struct phaul_built built = {0};
-	int code = read_tree(r) ?: shmem_make(&r->shmem, r->images, r->directory, r->err) ?: make_tree(r);
+	int code = read_tree(r) ?: lock_connections(r) ?: shmem_make(&r->shmem, r->images, r->directory, r->err) ?: make_tree(r);
 
 	for (size_t i = 0; i < r->count && !code; i++)
 		if (r->tasks[i].state != TASK_DEAD)
@@ -269,8 +296,7 @@ static int restore(struct restore *r)
 		       state_build(husk, r->images, &r->files, &built, r->err);
 		husk_join(husk, false);
 	}
-	if (!code)
-		code = unix_names_publish(&r->files, r->err);
+	code = code ?: unix_names_publish(&r->files, r->err) ?: unlock_connections(r);
 	if (!code)
 		ghosts_forget_links(&r->files, r->images);
 	for (size_t i = 0; i < r->count && !code; i++) {
@@ -307,13 +333,15 @@ static void forget(struct restore *r, bool released)
 	image_set_free(r->images);
 }
 
-int phaul_restore(int directory, int *ret_pid, struct phaul_error *err)
+int phaul_restore(int directory, uint32_t flags, int *ret_pid, struct phaul_error *err)
 {
-	struct restore r = { .directory = directory, .err = err };
+	struct restore r = { .directory = directory, .files.flags = flags, .err = err };
 	int code = image_set_load(directory, &r.images, err) ?: restore(&r);
 
 	if (!code)
 		*ret_pid = pid_of(&r.tasks[0]);
+	else if (r.connection_count && !r.was_locked)
+		(void)network_unlock(pid_of(&r.tasks[0]), NULL);
 	forget(&r, !code);
 	return code;
 }

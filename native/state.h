@@ -11,6 +11,7 @@ struct state_of_tree {
 	struct descriptor_table *descriptors;	/* its own, of the group's */
 	uint32_t next_file_id;
 	const struct unix_queues *queues;	/* unix_socket.h */
+	struct paused_set *paused;	/* objects/inet_socket.h; NULL: connections don't come along */
 	struct ghost_set *ghosts;	/* ghost.h; NULL: there are none */
 };
 

@@ -7,7 +7,7 @@ import { PAGE_BYTES } from './engine/engine.ts';
 import { engine } from './engine/library.ts';
 import { PhaulError } from './errors.ts';
 import { plural } from './events.ts';
-import type { DumpOptions } from './options.ts';
+import type { DumpOptions, RestoreOptions } from './options.ts';
 
 const FREEZE_TIMEOUT_MS = 10_000;
 const IMAGE = /\.img$/;
@@ -44,8 +44,8 @@ function openEmpty(directory: string): number {
 }
 
 /** Whatever fails leaves the process running as before, and no images. */
-export function dump({ pid, directory, tcp, leaveRunning, linkRemap, fileLocks }: DumpOptions): Dumped {
-  const flags = { tcpClose: tcp === 'close', linkRemap, fileLocks };
+export function dump({ pid, directory, tcp, leaveRunning, ...others }: DumpOptions): Dumped {
+  const flags = { tcpClose: tcp === 'close', tcpEstablished: tcp === 'established', ...others };
   const { obstacles } = localFindings(pid, { ...flags, toDirectory: true });
   if (obstacles.length > 0) {
     throw new PhaulError('ERR_OBSTACLES', `Process ${pid} on ${hostname()} can't be written to a directory: ${plural(obstacles.length, 'obstacle')}.`, { obstacles });
@@ -62,7 +62,7 @@ export function dump({ pid, directory, tcp, leaveRunning, linkRemap, fileLocks }
   }
 }
 
-export function restore(directory: string): number {
+export function restore({ directory, tcp }: RestoreOptions): number {
   let fd: number;
   try {
     fd = openSync(directory, 'r');
@@ -73,7 +73,7 @@ export function restore(directory: string): number {
     if (!imagesIn(directory).includes('pstree.img')) {
       throw new PhaulError('ERR_USAGE', `${directory} holds no checkpoint: pstree.img is missing.`);
     }
-    return engine.restore(fd);
+    return engine.restore(fd, { tcpClose: tcp === 'close' });
   } finally {
     closeSync(fd);
   }

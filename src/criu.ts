@@ -6,6 +6,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { dump, restore } from './checkpoint.ts';
 import { parsePid } from './cli/arguments.ts';
 import { requireFeature } from './criuFeatures.ts';
+import type { DumpOptions } from './options.ts';
 import { asPhaulError, PhaulError } from './errors.ts';
 import { oneLine } from './events.ts';
 import { version } from './version.ts';
@@ -26,9 +27,12 @@ interface DumpFlags extends CommonFlags {
   linkRemap?: true;
   fileLocks?: true;
   tcpClose?: true;
+  tcpEstablished?: true;
+  skipInFlight?: true;
 }
 
 interface RestoreFlags extends CommonFlags {
+  tcpClose?: true;
   restoreDetached?: true;
 }
 
@@ -47,6 +51,7 @@ const MEANT_ALREADY: [flags: string, description: string][] = [
   ['--evasive-devices', 'devices are opened by their path'],
   ['--force-irmap', 'watched files are found by their path'],
   ['--manage-cgroups [mode]', 'the process stays in the control group of phaul'],
+  ['--network-lock <method>', 'packets of connections are dropped by nftables'],
   ['--timeout <seconds>', 'for the freeze; phaul has its own'],
   ['--track-mem', 'memory is tracked without being told'],
   ['--pre-dump-mode <mode>', 'memory is read from outside'],
@@ -72,18 +77,22 @@ function addCommon(command: Command): Command {
 
 const placed = ({ workDir, imagesDir }: CommonFlags, file: string): string => resolve(workDir ?? imagesDir, file);
 
-const tcpMode = (flags: { tcpClose?: true }): 'close' | 'refuse' => (flags.tcpClose === true ? 'close' : 'refuse');
+const tcpMode = (flags: { tcpClose?: true; tcpEstablished?: true }): DumpOptions['tcp'] =>
+  flags.tcpClose === true ? 'close' : flags.tcpEstablished === true ? 'established' : 'refuse';
 
 const dumpCommand = (): Command =>
   addCommon(new Command('dump').description('Writes a process tree to a directory.'))
     .addOption(new Option('-t, --tree <pid>', 'the root of the tree').argParser(parsePid).makeOptionMandatory())
     .addOption(new Option('-R, --leave-running', 'let it go on afterwards'))
     .addOption(new Option('--tcp-close', 'reset established TCP connections'))
+    .addOption(new Option('--tcp-established', 'dump established TCP connections; their packets are dropped until they are restored'))
+    .addOption(new Option('--skip-in-flight', 'leave out connections that wait to be accepted'))
     .action((flags: DumpFlags) => {
       dump({
         pid: flags.tree,
         directory: flags.imagesDir,
         tcp: tcpMode(flags),
+        skipInFlight: flags.skipInFlight === true,
         leaveRunning: flags.leaveRunning === true,
         linkRemap: flags.linkRemap === true,
         fileLocks: flags.fileLocks === true,
@@ -101,10 +110,12 @@ const restoreCommand = (): Command =>
   addCommon(new Command('restore').description('Lets a process tree go on from a directory.'))
     .addOption(new Option('-d, --restore-detached', 'end as soon as it runs'))
     .addOption(new Option('--tcp-close', 'established TCP connections are reset'))
+    .addOption(new Option('--tcp-established', 'established TCP connections go on, if they were dumped'))
+    .addOption(new Option('--skip-in-flight', 'means something to dump alone'))
     .action(async (flags: RestoreFlags) => {
       // Opened first: a process that runs while nobody is told its pid would be worse than none.
       const pidfile = flags.pidfile === undefined ? undefined : openSync(placed(flags, flags.pidfile), 'w');
-      const pid = restore(flags.imagesDir);
+      const pid = restore({ directory: flags.imagesDir, tcp: flags.tcpClose === true ? 'close' : 'established' });
       if (pidfile !== undefined) {
         writeSync(pidfile, `${pid}\n`);
         closeSync(pidfile);

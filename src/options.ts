@@ -34,12 +34,21 @@ export interface CheckOptions {
 export interface DumpOptions {
   pid: number;
   directory: string;
-  tcp: 'refuse' | 'close';
+  /** Established TCP connections: an obstacle, reset, or dumped; their packets are dropped until they are restored. */
+  tcp: 'refuse' | 'close' | 'established';
+  /** Leave out connections that wait to be accepted. */
+  skipInFlight: boolean;
   leaveRunning: boolean;
   /** For files whose name is gone but that have another: make links beside the old names, until they are restored. */
   linkRemap: boolean;
   /** Dump locks on files, which others may take until they are restored. */
   fileLocks: boolean;
+}
+
+export interface RestoreOptions {
+  directory: string;
+  /** Connections that were dumped are restored, or reset. */
+  tcp: 'close' | 'established';
 }
 
 /**

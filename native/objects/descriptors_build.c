@@ -259,10 +259,12 @@ int built_files_read(const struct image_set *images, const pid_t *pids, size_t c
 		     struct phaul_error *err)
 {
 	ProtobufCMessage **files;
+	uint32_t flags = ret->flags;
 	size_t file_count;
 	int code;
 
 	memset(ret, 0, sizeof(*ret));
+	ret->flags = flags;
 	code = image_read_all(images, "files", -1, &file_entry__descriptor, &files, &file_count);
 	if (!code)
 		code = sort_files(ret, (FileEntry **)files, file_count);
@@ -285,6 +287,9 @@ void built_files_free(struct built_files *f)
 		if (f->ghosts[id] >= 0)
 			close(f->ghosts[id]);
 	stand_ins_end(f);
+	for (size_t i = 0; i < f->paused_count; i++)
+		close(f->paused[i].fd);
+	free(f->paused);
 	unix_names_free(f);
 	image_free_all(f->at, f->count);
 	free(f->made);

@@ -7,29 +7,28 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../error.h"
+#include "inet_socket.h"
 #include "port_holder.h"
 #include "socket_options.h"
 
-union address {
-	struct sockaddr any;
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
-};
+#define BUFFER_MAX (1 << 28)	/* while a connection's queues are put back */
 
 struct facts {
 	int family, type, protocol;
 	int state;		/* TCP_...; UDP has TCP_CLOSE or, connected, TCP_ESTABLISHED */
 	int backlog, waiting;	/* of a listener */
 	short events;		/* poll(), of which POLLRDHUP and POLLERR are asked for */
-	union address local, peer;
+	union tcp_address local, peer;
 };
 
 static int option(int fd, int level, int name)
@@ -87,12 +86,12 @@ static int learn(const struct descriptor *d, struct facts *ret)
 	return 0;
 }
 
-static int port_of(const union address *a)
+static int port_of(const union tcp_address *a)
 {
 	return ntohs(a->any.sa_family == AF_INET6 ? a->v6.sin6_port : a->v4.sin_port);
 }
 
-static const char *text_of(const union address *a, char *ret, size_t size)
+static const char *text_of(const union tcp_address *a, char *ret, size_t size)
 {
 	char host[INET6_ADDRSTRLEN] = "?";
 
@@ -110,7 +109,7 @@ static const char *text_of(const union address *a, char *ret, size_t size)
 }
 
 /* An address that the target may not have. */
-static bool is_of_a_host(const union address *a)
+static bool is_of_a_host(const union tcp_address *a)
 {
 	uint32_t v4 = a->v4.sin_addr.s_addr;
 
@@ -130,7 +129,7 @@ static void check_listener(struct check *c, const struct descriptor *d, const st
 	char local[64];
 
 	text_of(&f->local, local, sizeof(local));
-	if (f->waiting && c->flags & PHAUL_TCP_CLOSE)
+	if (f->waiting && c->flags & (PHAUL_TCP_CLOSE | PHAUL_SKIP_IN_FLIGHT))
 		remark(c, d, "TCP_WAITING",
 		       "listens on %s, and %d connection%s wait%s to be accepted: they will "
 		       "be reset",
@@ -155,6 +154,8 @@ static void check_connection(struct check *c, const struct descriptor *d, const 
 	text_of(&f->local, local, sizeof(local));
 	if (known)
 		text_of(&f->peer, peer, sizeof(peer));
+	if (c->flags & PHAUL_TCP_ESTABLISHED && f->state != TCP_SYN_RECV)
+		return;
 	if (c->flags & PHAUL_TCP_CLOSE)
 		remark(c, d, "TCP_ESTABLISHED", "is a TCP connection %s%s%s: it will be reset",
 		       local, known ? " <-> " : " that is being made", peer);
@@ -211,13 +212,149 @@ static void check(struct check *c, const struct descriptor *d)
 /* ---- dump ---- */
 
 /* Addresses as 32 bit words in network order. */
-static size_t words_of(int family, const union address *a, uint32_t ret[4])
+static size_t words_of(int family, const union tcp_address *a, uint32_t ret[4])
 {
 	if (family == AF_INET6)
 		memcpy(ret, &a->v6.sin6_addr, 16);
 	else
 		memcpy(ret, &a->v4.sin_addr, 4);
 	return family == AF_INET6 ? 4 : 1;
+}
+
+/* ---- connections ---- */
+
+static int pause_socket(struct paused_socket **at, size_t *count, int fd)
+{
+	struct paused_socket *larger = reallocarray(*at, *count + 1, sizeof(*larger));
+	int own, reuse = option(fd, SOL_SOCKET, SO_REUSEADDR), err;
+
+	if (!larger)
+		return -ENOMEM;
+	*at = larger;
+	own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (own < 0)
+		return -errno;
+	(*at)[(*count)++] = (struct paused_socket){ own, reuse };
+	err = tcp_pause(fd);
+	return err;
+}
+
+static int resume_socket(const struct paused_socket *s)
+{
+	int err = tcp_resume(s->fd);
+
+	return err ? err : setsockopt(s->fd, SOL_SOCKET, SO_REUSEADDR, &s->reuse, sizeof(s->reuse)) < 0 ? -errno : 0;
+}
+
+void paused_set_free(struct paused_set *set, bool resume)
+{
+	for (size_t i = 0; i < set->count; i++) {
+		if (resume)
+			(void)resume_socket(&set->at[i]);
+		close(set->at[i].fd);
+	}
+	free(set->at);
+	*set = (struct paused_set){ 0 };
+}
+
+int inet_resume(struct built_files *f, struct phaul_error *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < f->paused_count && !code; i++)
+		code = resume_socket(&f->paused[i]);
+	return code ? phaul_fail(err, code, "descriptors", "letting a TCP connection go on") : 0;
+}
+
+static int add_pair(struct connection_pair **at, size_t *count, const struct connection_pair *pair)
+{
+	struct connection_pair *larger = reallocarray(*at, *count + 1, sizeof(*larger));
+
+	if (!larger)
+		return -ENOMEM;
+	*at = larger;
+	larger[(*count)++] = *pair;
+	return 0;
+}
+
+static int add_connections(const struct descriptor_table *t, struct connection_pair **ret, size_t *ret_count)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < t->count && !err; i++) {
+		struct descriptor d = t->at[i];
+		struct connection_pair pair;
+		socklen_t local = sizeof(pair.local), peer = sizeof(pair.peer);
+
+		if (!S_ISSOCK(d.st.st_mode) || d.flags & O_PATH)
+			continue;
+		d.own = syscall(SYS_pidfd_getfd, t->pidfd, d.fd, 0);
+		if (d.own < 0)
+			return -errno;
+		if (is(&d) && option(d.own, SOL_SOCKET, SO_TYPE) == SOCK_STREAM &&
+		    !getpeername(d.own, &pair.peer.any, &peer) && !getsockname(d.own, &pair.local.any, &local))
+			err = add_pair(ret, ret_count, &pair);
+		close(d.own);
+	}
+	return err;
+}
+
+int inet_connections(const struct descriptor_table *tables, size_t count, struct connection_pair **ret, size_t *ret_count)
+{
+	int err = 0;
+
+	*ret = NULL;
+	*ret_count = 0;
+	for (size_t i = 0; i < count && !err; i++)
+		err = add_connections(&tables[i], ret, ret_count);
+	return err;
+}
+
+static bool is_connection(const InetSkEntry *image)
+{
+	return image->type == SOCK_STREAM && image->state != TCP_LISTEN && image->state != TCP_CLOSE && image->dst_port;
+}
+
+static int dump_connection(struct dump *dump, const struct descriptor *d, InetSkEntry *image)
+{
+	TcpStreamEntry stream = TCP_STREAM_ENTRY__INIT;
+	FileEntry file = FILE_ENTRY__INIT;
+	struct socket_options options;
+	struct tcp_connection c = { 0 };
+	int err = socket_options_dump(d->own, &options, &dump->socket_defaults, image) ?:
+		  pause_socket(&dump->paused->at, &dump->paused->count, d->own) ?: tcp_save(d->own, &c);
+
+	if (err)
+		return err;
+	image->state = c.state;
+	if (image->family == AF_INET6) {
+		image->has_v6only = true;
+		image->v6only = option(d->own, IPPROTO_IPV6, IPV6_V6ONLY) == 1;
+	}
+	stream.inq_len = c.in_size;
+	stream.inq_seq = c.in_sequence;
+	stream.outq_len = c.out_size;
+	stream.outq_seq = c.out_sequence;
+	stream.has_unsq_len = stream.has_rcv_wscale = true;
+	stream.unsq_len = c.unsent_size;
+	stream.opt_mask = c.options;
+	stream.snd_wscale = c.send_wscale;
+	stream.rcv_wscale = c.receive_wscale;
+	stream.mss_clamp = c.mss;
+	stream.has_timestamp = c.options & TCPI_OPT_TIMESTAMPS;
+	stream.timestamp = c.timestamp;
+	stream.has_snd_wl1 = stream.has_snd_wnd = stream.has_max_window = stream.has_rcv_wnd = stream.has_rcv_wup = true;
+	stream.snd_wl1 = c.window.snd_wl1;
+	stream.snd_wnd = c.window.snd_wnd;
+	stream.max_window = c.window.max_window;
+	stream.rcv_wnd = c.window.rcv_wnd;
+	stream.rcv_wup = c.window.rcv_wup;
+	file.isk = image;
+	err = file_put(dump, d, &file) ?: image_put(dump->images, "tcp-stream", image->ino, &stream.base) ?:
+	      image_put_raw(dump->images, "tcp-stream", image->ino, c.in, c.in_size) ?:
+	      image_put_raw(dump->images, "tcp-stream", image->ino, c.out, c.out_size);
+	tcp_connection_free(&c);
+	return err;
 }
 
 static int dump(struct dump *dump, const struct descriptor *d)
@@ -248,6 +385,8 @@ static int dump(struct dump *dump, const struct descriptor *d)
 	image.src_addr = local;
 	image.n_dst_addr = words_of(f.family, &f.peer, peer);
 	image.dst_addr = peer;
+	if (f.type == SOCK_STREAM && f.state != TCP_LISTEN && f.state != TCP_CLOSE && dump->flags & PHAUL_TCP_ESTABLISHED)
+		return dump_connection(dump, d, &image);
 	gone = f.type == SOCK_STREAM && f.state != TCP_LISTEN &&
 	       (f.state != TCP_CLOSE || f.events & POLLRDHUP);
 	if (gone) {
@@ -280,28 +419,55 @@ static int dump(struct dump *dump, const struct descriptor *d)
 
 /* ---- build ---- */
 
-static int read_address(const InetSkEntry *image, union address *ret, socklen_t *ret_size)
+static int set_address(const InetSkEntry *image, const uint32_t *words, size_t count, uint32_t port, union tcp_address *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	ret->any.sa_family = image->family;
-	if (image->n_src_addr < (image->family == AF_INET6 ? 4 : 1))
+	if (count < (image->family == AF_INET6 ? 4 : 1))
 		return -EPROTO;
 	if (image->family == AF_INET6) {
-		ret->v6.sin6_port = htons(image->src_port);
-		memcpy(&ret->v6.sin6_addr, image->src_addr, 16);
+		ret->v6.sin6_port = htons(port);
+		memcpy(&ret->v6.sin6_addr, words, 16);
 		if (image->ifname)
 			ret->v6.sin6_scope_id = if_nametoindex(image->ifname);
-		*ret_size = sizeof(ret->v6);
 	} else {
-		ret->v4.sin_port = htons(image->src_port);
-		memcpy(&ret->v4.sin_addr, image->src_addr, 4);
-		*ret_size = sizeof(ret->v4);
+		ret->v4.sin_port = htons(port);
+		memcpy(&ret->v4.sin_addr, words, 4);
 	}
 	return 0;
 }
 
+static int read_address(const InetSkEntry *image, union tcp_address *ret, socklen_t *ret_size)
+{
+	*ret_size = image->family == AF_INET6 ? sizeof(ret->v6) : sizeof(ret->v4);
+	return set_address(image, image->src_addr, image->n_src_addr, image->src_port, ret);
+}
+
+static int read_peer(const InetSkEntry *image, union tcp_address *ret)
+{
+	return set_address(image, image->dst_addr, image->n_dst_addr, image->dst_port, ret);
+}
+
+int inet_connections_of_images(const struct built_files *f, struct connection_pair **ret, size_t *ret_count)
+{
+	struct connection_pair pair;
+	socklen_t size;
+	int err = 0;
+
+	*ret = NULL;
+	*ret_count = 0;
+	for (size_t id = 0; id < f->count && !err; id++) {
+		const InetSkEntry *image = f->at[id] ? f->at[id]->isk : NULL;
+
+		if (image && is_connection(image))
+			err = read_address(image, &pair.local, &size) ?: read_peer(image, &pair.peer) ?:
+			      add_pair(ret, ret_count, &pair);
+	}
+	return err;
+}
+
 static int bind_failed(struct build *b, int failed, const InetSkEntry *image,
-		       const union address *a)
+		       const union tcp_address *a)
 {
 	const char *protocol = image->type == SOCK_STREAM ? "TCP" : "UDP";
 	char text[64], holder[64];
@@ -318,7 +484,7 @@ static int bind_failed(struct build *b, int failed, const InetSkEntry *image,
 }
 
 /* An address that this host doesn't have may come after the process. */
-static int bind_anyhow(int fd, const union address *a, socklen_t size)
+static int bind_anyhow(int fd, const union tcp_address *a, socklen_t size)
 {
 	int on = 1, off = 0, err;
 
@@ -337,7 +503,7 @@ static int bind_socket(struct build *b, int fd, const InetSkEntry *image)
 {
 	bool stream = image->type == SOCK_STREAM;
 	int on = 1, reuse = image->opts->has_reuseaddr && image->opts->reuseaddr;
-	union address a;
+	union tcp_address a;
 	socklen_t size;
 	int err = read_address(image, &a, &size);
 
@@ -361,7 +527,7 @@ static int bind_socket(struct build *b, int fd, const InetSkEntry *image)
 static void make_reset(int fd, int family)
 {
 	struct sockaddr nobody = { .sa_family = AF_UNSPEC };
-	union address self = { .any.sa_family = family };
+	union tcp_address self = { .any.sa_family = family };
 	socklen_t size = family == AF_INET6 ? sizeof(self.v6) : sizeof(self.v4);
 	int off = 0;
 
@@ -378,11 +544,84 @@ static void make_reset(int fd, int family)
 	(void)connect(fd, &nobody, sizeof(nobody));
 }
 
+static int read_stream(struct build *b, const InetSkEntry *image, struct tcp_connection *ret)
+{
+	ProtobufCMessage *message = NULL;
+	const TcpStreamEntry *s;
+	struct image_reader r;
+	const void *in = NULL, *out = NULL;
+	socklen_t size;
+	int err = image_read(b->images, "tcp-stream", image->ino, &r);
+
+	memset(ret, 0, sizeof(*ret));
+	if (err || image_next(&r, &tcp_stream_entry__descriptor, &message) != 1)
+		return err ? err : -EPROTO;
+	s = (TcpStreamEntry *)message;
+	ret->state = image->state;
+	ret->in_size = s->inq_len;
+	ret->out_size = s->outq_len;
+	ret->unsent_size = s->unsq_len;
+	ret->in_sequence = s->inq_seq;
+	ret->out_sequence = s->outq_seq;
+	ret->options = s->opt_mask;
+	ret->mss = s->mss_clamp;
+	ret->send_wscale = s->snd_wscale;
+	ret->receive_wscale = s->rcv_wscale;
+	ret->timestamp = s->timestamp;
+	ret->window = (struct tcp_repair_window){ s->snd_wl1, s->snd_wnd, s->max_window, s->rcv_wnd, s->rcv_wup };
+	err = read_address(image, &ret->local, &size) ?: read_peer(image, &ret->peer) ?:
+	      image_next_raw(&r, ret->in_size, &in) ?: image_next_raw(&r, ret->out_size, &out);
+	if (!err && ret->unsent_size > ret->out_size)
+		err = -EPROTO;
+	protobuf_c_message_free_unpacked(message, NULL);
+	/* Both stay the images'. */
+	ret->in = (uint8_t *)in;
+	ret->out = (uint8_t *)out;
+	return err;
+}
+
+static void set_buffers(int fd, const SkOptsEntry *sk)
+{
+	int lock = sk ? sk->so_buf_lock : 0, sizes[2] = { BUFFER_MAX, BUFFER_MAX };
+
+	if (sk) {
+		sizes[0] = sk->so_sndbuf / 2;
+		sizes[1] = sk->so_rcvbuf / 2;
+	}
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &sizes[0], sizeof(int));
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &sizes[1], sizeof(int));
+	/* Otherwise what the kernel chose once would be for ever. */
+	if (sk && sk->has_so_buf_lock)
+		(void)setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &lock, sizeof(lock));
+}
+
+static int build_connection(struct build *b, int fd, const InetSkEntry *image)
+{
+	struct tcp_connection c;
+	char peer[64];
+	int err = read_stream(b, image, &c);
+
+	if (err)
+		return phaul_fail(b->err, err, "descriptors", "reading tcp-stream-%x.img", image->ino);
+	set_buffers(fd, NULL);
+	err = pause_socket(&b->files->paused, &b->files->paused_count, fd) ?: tcp_restore(fd, &c);
+	if (err)
+		return phaul_fail(b->err, err, "descriptors", "restoring the TCP connection of fd %d with %s",
+				  file_number(b, image->id), text_of(&c.peer, peer, sizeof(peer)));
+	set_buffers(fd, image->opts);
+	return 0;
+}
+
 static int build_tcp(struct build *b, int fd, const InetSkEntry *image)
 {
+
+	struct image_reader r;
 	bool dead = image->state != TCP_CLOSE ||
 		    (image->has_shutdown && image->shutdown == SK_SHUTDOWN__BOTH);
 
+	if (is_connection(image) && !(b->files->flags & PHAUL_TCP_CLOSE) &&
+	    image_read(b->images, "tcp-stream", image->ino, &r) != -ENOENT)
+		return build_connection(b, fd, image);
 	if (image->state == TCP_LISTEN || !dead)
 		return image->src_port || image->state == TCP_LISTEN ? bind_socket(b, fd, image)
 								     : 0;

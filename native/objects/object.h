@@ -98,6 +98,7 @@ struct dump {
 	const struct creds_answers *leader_told;
 	struct socket_defaults *socket_defaults;	/* socket_options.h */
 	uint32_t next_file_id;		/* for file_entry ids; descriptors take theirs first */
+	struct paused_set *paused;	/* inet_socket.h */
 	const struct unix_queues *queues;	/* unix_socket.h; NULL: there are none */
 	struct ghost_set *ghosts;	/* NULL: files without a name are not to be had */
 	struct phaul_error *err;
@@ -109,10 +110,13 @@ void dump_free(struct dump *d);
 
 /* What is in "files", and becomes descriptions that the processes of a checkpoint share. */
 struct built_files {
+	uint32_t flags;			/* PHAUL_TCP_CLOSE */
 	size_t count;			/* of all below: the highest id and one more */
 	FileEntry **at;			/* by id, NULL where there is none */
 	int *made;			/* our descriptor for it, -1: none now */
 	int *ghosts;			/* of a file whose name is gone: our descriptor that leads to it, -1 */
+	struct paused_socket { int fd, reuse; } *paused;	/* TCP connections, ours; resumed at the end */
+	size_t paused_count;
 	struct unix_name *unix_names;	/* of sockets, to be put where they belong at the end: unix_socket.h */
 	size_t unix_name_count;
 	pid_t *stand_ins;		/* for processes that had ended: ghost.h */

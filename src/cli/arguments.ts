@@ -49,9 +49,14 @@ export function parseOnDiverge(text: string): 'freeze' | 'abort' {
   throw usage(`--on-diverge takes freeze or abort, not "${text}".`);
 }
 
-export function parseTcp(text: string): 'close' | 'refuse' {
-  if (text === 'close' || text === 'refuse') {
-    return text;
+function oneOf<T extends string>(text: string, ...words: T[]): T {
+  const word = words.find((candidate) => candidate === text);
+  if (word === undefined) {
+    throw usage(`--tcp takes ${words.join(', ').replace(/, ([^,]*)$/, ' or $1')}, not "${text}".`);
   }
-  throw usage(`--tcp takes refuse or close, not "${text}".`);
+  return word;
 }
+
+export const parseTcp = (text: string): 'refuse' | 'close' => oneOf(text, 'refuse', 'close');
+export const parseDumpTcp = (text: string): 'refuse' | 'close' | 'established' => oneOf(text, 'refuse', 'close', 'established');
+export const parseRestoreTcp = (text: string): 'close' | 'established' => oneOf(text, 'established', 'close');

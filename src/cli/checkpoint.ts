@@ -2,9 +2,9 @@
 import { Command, Option } from 'commander';
 import { PhaulError } from '../errors.ts';
 import { formatBytes } from '../events.ts';
-import type { DumpOptions } from '../options.ts';
+import type { DumpOptions, RestoreOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
-import { parsePid, parseTcp } from './arguments.ts';
+import { parseDumpTcp, parsePid, parseRestoreTcp } from './arguments.ts';
 import type { Output } from './output.ts';
 
 interface DumpFlags {
@@ -13,12 +13,14 @@ interface DumpFlags {
   leaveRunning?: true;
   linkRemap?: true;
   fileLocks?: true;
+  skipInFlight?: true;
   tcp: DumpOptions['tcp'];
   json?: true;
 }
 
 interface RestoreFlags {
   imagesDir: string;
+  tcp: RestoreOptions['tcp'];
   json?: true;
 }
 
@@ -52,7 +54,12 @@ export const dumpCommand = ({ stdout }: { stdout: Output }): Command =>
     .addOption(new Option('-R, --leave-running', 'let the process go on instead of ending it'))
     .addOption(new Option('--link-remap', 'for open files whose name was deleted but that have another (a hard link): make a link beside the old name until restore'))
     .addOption(new Option('--file-locks', 'dump locks on files too; others may take them before restore, which then fails'))
-    .addOption(new Option('--tcp <mode>', 'established TCP connections: refuse to dump, or close (reset) them').argParser(parseTcp).default('refuse'))
+    .addOption(
+      new Option('--tcp <mode>', 'established TCP connections: refuse to dump, close (reset) them, or established: dump them, and drop their packets until they are restored')
+        .argParser(parseDumpTcp)
+        .default('refuse'),
+    )
+    .addOption(new Option('--skip-in-flight', 'leave out connections that wait to be accepted'))
     .addOption(json())
     .addHelpText('after', DUMP_EPILOGUE)
     .action(async ({ tree: pid, imagesDir: directory, tcp, ...flags }: DumpFlags) => {
@@ -60,7 +67,7 @@ export const dumpCommand = ({ stdout }: { stdout: Output }): Command =>
       requireRoot();
       const comm = await requireProgram(pid);
       const { dump } = await import('../checkpoint.ts');
-      const dumped = dump({ pid, directory, tcp, leaveRunning, linkRemap: flags.linkRemap === true, fileLocks: flags.fileLocks === true });
+      const dumped = dump({ pid, directory, tcp, leaveRunning, linkRemap: flags.linkRemap === true, fileLocks: flags.fileLocks === true, skipInFlight: flags.skipInFlight === true });
       stdout.write(
         flags.json === true
           ? `${JSON.stringify(dumped)}\n`
@@ -72,11 +79,12 @@ export const restoreCommand = ({ stdout }: { stdout: Output }): Command =>
   new Command('restore')
     .description('Lets processes go on that phaul dump has written.')
     .addOption(imagesDir())
+    .addOption(new Option('--tcp <mode>', 'TCP connections that were dumped: established goes on with them, close resets them').argParser(parseRestoreTcp).default('established'))
     .addOption(json())
     .addHelpText('after', RESTORE_EPILOGUE)
-    .action(async ({ imagesDir: directory, json: asJson }: RestoreFlags) => {
+    .action(async ({ imagesDir: directory, tcp, json: asJson }: RestoreFlags) => {
       requireRoot();
       const { restore } = await import('../checkpoint.ts');
-      const pid = restore(directory);
+      const pid = restore({ directory, tcp });
       stdout.write(asJson === true ? `${JSON.stringify({ pid, directory })}\n` : `pid ${pid} goes on from ${directory}\n`);
     });

@@ -114,6 +114,10 @@ export interface CheckFlags {
   linkRemap?: boolean;
   /** Locks on files come along, although others may take them meanwhile. */
   fileLocks?: boolean;
+  /** Established TCP connections come along; their packets are dropped meanwhile. */
+  tcpEstablished?: boolean;
+  /** Connections that wait to be accepted don't. */
+  skipInFlight?: boolean;
 }
 
 export interface DumpFlags extends Omit<CheckFlags, 'toDirectory'> {
@@ -138,7 +142,7 @@ export interface Engine {
   /** Writes the process and all its children to a directory, a descriptor, and ends them or lets them go on. */
   dump(pid: number, directory: number, flags: DumpFlags, timeoutMs: number): Dumped;
   /** Makes the processes from what dump() wrote, and lets them go. Returns the pid of the first. */
-  restore(directory: number): number;
+  restore(directory: number, flags: Pick<CheckFlags, 'tcpClose'>): number;
   /** Of the calling thread: while the process runs, it comes first; while it is frozen, nothing does before us. */
   setPriority(priority: Priority): void;
   nowMs(): number;

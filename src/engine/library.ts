@@ -4,12 +4,14 @@ import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 import type { Applied, Built, Channel, CheckFlags, DumpFlags, Engine, Findings, Freeze, Note, Priority, Source, SourceRound, Target } from './engine.ts';
 
-const ABI_VERSION = 4;
+const ABI_VERSION = 5;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_RUNNING = 4;
 const LINK_REMAP = 8;
 const FILE_LOCKS = 16;
+const TCP_ESTABLISHED = 32;
+const SKIP_IN_FLIGHT = 64;
 const ENOBUFS = -105;
 const ETIMEDOUT = -110;
 const ESRCH = -3;
@@ -80,7 +82,7 @@ const load = () => {
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
     targetRound: lib.func('int phaul_target_round(void *tgt, void *ch, const uint8_t *layout, size_t size, int timeout_ms, _Out_ phaul_applied *ret, _Out_ phaul_error *err)'),
     dump: lib.func('int phaul_dump(int pid, int directory, uint32_t flags, int timeout, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
-    restore: lib.func('int phaul_restore(int directory, _Out_ int *pid, _Out_ phaul_error *err)'),
+    restore: lib.func('int phaul_restore(int directory, uint32_t flags, _Out_ int *pid, _Out_ phaul_error *err)'),
     threads: lib.func('int phaul_target_threads(void *tgt, const uint8_t *threads, size_t size, _Out_ phaul_error *err)'),
     build: lib.func('int phaul_target_build(void *tgt, const uint8_t *state, size_t size, _Out_ phaul_built *ret, _Out_ phaul_error *err)'),
     targetChecksum: lib.func('int phaul_target_checksum(void *tgt, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
@@ -316,7 +318,15 @@ class LibraryTarget extends Handle implements Target {
   }
 }
 
-const FLAGS = { tcpClose: TCP_CLOSE, toDirectory: TO_DIRECTORY, leaveRunning: LEAVE_RUNNING, linkRemap: LINK_REMAP, fileLocks: FILE_LOCKS };
+const FLAGS = {
+  tcpClose: TCP_CLOSE,
+  toDirectory: TO_DIRECTORY,
+  leaveRunning: LEAVE_RUNNING,
+  linkRemap: LINK_REMAP,
+  fileLocks: FILE_LOCKS,
+  tcpEstablished: TCP_ESTABLISHED,
+  skipInFlight: SKIP_IN_FLIGHT,
+};
 
 const flagBits = (flags: Partial<CheckFlags & DumpFlags>): number =>
   (Object.keys(FLAGS) as (keyof typeof FLAGS)[]).reduce((bits, name) => bits | (flags[name] === true ? FLAGS[name] : 0), 0);
@@ -357,9 +367,9 @@ export const engine: Engine = {
     must((error) => native().dump(pid, directory, flagBits({ ...flags, toDirectory: true }), timeoutMs, raw, error));
     return { processes: raw.processes, threads: raw.threads, pages: Number(raw.pages), frozenMs: ms(raw.frozen_ns) };
   },
-  restore: (directory) => {
+  restore: (directory, flags) => {
     const pid = [0];
-    must((error) => native().restore(directory, pid, error));
+    must((error) => native().restore(directory, flagBits(flags), pid, error));
     return pid[0] ?? 0;
   },
   setPriority: (priority) => void native().priority(PRIORITIES[priority]),

@@ -1,0 +1,21 @@
+/* network_lock.h - while nobody knows a connection, its packets are dropped: otherwise this host would tell its peer that
+ * there is none. A table of nftables of our own, "phaul-PID", in the network namespace of the caller.
+ */
+#ifndef PHAUL_NETWORK_LOCK_H
+#define PHAUL_NETWORK_LOCK_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "phaul.h"
+#include "tcp.h"
+
+struct connection_pair {
+	union tcp_address local, peer;
+};
+
+/* Replaces the lock of this process, if there is one; *ret_was_locked, if not NULL, says whether there was. */
+int network_lock(pid_t pid, const struct connection_pair *pairs, size_t count, bool *ret_was_locked, struct phaul_error *err);
+int network_unlock(pid_t pid, struct phaul_error *err);
+
+#endif

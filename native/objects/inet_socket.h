@@ -1,0 +1,22 @@
+/* inet_socket.h - TCP connections, which are paused for as long as they are in nobody's hands. */
+#ifndef PHAUL_INET_SOCKET_H
+#define PHAUL_INET_SOCKET_H
+
+#include "../network_lock.h"
+#include "object.h"
+
+/* Of a dump: resumed if it fails, or the processes go on. */
+struct paused_set {
+	struct paused_socket *at;
+	size_t count;
+};
+
+/* All TCP connections of the tables' processes, that may be in their images. */
+int inet_connections(const struct descriptor_table *tables, size_t count, struct connection_pair **ret, size_t *ret_count);
+int inet_connections_of_images(const struct built_files *f, struct connection_pair **ret, size_t *ret_count);
+
+void paused_set_free(struct paused_set *set, bool resume);
+/* All that were built: their processes are about to run. */
+int inet_resume(struct built_files *f, struct phaul_error *err);
+
+#endif
