@@ -10,6 +10,7 @@
 #include "layout.h"
 #include "objects/object.h"
 #include "stage.h"
+#include "objects/inet_socket.h"
 #include "objects/unix_socket.h"
 #include "state.h"
 
@@ -154,6 +155,7 @@ int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 
 	/* What the process is depends on its names less than on that it runs. */
 	(void)unix_names_publish(&tgt->files, NULL);
+	(void)inet_resume(&tgt->files, NULL);
 	code = husk_release(&tgt->husk, err);
 	tgt->released = !code;
 	husk_join(&tgt->husk, false);

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -50,8 +51,10 @@ static bool is(const struct descriptor *d)
 	type = option(d->own, SOL_SOCKET, SO_TYPE);
 	protocol = option(d->own, SOL_SOCKET, SO_PROTOCOL);
 	return (family == AF_INET || family == AF_INET6) &&
-	       ((type == SOCK_STREAM && protocol == IPPROTO_TCP) ||
-		(type == SOCK_DGRAM && protocol == IPPROTO_UDP));
+	       (type == SOCK_STREAM ? protocol == IPPROTO_TCP :
+		type == SOCK_DGRAM ? protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE || protocol == IPPROTO_ICMP ||
+				     protocol == IPPROTO_ICMPV6 :
+		type == SOCK_RAW);
 }
 
 static int learn(const struct descriptor *d, struct facts *ret)
@@ -65,7 +68,7 @@ static int learn(const struct descriptor *d, struct facts *ret)
 		return -errno;
 	ret->family = ret->local.any.sa_family;
 	ret->type = option(d->own, SOL_SOCKET, SO_TYPE);
-	ret->protocol = ret->type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
+	ret->protocol = option(d->own, SOL_SOCKET, SO_PROTOCOL);
 	size = sizeof(ret->peer);
 	ret->state = TCP_CLOSE;
 	if (!getpeername(d->own, &ret->peer.any, &size))
@@ -166,27 +169,34 @@ static void check_connection(struct check *c, const struct descriptor *d, const 
 		       local, known ? " <-> " : " that is being made", peer);
 }
 
-static void check_udp(struct check *c, const struct descriptor *d, const struct facts *f)
+static const char *name_of(int protocol)
 {
-	char local[64], peer[64];
+	return protocol == IPPROTO_TCP ? "TCP" : protocol == IPPROTO_UDP ? "UDP" : protocol == IPPROTO_UDPLITE ? "UDP-Lite" :
+	       protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 ? "ICMP" : "raw IP";
+}
+
+static void check_datagrams(struct check *c, const struct descriptor *d, const struct facts *f)
+{
+	const char *name = name_of(f->type == SOCK_RAW ? -1 : f->protocol);
+	char local[64];
 	int bytes = 0;
 
 	text_of(&f->local, local, sizeof(local));
-	if (f->state == TCP_ESTABLISHED)
-		refuse(c, d, "UDP_CONNECTED",
-		       "is a UDP socket connected %s <-> %s: these are not moved yet; let "
-		       "the program close it",
-		       local, text_of(&f->peer, peer, sizeof(peer)));
-	else if (!ioctl(d->own, FIONREAD, &bytes) && bytes)
+	if (f->type == SOCK_DGRAM && !ioctl(d->own, SIOCOUTQ, &bytes) && bytes)
+		refuse(c, d, "UDP_CORKED",
+		       "is a %s socket on %s with %d bytes that are not sent yet (corked, or on their way): they can't be read "
+		       "from the kernel; try again",
+		       name, local, bytes);
+	if (!ioctl(d->own, FIONREAD, &bytes) && bytes)
 		remark(c, d, "UDP_WAITING",
-		       "is a UDP socket on %s with unread datagrams: these are lost, as "
+		       "is a %s socket on %s with unread datagrams: these are lost, as "
 		       "datagrams may be",
-		       local);
+		       name, local);
 	if (is_of_a_host(&f->local))
 		remark(c, d, "UDP_ADDRESS",
-		       "is a UDP socket on %s only: nobody reaches it on a target that "
+		       "is a %s socket on %s only: nobody reaches it on a target that "
 		       "doesn't have this address",
-		       local);
+		       name, local);
 }
 
 static void check(struct check *c, const struct descriptor *d)
@@ -196,13 +206,13 @@ static void check(struct check *c, const struct descriptor *d)
 
 	if (learn(d, &f))
 		return;
-	/* Asked for with no room it says how many instructions there are. */
-	if (getsockopt(d->own, SOL_SOCKET, SO_ATTACH_FILTER, NULL, &size) < 0 || size)
+	/* A program of the old kind can be read back. */
+	if (getsockopt(d->own, SOL_SOCKET, SO_ATTACH_FILTER, NULL, &size) < 0)
 		refuse(c, d, "FD_SOCKET",
-		       "is a socket with a packet filter (BPF): these are not moved; start "
-		       "the program without it");
-	if (f.type == SOCK_DGRAM)
-		check_udp(c, d, &f);
+		       "is a socket with a packet filter of eBPF, which can't be read from the kernel: start the program "
+		       "without it");
+	if (f.type != SOCK_STREAM)
+		check_datagrams(c, d, &f);
 	else if (f.state == TCP_LISTEN)
 		check_listener(c, d, &f);
 	else if (f.state != TCP_CLOSE)
@@ -223,10 +233,10 @@ static size_t words_of(int family, const union tcp_address *a, uint32_t ret[4])
 
 /* ---- connections ---- */
 
-static int pause_socket(struct paused_socket **at, size_t *count, int fd)
+static int keep_for_later(struct paused_socket **at, size_t *count, int fd, int option, int value)
 {
 	struct paused_socket *larger = reallocarray(*at, *count + 1, sizeof(*larger));
-	int own, reuse = option(fd, SOL_SOCKET, SO_REUSEADDR), err;
+	int own;
 
 	if (!larger)
 		return -ENOMEM;
@@ -234,16 +244,21 @@ static int pause_socket(struct paused_socket **at, size_t *count, int fd)
 	own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (own < 0)
 		return -errno;
-	(*at)[(*count)++] = (struct paused_socket){ own, reuse };
-	err = tcp_pause(fd);
-	return err;
+	(*at)[(*count)++] = (struct paused_socket){ own, option, value };
+	return 0;
+}
+
+/* What a pause does to SO_REUSEADDR is undone with it. */
+static int pause_socket(struct paused_socket **at, size_t *count, int fd)
+{
+	return keep_for_later(at, count, fd, SO_REUSEADDR, option(fd, SOL_SOCKET, SO_REUSEADDR)) ?: tcp_pause(fd);
 }
 
 static int resume_socket(const struct paused_socket *s)
 {
-	int err = tcp_resume(s->fd);
+	int err = s->option == SO_REUSEADDR ? tcp_resume(s->fd) : 0;
 
-	return err ? err : setsockopt(s->fd, SOL_SOCKET, SO_REUSEADDR, &s->reuse, sizeof(s->reuse)) < 0 ? -errno : 0;
+	return err ? err : setsockopt(s->fd, SOL_SOCKET, s->option, &s->value, sizeof(s->value)) < 0 ? -errno : 0;
 }
 
 void paused_set_free(struct paused_set *set, bool resume)
@@ -400,6 +415,10 @@ static int dump(struct dump *dump, const struct descriptor *d)
 		image.has_shutdown = true;
 		image.shutdown = SK_SHUTDOWN__BOTH;
 	}
+	if (f.type != SOCK_STREAM) {
+		image.shutdown = inet_udp_shutdown(d->own, f.protocol, &f.local, &f.peer);
+		image.has_shutdown = image.shutdown;
+	}
 	if (f.family == AF_INET6) {
 		image.has_v6only = true;
 		image.v6only = option(d->own, IPPROTO_IPV6, IPV6_V6ONLY) == 1;
@@ -469,7 +488,7 @@ int inet_connections_of_images(const struct built_files *f, struct connection_pa
 static int bind_failed(struct build *b, int failed, const InetSkEntry *image,
 		       const union tcp_address *a)
 {
-	const char *protocol = image->type == SOCK_STREAM ? "TCP" : "UDP";
+	const char *protocol = name_of(image->type == SOCK_RAW ? -1 : (int)image->proto);
 	char text[64], holder[64];
 
 	text_of(a, text, sizeof(text));
@@ -499,6 +518,28 @@ static int bind_anyhow(int fd, const union tcp_address *a, socklen_t size)
 	return err;
 }
 
+/* Another socket has the port too, which takes SO_REUSEPORT on both when they are bound. */
+static bool shares_port(const struct build *b, const InetSkEntry *image)
+{
+	for (size_t id = 0; id < b->files->count; id++) {
+		const InetSkEntry *other = b->files->at[id] ? b->files->at[id]->isk : NULL;
+
+		if (other && other != image && other->type == image->type && other->src_port == image->src_port &&
+		    other->opts && other->opts->has_so_reuseport && other->opts->so_reuseport)
+			return true;
+	}
+	return false;
+}
+
+static int share_port(struct build *b, int fd)
+{
+	int on = 1;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0)
+		return -errno;
+	return keep_for_later(&b->files->paused, &b->files->paused_count, fd, SO_REUSEPORT, 0);
+}
+
 static int bind_socket(struct build *b, int fd, const InetSkEntry *image)
 {
 	bool stream = image->type == SOCK_STREAM;
@@ -513,7 +554,8 @@ static int bind_socket(struct build *b, int fd, const InetSkEntry *image)
 	 * are still told apart. */
 	if (stream)
 		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	err = bind_anyhow(fd, &a, size);
+	err = shares_port(b, image) && !image->opts->so_reuseport ? share_port(b, fd) : 0;
+	err = err ?: bind_anyhow(fd, &a, size);
 	if (!err && image->state == TCP_LISTEN && listen(fd, image->backlog) < 0)
 		err = -errno;
 	if (stream)
@@ -632,6 +674,35 @@ static int build_tcp(struct build *b, int fd, const InetSkEntry *image)
 	return 0;
 }
 
+static bool is_bound(const InetSkEntry *image)
+{
+	uint32_t any = 0;
+
+	for (size_t i = 0; i < image->n_src_addr; i++)
+		any |= image->src_addr[i];
+	return image->type == SOCK_RAW ? any : image->src_port;
+}
+
+static int build_datagrams(struct build *b, int fd, const InetSkEntry *image)
+{
+	union tcp_address peer;
+	socklen_t size = image->family == AF_INET6 ? sizeof(peer.v6) : sizeof(peer.v4);
+	char text[64];
+	int err = is_bound(image) ? bind_socket(b, fd, image) : 0;
+
+	if (!err && image->state == TCP_ESTABLISHED) {
+		err = read_peer(image, &peer);
+		if (!err && connect(fd, &peer.any, size) < 0)
+			err = phaul_fail(b->err, -errno, "descriptors", "connecting the %s socket fd %d to %s",
+					 name_of(image->type == SOCK_RAW ? -1 : (int)image->proto), file_number(b, image->id),
+					 text_of(&peer, text, sizeof(text)));
+	}
+	/* What isn't connected says so, and is shut down all the same. */
+	if (!err && image->has_shutdown && image->shutdown)
+		(void)shutdown(fd, image->shutdown == 3 ? SHUT_RDWR : image->shutdown == 2 ? SHUT_WR : SHUT_RD);
+	return err;
+}
+
 static int build(struct build *b, const FileEntry *file)
 {
 	const InetSkEntry *image = file->isk;
@@ -645,8 +716,8 @@ static int build(struct build *b, const FileEntry *file)
 	err = socket_options_build(fd, image, b->err);
 	if (!err && image->type == SOCK_STREAM)
 		err = build_tcp(b, fd, image);
-	else if (!err && image->src_port)
-		err = bind_socket(b, fd, image);
+	else if (!err)
+		err = build_datagrams(b, fd, image);
 	if (err) {
 		close(fd);
 		return err;

@@ -15,6 +15,9 @@ struct paused_set {
 int inet_connections(const struct descriptor_table *tables, size_t count, struct connection_pair **ret, size_t *ret_count);
 int inet_connections_of_images(const struct built_files *f, struct connection_pair **ret, size_t *ret_count);
 
+/* RCV_SHUTDOWN 1, SEND_SHUTDOWN 2; 0 also if nobody knows. */
+int inet_udp_shutdown(int socket_fd, int protocol, const union tcp_address *local, const union tcp_address *peer);
+
 void paused_set_free(struct paused_set *set, bool resume);
 /* All that were built: their processes are about to run. */
 int inet_resume(struct built_files *f, struct phaul_error *err);

@@ -115,7 +115,8 @@ struct built_files {
 	FileEntry **at;			/* by id, NULL where there is none */
 	int *made;			/* our descriptor for it, -1: none now */
 	int *ghosts;			/* of a file whose name is gone: our descriptor that leads to it, -1 */
-	struct paused_socket { int fd, reuse; } *paused;	/* TCP connections, ours; resumed at the end */
+	/* Sockets, ours: TCP connections that are paused until the end, and what gets its option then. */
+	struct paused_socket { int fd, option, value; } *paused;
 	size_t paused_count;
 	struct unix_name *unix_names;	/* of sockets, to be put where they belong at the end: unix_socket.h */
 	size_t unix_name_count;

@@ -1,9 +1,12 @@
 #include "socket_options.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -89,8 +92,13 @@ static const struct {
 	{ SOL_SOCKET, SO_RXQ_OVFL, false },
 	{ SOL_SOCKET, SO_BUSY_POLL, false },
 	{ SOL_SOCKET, SO_ZEROCOPY, false },
+	{ SOL_SOCKET, SO_LOCK_FILTER, false },
+	{ IPPROTO_IP, IP_HDRINCL, false },
+	{ IPPROTO_IP, IP_NODEFRAG, false },
+	{ IPPROTO_IPV6, IPV6_CHECKSUM, false },
+	{ IPPROTO_RAW, 1 /* ICMP_FILTER */, false },
 };
-_Static_assert(ARRAY_SIZE(others) <= SOCKET_OPTIONS_OTHERS, "all of them fit");
+_Static_assert(ARRAY_SIZE(others) < SOCKET_OPTIONS_OTHERS, "all of them fit");
 
 static int get(int fd, int level, int name, int *ret)
 {
@@ -107,12 +115,13 @@ static bool has_level(const InetSkEntry *image, int level)
 		return level == SOL_SOCKET;
 	return level == IPPROTO_TCP ? image->type == SOCK_STREAM :
 	       level == IPPROTO_UDP ? image->type == SOCK_DGRAM :
+	       level == IPPROTO_RAW ? image->type == SOCK_RAW :
 	       level == IPPROTO_IPV6 ? image->family == AF_INET6 : true;
 }
 
 /* What a new socket has: asked once for all sockets of a family and type. */
 struct socket_defaults {
-	int family, type;
+	int family, type, protocol;
 	int fields[ARRAY_SIZE(fields)], others[ARRAY_SIZE(others)];
 	struct socket_defaults *next;
 };
@@ -123,7 +132,8 @@ static const struct socket_defaults *defaults_of(struct socket_defaults **known,
 	struct socket_defaults *d = *known;
 	int fd;
 
-	while (d && (d->family != (int)image->family || d->type != (int)image->type))
+	while (d && (d->family != (int)image->family || d->type != (int)image->type ||
+		     d->protocol != (int)image->proto))
 		d = d->next;
 	if (d)
 		return d;
@@ -132,6 +142,7 @@ static const struct socket_defaults *defaults_of(struct socket_defaults **known,
 	if (d) {
 		d->family = image->family;
 		d->type = image->type;
+		d->protocol = image->proto;
 		for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
 			(void)get(fd, fields[i].level, fields[i].name, &d->fields[i]);
 		for (size_t i = 0; i < ARRAY_SIZE(others); i++)
@@ -183,6 +194,13 @@ static void dump_required(int fd, struct socket_options *store)
 	get_timeout(fd, SO_RCVTIMEO, &sk->so_rcv_tmo_sec, &sk->so_rcv_tmo_usec);
 	if (!getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, store->device, &size) && size)
 		sk->so_bound_dev = store->device;
+	/* With no room it tells how many instructions there are. */
+	size = 0;
+	if (!getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, NULL, &size) && size && size <= FILTER_MAX &&
+	    !getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, store->filter, &size)) {
+		sk->so_filter = store->filter;
+		sk->n_so_filter = size;
+	}
 	size = sizeof(linger);
 	if (!getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size) && linger.l_onoff) {
 		sk->has_so_linger = true;
@@ -208,11 +226,12 @@ int socket_options_dump(int fd, struct socket_options *store, struct socket_defa
 {
 	const struct socket_defaults *usual = defaults_of(known, image);
 	size_t count = 0;
+	socklen_t size;
 	int value;
 
 	if (!usual)
 		return -ENOMEM;
-	memset(store, 0, sizeof(*store));
+	memset(store, 0, offsetof(struct socket_options, filter));
 	sk_opts_entry__init(&store->sk);
 	ip_opts_entry__init(&store->ip);
 	tcp_opts_entry__init(&store->tcp);
@@ -238,6 +257,16 @@ int socket_options_dump(int fd, struct socket_options *store, struct socket_defa
 		store->list[count]->name = others[i].name;
 		store->list[count]->value.data = (uint8_t *)&store->values[count];
 		store->list[count]->value.len = sizeof(value);
+		count++;
+	}
+	size = sizeof(store->icmp6);
+	if (image->family == AF_INET6 && image->type == SOCK_RAW && image->proto == IPPROTO_ICMPV6 &&
+	    !getsockopt(fd, IPPROTO_ICMPV6, ICMP6_FILTER, store->icmp6, &size)) {
+		store->list[count] = &store->others[count];
+		sk_option_entry__init(store->list[count]);
+		store->list[count]->level = IPPROTO_ICMPV6;
+		store->list[count]->name = ICMP6_FILTER;
+		store->list[count]->value = (ProtobufCBinaryData){ size, store->icmp6 };
 		count++;
 	}
 	image->opts = &store->sk;
@@ -273,6 +302,7 @@ static int build_required(int fd, const SkOptsEntry *sk, struct phaul_error *err
 	struct timeval send = { sk->so_snd_tmo_sec, sk->so_snd_tmo_usec };
 	struct timeval receive = { sk->so_rcv_tmo_sec, sk->so_rcv_tmo_usec };
 	struct linger linger = { 1, sk->so_linger };
+	struct sock_fprog filter = { sk->n_so_filter, (struct sock_filter *)sk->so_filter };
 
 	if (!sk->has_so_buf_lock || sk->so_buf_lock & 1)
 		set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, sk->so_sndbuf);
@@ -285,6 +315,9 @@ static int build_required(int fd, const SkOptsEntry *sk, struct phaul_error *err
 	    (sk->has_so_linger &&
 	     setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0))
 		return phaul_fail(err, -errno, "descriptors", "setting the timeouts of a socket");
+	/* An instruction is 8 bytes, and a fixed64 of the image. */
+	if (sk->n_so_filter && setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) < 0)
+		return phaul_fail(err, -errno, "descriptors", "attaching a packet filter to a socket");
 	if (sk->so_bound_dev && *sk->so_bound_dev &&
 	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, sk->so_bound_dev,
 		       strlen(sk->so_bound_dev)) < 0)

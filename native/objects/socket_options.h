@@ -4,7 +4,8 @@
 
 #include "object.h"
 
-#define SOCKET_OPTIONS_OTHERS 32
+#define SOCKET_OPTIONS_OTHERS 40
+#define FILTER_MAX 4096		/* BPF_MAXINSNS */
 
 /* Memory for the parts of an image, which it points into. */
 struct socket_options {
@@ -15,6 +16,8 @@ struct socket_options {
 	SkOptionEntry *list[SOCKET_OPTIONS_OTHERS];
 	int values[SOCKET_OPTIONS_OTHERS];
 	char device[16];
+	uint8_t icmp6[32];		/* ICMP6_FILTER */
+	uint64_t filter[FILTER_MAX];
 };
 
 int socket_options_dump(int fd, struct socket_options *store, struct socket_defaults **known,

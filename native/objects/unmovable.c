@@ -60,7 +60,7 @@ static const struct {
 	{ "net:[", "is a handle of a network namespace of this host; let the program close it" },
 };
 
-static const char *socket_name(int family, int type, int protocol)
+static const char *socket_name(int family, int protocol)
 {
 	switch (family) {
 	case AF_NETLINK:
@@ -81,16 +81,11 @@ static const char *socket_name(int family, int type, int protocol)
 	default:
 		return NULL;
 	}
-	if (type == SOCK_RAW)
-		return "a raw IP socket";
 	switch (protocol) {
 	case IPPROTO_MPTCP:
 		return "a multipath TCP socket";
 	case IPPROTO_SCTP:
 		return "an SCTP socket";
-	case IPPROTO_ICMP:
-	case IPPROTO_ICMPV6:
-		return "an ICMP (ping) socket";
 	default:
 		return NULL;
 	}
@@ -110,7 +105,7 @@ static void refuse_socket(struct check *c, const struct descriptor *d)
 	int family = socket_number(d->own, SO_DOMAIN);
 	int type = socket_number(d->own, SO_TYPE);
 	int protocol = socket_number(d->own, SO_PROTOCOL);
-	const char *name = socket_name(family, type, protocol);
+	const char *name = socket_name(family, protocol);
 
 	if (name)
 		refuse(c, d, "FD_SOCKET",
