@@ -165,7 +165,7 @@ static int put_living(struct tree_dump *d, const struct task *task, struct descr
 	struct thread_sink sink = { d->images, take_threads };
 	struct state_of_tree place = {
 		.task = task, .descriptors = descriptors, .next_file_id = d->next_file_id, .ghosts = &d->ghosts,
-		.queues = &d->queues, .paused = &d->paused,
+		.queues = &d->queues, .paused = &d->paused, .shmem = &d->shmem, .pages = &d->pages,
 	};
 	TaskKobjIdsEntry ids = TASK_KOBJ_IDS_ENTRY__INIT;
 	struct memory_map map;
@@ -218,7 +218,7 @@ static int put_tree(struct tree_dump *d)
 	struct descriptor_table *descriptors = d->descriptors;
 	struct dump of_ours = {
 		.flags = d->flags, .images = d->images, .ghosts = &d->ghosts, .queues = &d->queues, .paused = &d->paused,
-		.err = d->err,
+		.shmem = &d->shmem, .pages = &d->pages, .err = d->err,
 	};
 	int code = 0;
 

@@ -51,7 +51,7 @@ void fill_register(struct fill *f, const struct vma *vma)
 		.range = { vma->start, vma->end - vma->start }, .mode = UFFDIO_REGISTER_MODE_MISSING,
 	};
 
-	if (f->uffd >= 0 && vma->kind == VMA_ANON && !vma->shared && vma->end - vma->start >= SMALL_SIZE &&
+	if (f->uffd >= 0 && vma->kind == VMA_ANON && !(vma->flags & VMA_HUGETLB) && vma->end - vma->start >= SMALL_SIZE &&
 	    !gets_huge_pages(vma))
 		(void)ioctl(f->uffd, UFFDIO_REGISTER, &reg);
 }

@@ -3,13 +3,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mman.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "error.h"
-#include "objects/object.h"
+#include "objects/memfd.h"
+#include "shmem.h"
 
 #define USER_END 0x7ffffffff000ull
 #define PAGE 4096ull
@@ -30,6 +32,7 @@ enum {
 	STATUS_ANON_SHARED = 1 << 8,
 	STATUS_ANON_PRIVATE = 1 << 9,
 	STATUS_VVAR = 1 << 12,
+	STATUS_MEMFD = 1 << 14,
 };
 
 static uint32_t status_of(const struct vma *vma)
@@ -44,7 +47,8 @@ static uint32_t status_of(const struct vma *vma)
 	case VMA_SHMEM:
 		return STATUS_REGULAR | STATUS_ANON_SHARED;
 	case VMA_FILE:
-		return STATUS_REGULAR | (vma->shared ? STATUS_FILE_SHARED : STATUS_FILE_PRIVATE);
+		return STATUS_REGULAR | (vma->shared ? STATUS_FILE_SHARED : STATUS_FILE_PRIVATE) |
+		       (memfd_is_name(vma->path) ? STATUS_MEMFD : 0);
 	default:
 		return STATUS_REGULAR | STATUS_ANON_PRIVATE |
 		       (!strcmp(vma->path, "[heap]") ? STATUS_HEAP : 0);
@@ -69,13 +73,14 @@ void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret)
 	ret->start = vma->start;
 	ret->end = vma->end;
 	ret->pgoff = vma->offset;
-	ret->shmid = vma->kind == VMA_SHMEM ? vma->inode : file_id;
+	ret->shmid = vma->kind == VMA_SHMEM ? shmem_id_of(vma) : file_id;
 	ret->prot = vma->prot;
 	ret->flags = (vma->shared ? MAP_SHARED : MAP_PRIVATE) |
 		     (vma->kind == VMA_FILE ? 0 : MAP_ANONYMOUS) |
 		     (vma->flags & VMA_GROWSDOWN ? MAP_GROWSDOWN : 0) |
 		     (vma->flags & VMA_LOCKED ? MAP_LOCKED : 0) |
-		     (vma->flags & VMA_NORESERVE ? MAP_NORESERVE : 0);
+		     (vma->flags & VMA_NORESERVE ? MAP_NORESERVE : 0) |
+		     (vma->huge_shift && vma->kind != VMA_FILE ? MAP_HUGETLB | vma->huge_shift << MAP_HUGE_SHIFT : 0);
 	ret->status = status_of(vma);
 	ret->fd = -1;
 	ret->has_madv = true;
@@ -265,7 +270,7 @@ static int get_files(const struct image_set *set, const struct built_files *file
 	while (!err && (more = image_next(&r, &file_entry__descriptor, &msg)) > 0) {
 		const FileEntry *file = (FileEntry *)msg;
 
-		if (file->reg && file->reg->name && (!files || !built_files_path(files, file->id, path)))
+		if (files ? !built_files_path(files, file->id, path) : file->reg != NULL)
 			err = add_name(map, names, file->id, files ? path : file->reg->name, &used, &capacity);
 		protobuf_c_message_free_unpacked(msg, NULL);
 	}
@@ -316,6 +321,8 @@ static int get_vma(const VmaEntry *e, const struct file_names *names, const char
 	}
 	if (ret->kind == VMA_SHMEM)
 		ret->inode = e->shmid;
+	if (e->flags & MAP_HUGETLB)
+		ret->huge_shift = e->flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK;
 	if (ret->kind == VMA_SHMEM ? !ret->shared : ret->kind == VMA_ANON && ret->shared)
 		return -EPROTO;
 	return 0;

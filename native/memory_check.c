@@ -52,14 +52,14 @@ static void check_vma(struct check *c, const struct vma *vma)
 
 	snprintf(subject, sizeof(subject), "memory %llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
-	if (vma->kind == VMA_OTHER || (vma->flags & VMA_HUGETLB) ||
-	    ((vma->kind == VMA_SHMEM || is_deleted(vma)) && !(c->flags & PHAUL_TO_DIRECTORY)))
+	if (vma->kind == VMA_OTHER || (!(c->flags & PHAUL_TO_DIRECTORY) &&
+				       (vma->kind == VMA_SHMEM || is_deleted(vma) || vma->flags & VMA_HUGETLB)))
 		obstacle(c, "MEMORY_KIND", subject, "%s is %s%s%s%s: %s", subject, what_is(vma),
 			 *vma->path ? " (" : "", vma->path, *vma->path ? ")" : "", remedy(vma));
 	else if (vma->flags & VMA_UFFD)
 		obstacle(c, "MEMORY_UFFD", subject, "%s is watched by a userfaultfd of the process itself, "
 			 "which can't be moved", subject);
-	else if (vma->flags & VMA_DROPPABLE)
+	else if (vma->flags & VMA_DROPPABLE && !(c->flags & PHAUL_TO_DIRECTORY))
 		obstacle(c, "MEMORY_DROPPABLE", subject, "%s is droppable memory (MAP_DROPPABLE), whose "
 			 "writes can't be tracked", subject);
 	else if ((vma->flags & VMA_IO) && vma->kind != VMA_VVAR)

@@ -61,6 +61,8 @@ static uint64_t number(char **at, int base)
 	}
 }
 
+#define HUGE "/anon_hugepage (deleted)"
+
 static enum vma_kind kind_of(const struct vma *vma)
 {
 	const char *path = vma->path;
@@ -73,12 +75,12 @@ static enum vma_kind kind_of(const struct vma *vma)
 		return VMA_VSYSCALL;
 	if (!*path && vma->inode == 0)
 		return vma->shared ? VMA_OTHER : VMA_ANON;
-	if (vma->shared && !strcmp(path, "/dev/zero (deleted)"))
+	if (vma->shared && (!strcmp(path, "/dev/zero (deleted)") || !strcmp(path, HUGE)))
 		return VMA_SHMEM;
-	if (!strcmp(path, "[heap]") || !strcmp(path, "[stack]") || !strncmp(path, "[anon:", 6))
+	if (!strcmp(path, HUGE) || !strcmp(path, "[heap]") || !strcmp(path, "[stack]") || !strncmp(path, "[anon:", 6))
 		return VMA_ANON;
 	if (path[0] == '/' && path[1] != '[' && strncmp(path, "/dev/", 5) && strncmp(path, "/SYSV", 5) &&
-	    strncmp(path, "/memfd:", 7) && strncmp(path, "/anon_hugepage", 14))
+	    strncmp(path, "/[aio]", 6))
 		return VMA_FILE;
 	return VMA_OTHER;
 }
@@ -189,6 +191,8 @@ static int parse(struct memory_map *map)
 		if (*line >= 'A' && *line <= 'Z') {
 			if (map->count && !strncmp(line, "VmFlags:", 8))
 				map->at[map->count - 1].flags = parse_flags(line + 8);
+			else if (map->count && !strncmp(line, "KernelPageSize:", 15) && strtoul(line + 15, NULL, 10) > 4)
+				map->at[map->count - 1].huge_shift = __builtin_ctzl(strtoul(line + 15, NULL, 10)) + 10;
 			continue;
 		}
 		struct vma *vma = append(map);

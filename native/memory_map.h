@@ -16,7 +16,7 @@ enum vma_kind {
 	VMA_VVAR,	/* [vvar], [vvar_vclock]: the kernel's, moved with the vdso */
 	VMA_VSYSCALL,
 	VMA_SHMEM,	/* shared anonymous; the inode says which */
-	VMA_OTHER,	/* what can't move: SysV, memfd, devices, [aio] */
+	VMA_OTHER,	/* what can't move: SysV, devices, [aio] */
 };
 
 /* From VmFlags of smaps; zero where smaps wasn't read. */
@@ -52,6 +52,7 @@ struct vma {
 	const char *path;	/* "" if none; points into the map */
 	int prot;		/* PROT_ */
 	bool shared;
+	uint32_t huge_shift;	/* of its pages, if they are huge: 21, 30 */
 	enum vma_kind kind;
 	uint32_t flags;
 };

@@ -15,6 +15,7 @@
 #include "layout.h"
 #include "network_lock.h"
 #include "objects/inet_socket.h"
+#include "objects/memfd.h"
 #include "objects/unix_socket.h"
 #include "page_file.h"
 #include "shmem.h"
@@ -132,7 +133,8 @@ static int read_tree(struct restore *r)
 	if (!code && (more < 0 || !r->count))
 		code = image_malformed("pstree", -1, r->err);
 	return code ? code : built_files_read(r->images, r->living, r->living_count, &r->files, r->err) ?:
-			     ghosts_make(&r->files, r->images, r->directory, r->err) ?: read_maps(r);
+			     ghosts_make(&r->files, r->images, r->directory, r->err) ?:
+			     memfds_make(&r->files, r->images, r->directory, r->err) ?: read_maps(r);
 }
 
 /* ---- the tree ---- */
@@ -296,7 +298,7 @@ static int restore(struct restore *r)
 		       state_build(husk, r->images, &r->files, &built, r->err);
 		husk_join(husk, false);
 	}
-	code = code ?: unix_names_publish(&r->files, r->err) ?: unlock_connections(r);
+	code = code ?: memfds_seal(&r->files, r->err) ?: unix_names_publish(&r->files, r->err) ?: unlock_connections(r);
 	if (!code)
 		ghosts_forget_links(&r->files, r->images);
 	for (size_t i = 0; i < r->count && !code; i++) {

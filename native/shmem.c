@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mman.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "error.h"
 
 #define PAGE 4096ul
+#define HUGE_IDS 0x40000000ul
 
 static struct shmem *find(const struct shmem_set *set, uint64_t id)
 {
@@ -32,11 +34,21 @@ static struct shmem *add(struct shmem_set *set, uint64_t id)
 	return &set->at[set->count++];
 }
 
+uint64_t shmem_id_of(const struct vma *vma)
+{
+	return vma->inode + (vma->flags & VMA_HUGETLB ? HUGE_IDS : 0);
+}
+
 static int read_object(void *ctx, uint64_t at, uint8_t *to, size_t size)
 {
-	ssize_t got = pread(*(int *)ctx, to, size, at);
+	size_t done = 0;
+	ssize_t got = 1;
 
-	return got < 0 ? -errno : (size_t)got == size ? 0 : -EIO;
+	/* Behind the end of a page that is used in part there are zeros. */
+	while (done < size && (got = pread(*(int *)ctx, to + done, size - done, at + done)) > 0)
+		done += got;
+	memset(to + done, 0, size - done);
+	return got < 0 ? -errno : 0;
 }
 
 /* Holes stay holes. */
@@ -49,10 +61,29 @@ static int dump_object(int object, struct page_writer *w)
 		until = lseek(object, from, SEEK_HOLE);
 		if (until < 0)
 			return -errno;
-		err = page_writer_put(w, from, (until - from) / PAGE, read_object, &object);
+		err = page_writer_put(w, from, (until - from + PAGE - 1) / PAGE, read_object, &object);
 		from = until;
 	}
 	return err ? err : errno == ENXIO ? 0 : -errno;
+}
+
+uint64_t shmem_id(const struct stat *st)
+{
+	return st->st_ino + (st->st_blksize > (long)PAGE ? HUGE_IDS : 0);
+}
+
+bool shmem_known(const struct shmem_set *set, uint64_t id)
+{
+	return find(set, id);
+}
+
+int shmem_dump_object(struct shmem_set *known, uint64_t id, int object, struct page_writer *w)
+{
+	if (find(known, id))
+		return 0;
+	if (!add(known, id))
+		return -ENOMEM;
+	return page_writer_begin(w, "pagemap-shmem", id) ?: dump_object(object, w) ?: page_writer_end(w);
 }
 
 int shmem_dump(const struct memory_map *map, struct shmem_set *known, struct page_writer *w)
@@ -64,15 +95,12 @@ int shmem_dump(const struct memory_map *map, struct shmem_set *known, struct pag
 		char path[80];
 		int object;
 
-		if (vma->kind != VMA_SHMEM || find(known, vma->inode))
+		if (vma->kind != VMA_SHMEM || find(known, shmem_id_of(vma)))
 			continue;
 		snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", map->tid, (unsigned long)vma->start,
 			 (unsigned long)vma->end);
 		object = open(path, O_RDONLY | O_CLOEXEC);
-		if (object < 0 || !add(known, vma->inode))
-			err = object < 0 ? -errno : -ENOMEM;
-		if (!err)
-			err = page_writer_begin(w, "pagemap-shmem", vma->inode) ?: dump_object(object, w) ?: page_writer_end(w);
+		err = object < 0 ? -errno : shmem_dump_object(known, shmem_id_of(vma), object, w);
 		if (object >= 0)
 			close(object);
 	}
@@ -91,6 +119,7 @@ int shmem_note(struct shmem_set *set, const struct memory_map *map)
 		object = find(set, vma->inode) ?: add(set, vma->inode);
 		if (!object)
 			return -ENOMEM;
+		object->huge_shift = vma->huge_shift;
 		if (size < vma->offset)
 			return -EPROTO;
 		object->size = size > object->size ? size : object->size;
@@ -116,8 +145,8 @@ int shmem_make(struct shmem_set *set, const struct image_set *images, int direct
 	for (size_t i = 0; i < set->count && !code; i++) {
 		struct shmem *object = &set->at[i];
 
-		object->at = mmap(NULL, object->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
-				  -1, 0);
+		object->at = mmap(NULL, object->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE |
+				  (object->huge_shift ? MAP_HUGETLB | object->huge_shift << MAP_HUGE_SHIFT : 0), -1, 0);
 		if (object->at == MAP_FAILED) {
 			object->at = NULL;
 			code = phaul_fail(err, -errno, "shared memory", "making %llu bytes of it",

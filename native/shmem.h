@@ -4,12 +4,15 @@
 #ifndef PHAUL_SHMEM_H
 #define PHAUL_SHMEM_H
 
+#include <sys/stat.h>
+
 #include "memory_map.h"
 #include "page_file.h"
 
 /* Made here, in our own memory, from where husks map them as well. */
 struct shmem {
 	uint64_t id, size;	/* bytes */
+	uint32_t huge_shift;	/* of its pages, if they are huge */
 	uint8_t *at;
 };
 
@@ -18,6 +21,12 @@ struct shmem_set {
 	size_t count;
 };
 
+/* The id of an object, which CRIU knows by its inode number; huge pages have inodes of their own. */
+uint64_t shmem_id(const struct stat *st);
+uint64_t shmem_id_of(const struct vma *vma);
+bool shmem_known(const struct shmem_set *set, uint64_t id);
+/* Writes one that isn't known yet, through a descriptor of it. */
+int shmem_dump_object(struct shmem_set *known, uint64_t id, int object, struct page_writer *w);
 /* Writes all objects that `map` has and `known` hasn't, which it adds there. */
 int shmem_dump(const struct memory_map *map, struct shmem_set *known, struct page_writer *w);
 

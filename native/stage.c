@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mman.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,10 @@
 #define PAGE 4096ull
 #define CALLS_AT_ONCE 4096
 #define CALLS_A_MAPPING 16	/* no mapping needs more */
+
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08	/* Linux 6.11 */
+#endif
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102	/* Linux 6.13 */
@@ -78,8 +83,9 @@ static void unmap(struct change *c, uint64_t start, uint64_t end)
 
 static int map_flags(const struct vma *vma)
 {
-	return MAP_FIXED | (vma->shared ? MAP_SHARED : MAP_PRIVATE) |
+	return MAP_FIXED | (vma->flags & VMA_DROPPABLE ? MAP_DROPPABLE : vma->shared ? MAP_SHARED : MAP_PRIVATE) |
 	       (vma->kind == VMA_ANON ? MAP_ANONYMOUS : 0) |
+	       (vma->kind == VMA_ANON && vma->huge_shift ? MAP_HUGETLB | vma->huge_shift << MAP_HUGE_SHIFT : 0) |
 	       (vma->flags & VMA_GROWSDOWN ? MAP_GROWSDOWN : 0) |
 	       (vma->flags & VMA_NORESERVE ? MAP_NORESERVE : 0);
 }
@@ -405,10 +411,11 @@ static int place(struct stage *s, struct pieces *p, const struct vma *vma, uint6
 {
 	while (size) {
 		int err;
-		size_t done = vma->kind == VMA_ANON ? fill_copy(&s->fill, at, data, size, &err) : 0;
+		bool filled = vma->kind == VMA_ANON && !(vma->flags & VMA_HUGETLB);
+		size_t done = filled ? fill_copy(&s->fill, at, data, size, &err) : 0;
 		size_t rest = size - done;
 
-		if (vma->kind != VMA_ANON)
+		if (!filled)
 			err = -ENOENT;
 		if (err == -EEXIST || err == -ENOENT) {
 			/* The one that is there, or all where there is no filling. */

@@ -108,6 +108,8 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 	d->next_file_id = place->next_file_id;
 	d->ghosts = place->ghosts;
 	d->queues = place->queues;
+	d->shmem = place->shmem;
+	d->pages = place->pages;
 	d->paused = place->paused;
 	tc.task_state = place->task->state;
 	tc.comm = "";

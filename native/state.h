@@ -10,6 +10,8 @@ struct state_of_tree {
 	const struct task *task;
 	struct descriptor_table *descriptors;	/* its own, of the group's */
 	uint32_t next_file_id;
+	struct shmem_set *shmem;	/* shmem.h, and where it is written; NULL: it can't be */
+	struct page_writer *pages;
 	const struct unix_queues *queues;	/* unix_socket.h */
 	struct paused_set *paused;	/* objects/inet_socket.h; NULL: connections don't come along */
 	struct ghost_set *ghosts;	/* ghost.h; NULL: there are none */

@@ -287,6 +287,9 @@ void built_files_free(struct built_files *f)
 		if (f->ghosts[id] >= 0)
 			close(f->ghosts[id]);
 	stand_ins_end(f);
+	for (size_t i = 0; i < f->sealed_count; i++)
+		close(f->sealed[i].fd);
+	free(f->sealed);
 	for (size_t i = 0; i < f->paused_count; i++)
 		close(f->paused[i].fd);
 	free(f->paused);
@@ -303,7 +306,7 @@ int built_files_path(const struct built_files *f, uint32_t id, char ret[PATH_MAX
 {
 	const FileEntry *file = id < f->count ? f->at[id] : NULL;
 
-	if (!file || !file->reg || strlen(file->reg->name) >= PATH_MAX)
+	if (!file || (f->ghosts[id] < 0 && (!file->reg || strlen(file->reg->name) >= PATH_MAX)))
 		return -ENOENT;
 	if (f->ghosts[id] >= 0)
 		snprintf(ret, PATH_MAX, "/proc/%d/fd/%d", getpid(), f->ghosts[id]);
@@ -354,6 +357,7 @@ static const struct descriptor_kind *kind_of(const FileEntry *file)
 	bool complete = file->type == FD_TYPES__REG ? file->reg != NULL :
 			file->type == FD_TYPES__PIPE ? file->pipe != NULL :
 			file->type == FD_TYPES__UNIXSK ? file->usk != NULL :
+			file->type == FD_TYPES__MEMFD ? file->memfd != NULL :
 			file->type == FD_TYPES__FIFO ? file->fifo != NULL :
 			file->type == FD_TYPES__INETSK ? file->isk && file->isk->opts :
 			file->type == FD_TYPES__EVENTFD ? file->efd != NULL :

@@ -1,4 +1,5 @@
 #include "descriptors.h"
+#include "memfd.h"
 #include "mm.h"
 #include "proc_stat.h"
 
@@ -43,10 +44,12 @@ static int put_exe(struct dump *d, uint32_t id)
 static int put_mapped(struct dump *d, const struct vma *vma, uint32_t id)
 {
 	char path[80];
+	int flags;
 
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", d->pid, (unsigned long)vma->start,
 		 (unsigned long)vma->end);
-	return file_put_reached(d, path, vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY, NULL, id);
+	flags = vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY;
+	return memfd_is_name(vma->path) ? memfd_put(d, path, flags, 0, NULL, id) : file_put_reached(d, path, flags, NULL, id);
 }
 
 /* Mappings of one file follow each other nearly always. */
@@ -54,7 +57,7 @@ static int put_mappings(struct dump *d, MmEntry *mm)
 {
 	const struct memory_map *map = d->map;
 	VmaEntry *entries = dump_alloc(d, (map->count + 1) * sizeof(*entries));
-	const char *last_path = NULL;
+	const struct vma *last = NULL;
 	uint32_t id = 0;
 	int err = 0;
 
@@ -64,8 +67,9 @@ static int put_mappings(struct dump *d, MmEntry *mm)
 	for (size_t i = 0; i < map->count && !err; i++) {
 		const struct vma *vma = &map->at[i];
 
-		if (vma->kind == VMA_FILE && (!last_path || strcmp(last_path, vma->path))) {
-			last_path = vma->path;
+		if (vma->kind == VMA_FILE && (!last || last->inode != vma->inode || last->dev != vma->dev ||
+					      strcmp(last->path, vma->path))) {
+			last = vma;
 			id = d->next_file_id++;
 			err = put_mapped(d, vma, id);
 		}

@@ -100,6 +100,8 @@ struct dump {
 	uint32_t next_file_id;		/* for file_entry ids; descriptors take theirs first */
 	struct paused_set *paused;	/* inet_socket.h */
 	const struct unix_queues *queues;	/* unix_socket.h; NULL: there are none */
+	struct shmem_set *shmem;	/* whose content is written, to `pages`; NULL: none */
+	struct page_writer *pages;
 	struct ghost_set *ghosts;	/* NULL: files without a name are not to be had */
 	struct phaul_error *err;
 };
@@ -115,6 +117,8 @@ struct built_files {
 	FileEntry **at;			/* by id, NULL where there is none */
 	int *made;			/* our descriptor for it, -1: none now */
 	int *ghosts;			/* of a file whose name is gone: our descriptor that leads to it, -1 */
+	struct sealed { int fd, seals; } *sealed;	/* memfds, ours: sealed at the end */
+	size_t sealed_count;
 	/* Sockets, ours: TCP connections that are paused until the end, and what gets its option then. */
 	struct paused_socket { int fd, option, value; } *paused;
 	size_t paused_count;

@@ -52,9 +52,6 @@ static const struct {
 	{ "anon_inode:dmabuf",
 	  "is a buffer shared with a device, which stays here; stop the program" },
 	{ "/dmabuf:", "is a buffer shared with a device, which stays here; stop the program" },
-	{ "/memfd:",
-	  "is a memfd: memory that has the form of a file is not moved yet; start the program "
-	  "without it, if it can" },
 	{ "/SYSV", "is System V shared memory, which is not moved yet; stop the program" },
 	{ "mnt:[", "is a handle of a mount namespace of this host; let the program close it" },
 	{ "net:[", "is a handle of a network namespace of this host; let the program close it" },
