@@ -65,7 +65,8 @@ static int put_mappings(struct tree_dump *d, const struct memory_map *map, struc
 	for (size_t i = 0; i < map->count && !err; i++) {
 		struct range_list held = {0};
 
-		if (vma_has_pages(&map->at[i]))
+		/* What the kernel may drop any time is dropped. */
+		if (vma_has_pages(&map->at[i]) && !(map->at[i].flags & VMA_DROPPABLE))
 			err = pagemap_held(pagemap, &map->at[i], &held, &guards);
 		for (size_t n = 0; n < held.count && !err; n++)
 			err = page_writer_put(&d->pages, held.at[n].address, held.at[n].pages, read_memory, m);

@@ -123,6 +123,35 @@ static const char *opened_by(struct change *c, const struct vma *vma, char path[
 	return path;
 }
 
+/* One of ours that is to be mapped itself, not opened anew; -1. Mere references (O_PATH) can only be opened. */
+static int ours_at(const char *path)
+{
+	char prefix[48];
+	int n = snprintf(prefix, sizeof(prefix), "/proc/%d/fd/", getpid()), fd;
+
+	if (strncmp(path, prefix, n))
+		return -1;
+	fd = atoi(path + n);
+	return fcntl(fd, F_GETFL) & O_PATH ? -1 : fd;
+}
+
+/* As number 0. */
+static void get_file(struct change *c, const struct vma *vma, const char *path)
+{
+	bool writable = vma->shared && (vma->flags & VMA_MAYWRITE);
+	int ours = ours_at(path);
+
+	if (ours < 0 || !writable) {
+		batch_call(&c->batch, vma->kind == VMA_FILE ? vma->path : "open shared memory", SYS_openat, AT_FDCWD,
+			   batch_bytes(&c->batch, path, strlen(path) + 1), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+		return;
+	}
+	batch_call(&c->batch, "open a pidfd of the engine", SYS_pidfd_open, getpid(), 0, 0);
+	batch_call(&c->batch, "fetch a descriptor", SYS_pidfd_getfd, 0, ours, 0);
+	batch_call(&c->batch, "put it on its number", SYS_dup3, 1, 0, O_CLOEXEC);
+	batch_call(&c->batch, "close a number in between", SYS_close, 1);
+}
+
 /* The husk has no descriptors, so that the file is always number 0. */
 static void map(struct change *c, const struct vma *vma, uint64_t start, uint64_t end)
 {
@@ -135,9 +164,7 @@ static void map(struct change *c, const struct vma *vma, uint64_t start, uint64_
 
 	reserve(c);
 	if (file)
-		batch_call(&c->batch, vma->kind == VMA_FILE ? vma->path : "open shared memory", SYS_openat, AT_FDCWD,
-			   batch_bytes(&c->batch, path, strlen(path) + 1),
-			   (vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+		get_file(c, vma, path);
 	batch_call(&c->batch, "map what the source has mapped", SYS_mmap, start, end - start,
 		   was_writable ? PROT_READ | PROT_WRITE : prot, map_flags(vma), file ? 0 : -1,
 		   file ? vma->offset + (start - vma->start) : 0);

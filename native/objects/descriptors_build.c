@@ -358,6 +358,7 @@ static const struct descriptor_kind *kind_of(const FileEntry *file)
 			file->type == FD_TYPES__PIPE ? file->pipe != NULL :
 			file->type == FD_TYPES__UNIXSK ? file->usk != NULL :
 			file->type == FD_TYPES__MEMFD ? file->memfd != NULL :
+			file->type == FD_TYPES__PIDFD ? file->pidfd != NULL :
 			file->type == FD_TYPES__FIFO ? file->fifo != NULL :
 			file->type == FD_TYPES__INETSK ? file->isk && file->isk->opts :
 			file->type == FD_TYPES__EVENTFD ? file->efd != NULL :

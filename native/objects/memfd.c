@@ -187,7 +187,7 @@ int memfds_make(struct built_files *f, const struct image_set *images, int direc
 		f->sealed = larger ? larger : f->sealed;
 		code = fd < 0 ? fd : lead_to(f, e, fd);
 		if (fd >= 0)
-			f->sealed[f->sealed_count++] = (struct sealed){ fd, e->seals };
+			f->sealed[f->sealed_count++] = (struct sealed){ fd, e->seals, e->inode_id, false };
 	}
 	image_free_all(entries, count);
 	return code;
@@ -201,6 +201,20 @@ int memfds_seal(struct built_files *f, struct phaul_error *err)
 	return 0;
 }
 
+/* The description that came with the memfd doesn't count as open for writing, so that the memfd can be executed. */
+static int take_original(struct built_files *f, const MemfdFileEntry *memfd)
+{
+	for (size_t i = 0; i < f->sealed_count; i++) {
+		struct sealed *s = &f->sealed[i];
+
+		if (s->inode != memfd->inode_id || s->given || (memfd->flags & O_ACCMODE) != O_RDWR)
+			continue;
+		s->given = true;
+		return fcntl(s->fd, F_DUPFD_CLOEXEC, 0);
+	}
+	return -1;
+}
+
 static int build(struct build *b, const FileEntry *file)
 {
 	const MemfdFileEntry *memfd = file->memfd;
@@ -209,7 +223,9 @@ static int build(struct build *b, const FileEntry *file)
 
 	if (err)
 		return err;
-	fd = open(path, (memfd->flags & ~OPEN_ONCE) | O_CLOEXEC);
+	fd = take_original(b->files, memfd);
+	if (fd < 0)
+		fd = open(path, (memfd->flags & ~OPEN_ONCE) | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	if (memfd->pos && lseek(fd, memfd->pos, SEEK_SET) < 0) {

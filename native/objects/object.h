@@ -117,7 +117,7 @@ struct built_files {
 	FileEntry **at;			/* by id, NULL where there is none */
 	int *made;			/* our descriptor for it, -1: none now */
 	int *ghosts;			/* of a file whose name is gone: our descriptor that leads to it, -1 */
-	struct sealed { int fd, seals; } *sealed;	/* memfds, ours: sealed at the end */
+	struct sealed { int fd, seals; uint64_t inode; bool given; } *sealed;	/* memfds, ours: sealed at the end */
 	size_t sealed_count;
 	/* Sockets, ours: TCP connections that are paused until the end, and what gets its option then. */
 	struct paused_socket { int fd, option, value; } *paused;

@@ -28,12 +28,6 @@ static const struct {
 	{ "anon_inode:[fanotify]",
 	  "is a fanotify instance: it watches this host's file systems, which are "
 	  "others on the target; stop the program" },
-	{ "anon_inode:[pidfd]",
-	  "is a pidfd: it stands for a process on this host that stays here; let the "
-	  "program close it first" },
-	{ "pidfd:",
-	  "is a pidfd: it stands for a process on this host that stays here; let the program "
-	  "close it first" },
 	{ "anon_inode:bpf-map",
 	  "is a BPF map: its content belongs to this kernel and is not moved; let the "
 	  "program close it first" },
