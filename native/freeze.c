@@ -111,7 +111,7 @@ static void rest(void)
 
 /* Returns 1 when stopped, 0 when it has ended meanwhile. A signal that arrives before the stop is passed
  * on; the stop stays pending in the kernel. */
-static int wait_stopped(struct frozen_thread *t, uint64_t deadline_ns)
+static int wait_stopped(struct frozen_thread *t, uint64_t deadline_ns, int *ret_signal)
 {
 	for (;;) {
 		int status;
@@ -128,6 +128,9 @@ static int wait_stopped(struct frozen_thread *t, uint64_t deadline_ns)
 			continue;
 		if (!WIFSTOPPED(status))
 			return 0;
+		/* SIGTRAP is our own doing. */
+		if (status >> 16 == PTRACE_EVENT_STOP && WSTOPSIG(status) != SIGTRAP)
+			*ret_signal = WSTOPSIG(status);
 		if (status >> 16 == PTRACE_EVENT_STOP)
 			return 1;
 		(void)ptrace(PTRACE_CONT, t->tid, 0, WSTOPSIG(status));
@@ -149,7 +152,7 @@ static int stop_all(struct frozen *f, uint64_t deadline_ns, struct phaul_error *
 	/* The last one first: when it has stopped most others have, and each wait that sleeps costs a wake-up. */
 	for (size_t i = f->count; i-- > 0; ) {
 		struct frozen_thread *t = &f->threads[i];
-		int stopped = t->stopped ? 1 : wait_stopped(t, deadline_ns);
+		int stopped = t->stopped ? 1 : wait_stopped(t, deadline_ns, &f->stop_signal);
 
 		if (stopped < 0)
 			return phaul_fail(err, stopped, "freeze", "thread %d of pid %d does not stop; it is "

@@ -15,6 +15,7 @@ struct frozen {
 	pid_t pid;
 	struct frozen_thread *threads;	/* [0] is the leader */
 	size_t count, capacity;
+	int stop_signal;		/* that had stopped all threads before (SIGSTOP, SIGTSTP), 0 */
 	uint64_t since_ns;		/* when the first thread was told to stop */
 };
 

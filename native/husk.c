@@ -237,8 +237,9 @@ int husk_end(struct husk *h, uint32_t status)
 	/* The core dump of the one that it stands for is taken or not. */
 	(void)prlimit(h->pid, RLIMIT_CORE, &(struct rlimit){ 0, 0 }, NULL);
 	if (signal) {
+		/* SIGKILL waits for nobody. */
 		if (ptrace(PTRACE_SETSIGMASK, h->pid, 8, &none) < 0 || kill(h->pid, signal) < 0 ||
-		    ptrace(PTRACE_CONT, h->pid, 0, 0) < 0)
+		    (ptrace(PTRACE_CONT, h->pid, 0, 0) < 0 && errno != ESRCH))
 			err = -errno;
 	} else {
 		struct user_regs_struct regs = h->leader.saved;

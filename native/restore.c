@@ -29,6 +29,7 @@ struct reborn {
 	size_t parent;			/* of the root: itself */
 	enum task_state state;
 	uint32_t exit_code;
+	int stop_signal;		/* that it was stopped by, if it was */
 	struct memory_map map;
 	struct husk husk;
 	struct stage stage;
@@ -79,6 +80,7 @@ static int read_core(struct restore *r, struct reborn *task)
 	core = (CoreEntry *)msg;
 	task->state = core->tc ? core->tc->task_state : 0;
 	task->exit_code = core->tc ? core->tc->exit_code : 0;
+	task->stop_signal = core->tc && core->tc->has_stop_signo ? core->tc->stop_signo : SIGSTOP;
 	protobuf_c_message_free_unpacked(msg, NULL);
 	if (task->state == TASK_DEAD)
 		return 0;
@@ -204,6 +206,34 @@ static int join_group(struct restore *r, struct reborn *task)
 				     "leader may have ended before the checkpoint", pid_of(task), group) : 0;
 }
 
+/* A group whose leader has ended, and was waited for, begins with one that stands in for it for a moment. */
+static int make_group(struct restore *r, struct reborn *member)
+{
+	uint32_t group = member->entry->pgid;
+	struct husk leader;
+	int64_t code;
+
+	for (size_t i = 0; i < r->count; i++)
+		if (r->tasks[i].entry->pid == group)
+			return 0;
+	if (getpgid(pid_of(member)) == (pid_t)group)
+		return 0;
+	code = husk_fork(&member->husk, group, &leader, r->err);
+	if (code)
+		return code;
+	code = remote_call(&leader.leader, SYS_setpgid, 0, 0);
+	for (size_t i = 0; i < r->count && !code; i++)
+		if (r->tasks[i].entry->pgid == group)
+			code = remote_call(&r->tasks[i].husk.leader, SYS_setpgid, 0, group);
+	if (code)
+		phaul_fail(r->err, code, "restore", "beginning process group %u, whose leader had ended", group);
+	code = code ?: husk_end(&leader, SIGKILL);
+	husk_close(&leader);
+	/* It is its parent's to take note of the end. */
+	return code ? code : remote_call(&member->husk.leader, SYS_wait4, group, 0, __WALL, 0) == group ? 0 :
+	       phaul_fail(r->err, -ECHILD, "restore", "ending the leader of process group %u", group);
+}
+
 static int make_tree(struct restore *r)
 {
 	int code = make(r, 0);
@@ -213,7 +243,8 @@ static int make_tree(struct restore *r)
 	for (int leaders = 1; leaders >= 0; leaders--)
 		for (size_t i = 0; i < r->count && !code; i++)
 			if ((r->tasks[i].entry->pgid == r->tasks[i].entry->pid) == leaders)
-				code = join_group(r, &r->tasks[i]);
+				code = leaders ? join_group(r, &r->tasks[i]) : make_group(r, &r->tasks[i]) ?:
+				       join_group(r, &r->tasks[i]);
 	for (size_t i = 0; i < r->count && !code; i++)
 		if (r->tasks[i].state == TASK_DEAD)
 			code = end(r, &r->tasks[i]);
@@ -305,7 +336,7 @@ static int restore(struct restore *r)
 		struct reborn *task = &r->tasks[i];
 
 		if (task->state == TASK_STOPPED)
-			(void)kill(pid_of(task), SIGSTOP);
+			(void)kill(pid_of(task), task->stop_signal);
 		if (task->state != TASK_DEAD)
 			code = husk_release(&task->husk, r->err);
 	}

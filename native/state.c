@@ -112,6 +112,8 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 	d->pages = place->pages;
 	d->paused = place->paused;
 	tc.task_state = place->task->state;
+	tc.has_stop_signo = f->stop_signal != 0;
+	tc.stop_signo = f->stop_signal;
 	tc.comm = "";
 	core.tc = &tc;
 	tc.blk_sigset = leader->saved_mask;

@@ -16,9 +16,9 @@
 #include "xstate.h"
 
 #define AT_ONCE 32		/* threads that are dumped side by side and sent together */
-#define CALLS_OF_QUESTIONS (4 + SIGNALS_CALLS + SCHEDULING_CALLS + CREDS_CALLS)
+#define CALLS_OF_QUESTIONS (5 + SIGNALS_CALLS + SCHEDULING_CALLS + CREDS_CALLS)
 #define BYTES_OF_QUESTIONS (BATCH_BYTES + 256)	/* of answers, beside those about credentials */
-#define CALLS_A_THREAD 10
+#define CALLS_A_THREAD 11
 #define CALLS_OF_CREDS 140	/* two for each capability, if credentials change at all */
 #define BYTES_A_THREAD (BATCH_BYTES + 320)	/* for what calls point to */
 
@@ -47,6 +47,7 @@ struct questions {
 	uint64_t *pending;
 	struct sched_answer *sched;
 	char *comm;
+	int *parent_death;		/* signal */
 	struct creds_answers creds;
 };
 
@@ -65,6 +66,8 @@ static int ask(struct questions *q, struct remote_area *area, struct batch *b, s
 	at = batch_space(b, 16, (void **)&q->robust_list);
 	batch_call(b, "tell its robust futex list", SYS_get_robust_list, 0, at, at + 8);
 	batch_call(b, "tell its name", SYS_prctl, PR_GET_NAME, batch_space(b, 16, (void **)&q->comm));
+	batch_call(b, "tell what it gets when its parent dies", SYS_prctl, PR_GET_PDEATHSIG,
+		   batch_space(b, sizeof(int), (void **)&q->parent_death));
 	return signals_ask_thread(b, &q->pending) ?: scheduling_ask_thread(b, &q->sched) ?:
 	       credentials_ask_thread(b, &q->creds);
 }
@@ -174,6 +177,8 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	thread.sas = &sas;
 	q->comm[15] = 0;
 	thread.comm = q->comm;
+	thread.has_pdeath_sig = *q->parent_death != 0;
+	thread.pdeath_sig = *q->parent_death;
 	thread.rseq_entry = has_rseq ? &rseq : NULL;
 	core->mtype = CORE_ENTRY__MARCH__X86_64;
 	core->thread_info = &info;
@@ -356,6 +361,9 @@ static int tell(struct build *b, struct batch *batch, pid_t tid, const CoreEntry
 	err = scheduling_build_thread(b, tid, thread) ?:
 	      signals_build_thread(batch, b->pid, tid, thread) ?:
 	      credentials_build_thread(b, batch, thread);
+	/* A change of credentials forgets it. */
+	if (thread->pdeath_sig)
+		batch_call(batch, "set what it gets when its parent dies", SYS_prctl, PR_SET_PDEATHSIG, thread->pdeath_sig);
 	return err ? err : batch->error;
 }
 

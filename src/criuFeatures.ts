@@ -10,6 +10,7 @@ const SINCE: Record<string, [major: number, minor: number]> = {
   get_rseq_conf: [5, 13],
   ipv6_freebind: [4, 15],
   kcmp_epoll: [4, 13],
+  loginuid: [3, 13],
   memfd_hugetlb: [4, 16],
   mnt_id: [3, 15],
   net_diag_raw: [4, 10],

@@ -6,8 +6,10 @@
 
 #include "parts.h"
 
+#define GET_REGISTRATIONS (1 << 9)	/* MEMBARRIER_CMD_..., Linux 6.3; an enum where it is known */
+
 struct answers {
-	int dumpable, thp_disabled, personality;
+	int dumpable, thp_disabled, personality, barriers;
 	int *subreaper;
 };
 
@@ -20,6 +22,8 @@ static int ask(struct dump *d, struct batch *b, void **ret)
 	a->dumpable = batch_call(b, "tell if it is dumpable", SYS_prctl, PR_GET_DUMPABLE);
 	a->thp_disabled = batch_call(b, "tell if it wants huge pages", SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0,
 				     0);
+	/* Older kernels don't tell. */
+	a->barriers = batch_call(b, NULL, SYS_membarrier, GET_REGISTRATIONS, 0, 0);
 	a->personality = batch_call(b, "tell its personality", SYS_personality, 0xffffffff);
 	batch_call(b, "tell if it is a subreaper", SYS_prctl, PR_GET_CHILD_SUBREAPER,
 		   batch_space(b, sizeof(int), (void **)&a->subreaper));
@@ -37,6 +41,8 @@ static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
 	tc->has_phaul_thp_disabled = true;
 	tc->phaul_thp_disabled = batch_result(b, a->thp_disabled) > 0;
 	tc->personality = batch_result(b, a->personality);
+	tc->has_membarrier_registration_mask = batch_result(b, a->barriers) > 0;
+	tc->membarrier_registration_mask = batch_result(b, a->barriers);
 	tc->has_child_subreaper = true;
 	tc->child_subreaper = *a->subreaper;
 	return 0;
@@ -52,6 +58,8 @@ static int build(struct build *b, struct batch *batch, const CoreEntry *core)
 	if (tc->phaul_thp_disabled)
 		batch_call(batch, "disable huge pages for it", SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
 	batch_call(batch, "set its personality", SYS_personality, tc->personality);
+	for (uint32_t left = tc->membarrier_registration_mask; left; left &= left - 1)
+		batch_call(batch, "register it for membarrier", SYS_membarrier, left & -left, 0, 0);
 	if (tc->child_subreaper)
 		batch_call(batch, "make it a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	return batch->error;

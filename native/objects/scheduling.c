@@ -6,6 +6,11 @@
 
 #include "parts.h"
 
+#ifndef SCHED_RESET_ON_FORK
+#define SCHED_RESET_ON_FORK 0x40000000
+#endif
+#define FLAG_RESET_ON_FORK 1	/* the same in sched_attr */
+
 /* struct sched_attr of Linux, its first version. */
 struct sched_answer {
 	uint32_t size, policy;
@@ -26,7 +31,7 @@ int scheduling_ask_thread(struct batch *b, struct sched_answer **ret)
 void scheduling_dump_thread(const struct sched_answer *answer, ThreadCoreEntry *to)
 {
 	to->has_sched_policy = to->has_sched_nice = to->has_sched_prio = true;
-	to->sched_policy = answer->policy;
+	to->sched_policy = answer->policy | (answer->flags & FLAG_RESET_ON_FORK ? SCHED_RESET_ON_FORK : 0);
 	to->sched_nice = answer->nice;
 	to->sched_prio = answer->priority;
 }
@@ -45,7 +50,8 @@ static int own_sched(struct build *b)
 int scheduling_build_thread(struct build *b, pid_t tid, const ThreadCoreEntry *from)
 {
 	struct sched_answer want = {
-		.size = sizeof(want), .policy = from->sched_policy, .nice = from->sched_nice,
+		.size = sizeof(want), .policy = from->sched_policy & ~SCHED_RESET_ON_FORK, .nice = from->sched_nice,
+		.flags = from->sched_policy & SCHED_RESET_ON_FORK ? FLAG_RESET_ON_FORK : 0,
 		.priority = from->sched_prio,
 	};
 
@@ -54,7 +60,8 @@ int scheduling_build_thread(struct build *b, pid_t tid, const ThreadCoreEntry *f
 
 	if (err || !from->has_sched_policy)
 		return err;
-	if (have->policy == want.policy && have->nice == want.nice && have->priority == want.priority)
+	if (have->policy == want.policy && have->nice == want.nice && have->flags == want.flags &&
+	    have->priority == want.priority)
 		return 0;
 	if (syscall(SYS_sched_setattr, tid, &want, 0) < 0)
 		return phaul_fail(b->err, -errno, "scheduling", "giving thread %d policy %u, priority %u, nice %d",

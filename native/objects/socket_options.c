@@ -96,6 +96,7 @@ static const struct {
 	{ IPPROTO_IP, IP_HDRINCL, false },
 	{ IPPROTO_IP, IP_NODEFRAG, false },
 	{ IPPROTO_IPV6, IPV6_CHECKSUM, false },
+	{ IPPROTO_IPV6, 78 /* IPV6_FREEBIND */, false },
 	{ IPPROTO_RAW, 1 /* ICMP_FILTER */, false },
 };
 _Static_assert(ARRAY_SIZE(others) < SOCKET_OPTIONS_OTHERS, "all of them fit");
