@@ -64,6 +64,9 @@ void notice(struct check *c, const char *code, const char *subject, const char *
 /* All but descriptors. Returns false if there is nothing else to look at. */
 static bool check_process(struct check *c, const struct proc_status *status)
 {
+	/* Also one that is about to end. */
+	if (!proc_status_field(status, "VmSize") && c->tree && c->pid != c->tree->tasks[0].pid)
+		return false;
 	if (!proc_status_field(status, "VmSize") && proc_status_field(status, "State")[0] != 'Z') {
 		obstacle(c, "PROCESS_KERNEL", "process", "pid %d is a kernel thread, which belongs to this host", c->pid);
 		return false;
@@ -80,10 +83,14 @@ static bool check_process(struct check *c, const struct proc_status *status)
 static int check_tree(struct check *c, const struct tree *tree, struct descriptor_table *tables, struct phaul_error *err)
 {
 	size_t count = 0;
+	struct task now;
 	int code = 0;
 
 	for (size_t i = 0; i < tree->count && !code; i++) {
 		struct proc_status status;
+
+		size_t size = c->size;
+		int found = c->count;
 
 		c->pid = tree->tasks[i].pid;
 		if (tree->tasks[i].state == TASK_DEAD && i)
@@ -91,14 +98,17 @@ static int check_tree(struct check *c, const struct tree *tree, struct descripto
 		code = proc_status_read(c->pid, c->pid, &status);
 		if (code)
 			phaul_fail(err, code, "check", "looking at pid %d", c->pid);
-		else if (!check_process(c, &status))
-			continue;
-		else
+		else if (check_process(c, &status)) {
 			code = descriptors_read(c->pid, &tables[count], err);
-		count += !code;
-		/* A child that has ended since is in nobody's way. */
-		if (i && (code == -ENOENT || code == -ESRCH))
+			count += !code;
+		}
+		/* A child that has ended since is in nobody's way, whatever it looked like at its end. */
+		if (i && (task_read(c->pid, &now) || now.state == TASK_DEAD)) {
 			code = 0;
+			c->size = size;
+			c->count = found;
+			c->text[size] = 0;
+		}
 	}
 	if (!code)
 		code = descriptors_group(tables, count);

@@ -281,7 +281,7 @@ static bool all_built(const struct husk *h)
 static int build_all(struct husk *h, struct build *b, const struct thread_image *leader, struct phaul_built *ret)
 {
 	uint64_t at = phaul_now_ns();
-	int code = mm_build(b) ?: descriptors_build(b, &ret->descriptors);
+	int code = mm_build(b) ?: loginuid_build(b, leader->core) ?: descriptors_build(b, &ret->descriptors);
 
 	ret->files_ns = phaul_now_ns() - at;
 	if (!code)

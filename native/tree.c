@@ -11,6 +11,7 @@
 #include "layout.h"
 #include "objects/proc_stat.h"
 
+#define GENERATIONS_MAX 1000
 #define TASKS_MAX 100000	/* a process that forks for ever is not followed for ever */
 
 int task_read(pid_t pid, struct task *ret)
@@ -27,6 +28,17 @@ int task_read(pid_t pid, struct task *ret)
 	ret->sid = stat.field[STAT_SID];
 	ret->exit_code = stat.field[STAT_EXIT_CODE];
 	return 0;
+}
+
+bool task_descends(pid_t pid, pid_t root)
+{
+	struct task task = { .ppid = pid };
+
+	/* Bounded, as a tree that changes meanwhile could be walked for ever. */
+	for (int i = 0; i < GENERATIONS_MAX && task.ppid != root; i++)
+		if (task.ppid <= 1 || task_read(task.ppid, &task))
+			return false;
+	return task.ppid == root;
 }
 
 static int add_children(pid_t pid, pid_t tid, pid_t **children, size_t *count)

@@ -23,6 +23,8 @@ struct tree {
 
 /* pid, ppid, pgid, sid, state and exit code, as /proc has them. -ESRCH */
 int task_read(pid_t pid, struct task *ret);
+/* Is it below `root`, or `root` itself? */
+bool task_descends(pid_t pid, pid_t root);
 /* The children of all its threads. */
 int task_children(pid_t pid, pid_t **ret, size_t *ret_count);
 

@@ -6,6 +6,9 @@
 
 struct creds_answers;
 
+/* prctls.c; the husk has no descriptors. */
+int loginuid_build(struct build *b, const CoreEntry *core);
+
 /* Each adds calls to the thread's batch; what was answered lies where *ret points. */
 int signals_ask_thread(struct batch *b, uint64_t **ret);
 /* The set of those that are in the images, as a mask. */

@@ -79,7 +79,8 @@ static void look_at_all(struct check *c)
 	while (dir && (entry = readdir(dir))) {
 		pid_t pid = atoi(entry->d_name);
 
-		if (pid > 0 && pid != c->pid && pid != getpid() && !(c->tree && tree_has(c->tree, pid)))
+		/* A running tree has children that came after it was listed. */
+		if (pid > 0 && pid != c->pid && pid != getpid() && !(c->tree && task_descends(pid, c->tree->tasks[0].pid)))
 			look_at(c, pid);
 	}
 	if (dir)

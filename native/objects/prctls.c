@@ -1,5 +1,7 @@
 /* prctls.c - small settings of a process that only it can tell. */
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -30,12 +32,49 @@ static int ask(struct dump *d, struct batch *b, void **ret)
 	return b->error;
 }
 
+/* ~0: nobody has logged in. */
+static bool read_loginuid(pid_t pid, uint32_t *ret)
+{
+	char path[48];
+	FILE *f;
+	bool got;
+
+	snprintf(path, sizeof(path), "/proc/%d/loginuid", pid);
+	f = fopen(path, "re");
+	got = f && fscanf(f, "%u", ret) == 1;
+	if (f)
+		fclose(f);
+	return got;
+}
+
+/* Only the process itself can set it, by a file; as long as it has no descriptors the number of that is known. */
+int loginuid_build(struct build *b, const CoreEntry *core)
+{
+	static const char path[] = "/proc/self/loginuid";
+	uint32_t wanted = core->tc->loginuid, now = ~0u;
+	struct batch batch;
+	char text[16];
+	int n, err;
+
+	if (!core->tc->has_loginuid || !read_loginuid(b->pid, &now) || now == wanted)
+		return 0;
+	n = snprintf(text, sizeof(text), "%u", wanted);
+	remote_area_reset(b->area);
+	err = batch_begin(&batch, b->area, b->leader, 3);
+	batch_call(&batch, "open its loginuid", SYS_openat, AT_FDCWD, batch_bytes(&batch, path, sizeof(path)),
+		   O_WRONLY | O_CLOEXEC);
+	batch_call(&batch, "set its loginuid (CAP_AUDIT_CONTROL)", SYS_write, 0, batch_bytes(&batch, text, n), n);
+	batch_call(&batch, "close its loginuid", SYS_close, 0);
+	err = err ?: batch_run(&batch, 1, b->err) ?: batch_check(&batch, b->err);
+	batch_free(&batch);
+	return err;
+}
+
 static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
 {
 	struct answers *a = answers;
 	TaskCoreEntry *tc = core->tc;
 
-	(void)d;
 	tc->has_phaul_dumpable = true;
 	tc->phaul_dumpable = batch_result(b, a->dumpable);
 	tc->has_phaul_thp_disabled = true;
@@ -43,6 +82,7 @@ static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
 	tc->personality = batch_result(b, a->personality);
 	tc->has_membarrier_registration_mask = batch_result(b, a->barriers) > 0;
 	tc->membarrier_registration_mask = batch_result(b, a->barriers);
+	tc->has_loginuid = read_loginuid(d->pid, &tc->loginuid);
 	tc->has_child_subreaper = true;
 	tc->child_subreaper = *a->subreaper;
 	return 0;
