@@ -27,7 +27,8 @@ static const struct base {
 	{ "pipes-data", 0x56453709 }, { "fifo-data", 0x59333054 }, { "sk-queues", 0x56264026 },
 	{ "tcp-stream", 0x51465506 }, { "pagemap", 0x56084025 },
 	{ "pagemap-shmem", 0x56084025 }, { "remap-fpath", 0x59133954 }, { "ghost-file", 0x52583605 },
-	{ "filelocks", 0x54323616 }, { "memfd", 0x48453499 }, { "inventory", 0x58313116 },
+	{ "filelocks", 0x54323616 }, { "memfd", 0x48453499 },
+	{ "tty-info", 0x59453036 }, { "tty-data", 0x59413026 }, { "inventory", 0x58313116 },
 	{ "phaul-round", 0 }, { "phaul-threads", 0 }, { "phaul-absent", 0 }, { "phaul-sparse", 0 },
 	{ "phaul-populated", 0 }, { "phaul-guards", 0 },
 };

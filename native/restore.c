@@ -16,6 +16,7 @@
 #include "network_lock.h"
 #include "objects/inet_socket.h"
 #include "objects/memfd.h"
+#include "objects/tty.h"
 #include "objects/unix_socket.h"
 #include "page_file.h"
 #include "shmem.h"
@@ -136,7 +137,8 @@ static int read_tree(struct restore *r)
 		code = image_malformed("pstree", -1, r->err);
 	return code ? code : built_files_read(r->images, r->living, r->living_count, &r->files, r->err) ?:
 			     ghosts_make(&r->files, r->images, r->directory, r->err) ?:
-			     memfds_make(&r->files, r->images, r->directory, r->err) ?: read_maps(r);
+			     memfds_make(&r->files, r->images, r->directory, r->err) ?:
+			     ttys_make(&r->files, r->images, r->err) ?: read_maps(r);
 }
 
 /* ---- the tree ---- */
@@ -181,9 +183,7 @@ static int make(struct restore *r, size_t i)
 		session = remote_call(&task->husk.leader, SYS_setsid);
 		code = session < 0 ? phaul_fail(r->err, session, "restore", "beginning session %d", pid) : 0;
 	}
-	if (!code)
-		code = make_children(r, i, false);
-	return code;
+	return code ?: ttys_take(&r->files, r->images, &task->husk.leader, false, r->err) ?: make_children(r, i, false);
 }
 
 static int check_session(struct restore *r, const struct reborn *task)
@@ -245,6 +245,8 @@ static int make_tree(struct restore *r)
 			if ((r->tasks[i].entry->pgid == r->tasks[i].entry->pid) == leaders)
 				code = leaders ? join_group(r, &r->tasks[i]) : make_group(r, &r->tasks[i]) ?:
 				       join_group(r, &r->tasks[i]);
+	for (size_t i = 0; i < r->count && !code; i++)
+		code = ttys_take(&r->files, r->images, &r->tasks[i].husk.leader, true, r->err);
 	for (size_t i = 0; i < r->count && !code; i++)
 		if (r->tasks[i].state == TASK_DEAD)
 			code = end(r, &r->tasks[i]);

@@ -9,6 +9,7 @@
  */
 #include "descriptors.h"
 #include "locks.h"
+#include "tty.h"
 #include "unix_socket.h"
 
 #include "../ghost.h"
@@ -359,6 +360,7 @@ static const struct descriptor_kind *kind_of(const FileEntry *file)
 			file->type == FD_TYPES__UNIXSK ? file->usk != NULL :
 			file->type == FD_TYPES__MEMFD ? file->memfd != NULL :
 			file->type == FD_TYPES__PIDFD ? file->pidfd != NULL :
+			file->type == FD_TYPES__TTY ? file->tty != NULL :
 			file->type == FD_TYPES__FIFO ? file->fifo != NULL :
 			file->type == FD_TYPES__INETSK ? file->isk && file->isk->opts :
 			file->type == FD_TYPES__EVENTFD ? file->efd != NULL :
@@ -522,7 +524,7 @@ static int build_all(struct build *b, int highest)
 	if (!err)
 		err = place_all(&s, &t);
 	if (!err)
-		err = finish_all(&s) ?: locks_build(b, &s);
+		err = finish_all(&s) ?: ttys_finish(b, &s) ?: locks_build(b, &s);
 	if (!err)
 		err = call(&s, "close the pidfd of the engine", SYS_close, t.us, 0, 0);
 	if (!err)

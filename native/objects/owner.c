@@ -39,13 +39,13 @@ static const FileEntry *described_by(const struct build *b, const FileEntry *f)
 static const FownEntry *owner_of(const FileEntry *f)
 {
 	return f->reg ? f->reg->fown : f->pipe ? f->pipe->fown : f->isk ? f->isk->fown : f->usk ? f->usk->fown :
-	       f->memfd ? f->memfd->fown : f->efd ? f->efd->fown : f->epfd ? f->epfd->fown : f->sgfd ? f->sgfd->fown : f->tfd ? f->tfd->fown : NULL;
+	       f->memfd ? f->memfd->fown : f->tty ? f->tty->fown : f->efd ? f->efd->fown : f->epfd ? f->epfd->fown : f->sgfd ? f->sgfd->fown : f->tfd ? f->tfd->fown : NULL;
 }
 
 static uint32_t flags_of(const FileEntry *f)
 {
 	return f->reg ? f->reg->flags : f->pipe ? f->pipe->flags : f->isk ? f->isk->flags : f->usk ? f->usk->flags :
-	       f->memfd ? f->memfd->flags : 0;
+	       f->memfd ? f->memfd->flags : f->tty ? f->tty->flags : 0;
 }
 
 /* The kernel remembers whose rights the owner was named with: the calling thread's. */

@@ -6,6 +6,7 @@ KIND(regular_file);
 KIND(device);
 KIND(pipe_kind);
 KIND(fifo_kind);
+KIND(tty_kind);
 KIND(pidfd_kind);
 KIND(memfd_kind);
 KIND(eventfd_kind);
@@ -16,7 +17,7 @@ KIND(inet_socket);
 KIND(unix_socket);
 
 const struct descriptor_kind *const descriptor_kinds[] = {
-	&regular_file, &device, &pipe_kind, &fifo_kind, &pidfd_kind, &memfd_kind, &inet_socket, &unix_socket, &eventfd_kind, &epoll_kind, &timerfd_kind,
+	&regular_file, &device, &pipe_kind, &fifo_kind, &tty_kind, &pidfd_kind, &memfd_kind, &inet_socket, &unix_socket, &eventfd_kind, &epoll_kind, &timerfd_kind,
 	&signalfd_kind, NULL,
 };
 

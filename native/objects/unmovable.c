@@ -135,17 +135,10 @@ static void refuse_character_device(struct check *c, const struct descriptor *d)
 	unsigned int type = major(d->st.st_rdev);
 	const char *name = device_name(d->st.st_rdev);
 
-	/* The consoles and serial lines, /dev/tty and /dev/ptmx, pseudo terminals. */
-	if (type == 4 || type == 5 || (type >= 136 && type <= 143))
-		refuse(c, d, "FD_TERMINAL",
-		       "is a terminal, %s: terminals are not moved; start the program "
-		       "apart from one: setsid PROGRAM </dev/null >/tmp/log 2>&1 &",
-		       d->link);
-	else
-		refuse(c, d, "FD_DEVICE",
-		       "is %s, %s (%u:%u): a device keeps state for the program in this "
-		       "host's kernel; let the program close it",
-		       name ? name : "a device", d->link, type, minor(d->st.st_rdev));
+	refuse(c, d, "FD_DEVICE",
+	       "is %s, %s (%u:%u): a device keeps state for the program in this "
+	       "host's kernel; let the program close it",
+	       name ? name : "a device", d->link, type, minor(d->st.st_rdev));
 }
 
 void unmovable_refuse(struct check *c, const struct descriptor *d)

@@ -357,7 +357,7 @@ static void set_up_refused_files(void)
 	put_at(open(shared->path[3], O_RDWR), 14);
 	put_at(memfd_create("box", 0), 16);
 	put_at(inotify_init1(0), 17);
-	put_at(syscall(SYS_pidfd_open, getpid(), 0), 18);
+	put_at(syscall(SYS_pidfd_open, getppid(), 0), 18);
 	put_at(listen_or_connect(1, getppid()), 19);
 	put_at(socket(AF_NETLINK, SOCK_RAW, 0), 20);
 	put_at(open("/dev/ptmx", O_RDWR | O_NOCTTY), 21);
@@ -390,7 +390,7 @@ static void obstacles_are_named(void)
 	expect_line(text, "FD_FIFO\tfd 14\t", "/fifo");
 	expect_line(text, "FD_KIND\tfd 16\tfd 16 (also fd 30) is a memfd", "");
 	expect_line(text, "FD_KIND\tfd 17\tfd 17 is an inotify instance:", "");
-	expect_line(text, "FD_KIND\tfd 18\tfd 18 is a pidfd:", "");
+	expect_line(text, "FD_KIND\tfd 18\tfd 18 is a pidfd of pid", "stays on this host");
 	expect_line(text, "FD_UNIX_SOCKET\tfd 19\tfd 19 is a unix socket without a name", "stays on this host");
 	expect_line(text, "FD_SOCKET\tfd 20\tfd 20 is a netlink socket:", "");
 	expect_line(text, "FD_TERMINAL\tfd 21\t", "setsid");
