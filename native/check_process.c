@@ -1,6 +1,7 @@
 /* check_process.c - what a process is, and is tied to, that keeps it from moving or will be different. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/kcmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,6 +65,14 @@ static bool check_life(struct check *c, const struct proc_status *s, const pid_t
 	return false;
 }
 
+static bool can_read_filters(void)
+{
+	struct proc_status own;
+
+	return !proc_status_read(getpid(), getpid(), &own) && proc_status_number(&own, "Seccomp") == 0 &&
+	       proc_status_set(&own, "CapEff") & 1ull << CAP_SYS_ADMIN;
+}
+
 /* A tracer or a filter may have some of the threads only; one of each is told. */
 static void check_each_thread(struct check *c, const pid_t *tids, size_t count)
 {
@@ -83,9 +92,10 @@ static void check_each_thread(struct check *c, const pid_t *tids, size_t count)
 			obstacle(c, "PROCESS_TRACED", subject, "%s is traced by pid %lld (%s), and only one can trace "
 				 "it: end that first", subject, tracer, name_of(tracer, name));
 		traced |= tracer > 0;
-		if (proc_status_number(&s, "Seccomp") > 0 && !filtered)
-			obstacle(c, "PROCESS_SECCOMP", subject, "%s runs under seccomp, whose filters can't be moved "
-				 "yet: start it without (systemd: SystemCallFilter= and what implies it)", subject);
+		if (proc_status_number(&s, "Seccomp") > 0 && !filtered && !can_read_filters())
+			obstacle(c, "PROCESS_SECCOMP", subject, "%s runs under seccomp, whose filters only root can read "
+				 "that is under none itself: run phaul so, or start the process without (systemd: "
+				 "SystemCallFilter= and what implies it)", subject);
 		filtered |= proc_status_number(&s, "Seccomp") > 0;
 		features = proc_status_field(&s, "x86_Thread_features");
 		features = features ? memmem(features, strcspn(features, "\n"), "shstk", 5) : NULL;

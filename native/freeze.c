@@ -19,6 +19,9 @@
 #include "objects/proc_status.h"
 
 #define PAGE 4096
+#ifndef PTRACE_O_SUSPEND_SECCOMP
+#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
+#endif
 #define CLOCKS 16	/* more than there are */
 
 /* Threads that share our CPU stop while we tell the others, if we aren't real-time: half the time of a thousand. */
@@ -48,9 +51,22 @@ static struct frozen_thread *append(struct frozen *f, pid_t tid)
 	return &f->threads[f->count++];
 }
 
+/* Not without CAP_SYS_ADMIN, and not from inside of a filter. */
+long ptrace_seize(pid_t tid, unsigned long options)
+{
+	static bool refused;
+	long result = refused ? -1 : ptrace(PTRACE_SEIZE, tid, 0, options | PTRACE_O_SUSPEND_SECCOMP);
+
+	if (!result || (!refused && errno != EPERM && errno != EINVAL))
+		return result;
+	result = ptrace(PTRACE_SEIZE, tid, 0, options);
+	refused |= !result;
+	return result;
+}
+
 static int seize(struct frozen *f, pid_t tid, struct phaul_error *err)
 {
-	if (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD) < 0) {
+	if (ptrace_seize(tid, PTRACE_O_TRACESYSGOOD) < 0) {
 		int code = -errno;
 
 		if (code == -ESRCH && tid != f->pid)

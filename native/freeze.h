@@ -19,6 +19,8 @@ struct frozen {
 	uint64_t since_ns;		/* when the first thread was told to stop */
 };
 
+/* PTRACE_SEIZE, with seccomp suspended if that can be had: a thread may be asked what it may not ask itself. */
+long ptrace_seize(pid_t tid, unsigned long options);
 /* Seizes and interrupts until no new thread appears. On failure nothing stays stopped.
  * -ESRCH: gone; -EPERM: traced by someone else; -ETIMEDOUT: a thread would not stop. */
 int freeze(pid_t pid, int timeout_ms, struct frozen *ret, struct phaul_error *err);

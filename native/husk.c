@@ -18,6 +18,7 @@
 
 #include "arch/x86_64.h"
 #include "error.h"
+#include "freeze.h"
 
 #define PAGE 4096ul
 #define AREA_SIZE (1ul << 20)	/* some 10,000 calls, or the last words to 1,000 threads */
@@ -94,7 +95,7 @@ static int stop(pid_t pid)
 {
 	int status;
 
-	if (ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL) < 0)
+	if (ptrace_seize(pid, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL) < 0)
 		return -errno;
 	if (ptrace(PTRACE_INTERRUPT, pid, 0, 0) < 0)
 		return -errno;

@@ -16,6 +16,7 @@ struct husk {
 	/* Its threads wait on one CPU for what they are told, so that whoever tells them there need not wake
 	 * another CPU, which takes longer than what they do. */
 	int cpu;
+	bool filters_shared;		/* seccomp filters of all its threads are installed */
 	cpu_set_t allowed;		/* the CPUs that they had before, and get back */
 };
 

@@ -16,7 +16,7 @@
 #include "xstate.h"
 
 #define AT_ONCE 32		/* threads that are dumped side by side and sent together */
-#define CALLS_OF_QUESTIONS (5 + SIGNALS_CALLS + SCHEDULING_CALLS + CREDS_CALLS)
+#define CALLS_OF_QUESTIONS (6 + SIGNALS_CALLS + SCHEDULING_CALLS + CREDS_CALLS)
 #define BYTES_OF_QUESTIONS (BATCH_BYTES + 256)	/* of answers, beside those about credentials */
 #define CALLS_A_THREAD 11
 #define CALLS_OF_CREDS 140	/* two for each capability, if credentials change at all */
@@ -48,6 +48,7 @@ struct questions {
 	struct sched_answer *sched;
 	char *comm;
 	int *parent_death;		/* signal */
+	int seccomp;			/* call */
 	struct creds_answers creds;
 };
 
@@ -68,6 +69,7 @@ static int ask(struct questions *q, struct remote_area *area, struct batch *b, s
 	batch_call(b, "tell its name", SYS_prctl, PR_GET_NAME, batch_space(b, 16, (void **)&q->comm));
 	batch_call(b, "tell what it gets when its parent dies", SYS_prctl, PR_GET_PDEATHSIG,
 		   batch_space(b, sizeof(int), (void **)&q->parent_death));
+	q->seccomp = seccomp_ask_thread(b);
 	return signals_ask_thread(b, &q->pending) ?: scheduling_ask_thread(b, &q->sched) ?:
 	       credentials_ask_thread(b, &q->creds);
 }
@@ -185,6 +187,7 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	core->thread_core = &thread;
 	scheduling_dump_thread(q->sched, &thread);
 	err = signals_dump_thread(d, t->tid, q->pending, &thread) ?:
+	      seccomp_dump_thread(d, t->tid, batch_result(q->batch, q->seccomp), &thread) ?:
 	      credentials_dump_thread(d, t->tid, &q->creds, &thread);
 	if (!err)
 		err = image_put(to, "core", t->tid, &core->base);
@@ -281,8 +284,11 @@ int threads_dump(struct dump *d, const struct frozen *f, struct remote *leader, 
 		.batches = calloc(f->count, sizeof(*a.batches)),
 		.questions = calloc(f->count, sizeof(*a.questions)),
 	};
-	int code = a.others && a.batches && a.questions ? dump_groups(&a, sink) :
-		   phaul_fail(d->err, -ENOMEM, "threads", "asking %zu threads", f->count);
+	int code;
+
+	d->filters_shared = seccomp_shared(d, f);
+	code = a.others && a.batches && a.questions ? dump_groups(&a, sink) :
+	       phaul_fail(d->err, -ENOMEM, "threads", "asking %zu threads", f->count);
 
 	for (size_t i = 0; a.batches && i < f->count; i++)
 		batch_free(&a.batches[i]);	/* waits for those that still run */
@@ -335,7 +341,7 @@ static int write_rseq_cs(pid_t pid, const struct thread_image *threads, size_t c
 	return 0;
 }
 
-static int tell(struct build *b, struct batch *batch, pid_t tid, const CoreEntry *core)
+static int tell(struct build *b, struct husk *h, struct batch *batch, pid_t tid, const CoreEntry *core)
 {
 	const ThreadCoreEntry *thread = core->thread_core;
 	const ThreadSasEntry *sas = thread->sas;
@@ -360,6 +366,7 @@ static int tell(struct build *b, struct batch *batch, pid_t tid, const CoreEntry
 			   thread->rseq_entry->rseq_abi_size, 0, thread->rseq_entry->signature);
 	err = scheduling_build_thread(b, tid, thread) ?:
 	      signals_build_thread(batch, b->pid, tid, thread) ?:
+	      seccomp_build_thread(batch, thread, &h->filters_shared) ?:
 	      credentials_build_thread(b, batch, thread);
 	/* A change of credentials forgets it. */
 	if (thread->pdeath_sig)
@@ -379,7 +386,7 @@ static int tell_some(struct build *b, struct husk *h, const struct thread_image 
 		if (!code)
 			remote_choose_signal(r, 0, signals_pending(threads[i].core));
 		if (!code)
-			code = tell(b, &batches[i], tid, threads[i].core);
+			code = tell(b, h, &batches[i], tid, threads[i].core);
 		if (code)
 			return b->err && b->err->code == code ? code :
 			       phaul_fail(b->err, code, "threads", "preparing thread %d", tid);
@@ -417,13 +424,13 @@ static int build_some(struct build *b, struct husk *h, const struct thread_image
 
 static size_t calls_needed(const ThreadCoreEntry *thread)
 {
-	return CALLS_A_THREAD + (thread->signals_p ? thread->signals_p->n_signals : 0);
+	return CALLS_A_THREAD + (thread->signals_p ? thread->signals_p->n_signals : 0) + thread->n_phaul_filters;
 }
 
 /* Threads are told side by side, as many as the batch area has room for. */
 int threads_build(struct build *b, struct husk *h, const struct thread_image *threads, size_t count)
 {
-	size_t capacity = CALLS_A_THREAD, bytes = BYTES_A_THREAD, at_once;
+	size_t capacity = CALLS_A_THREAD, bytes = BYTES_A_THREAD, filters = 0, at_once;
 	int code = 0, changes = 0;
 
 	for (size_t i = 0; i < count; i++) {
@@ -435,16 +442,19 @@ int threads_build(struct build *b, struct husk *h, const struct thread_image *th
 					  b->pid);
 		changes = change > changes ? change : changes;
 		capacity = calls_needed(thread) > capacity ? calls_needed(thread) : capacity;
+		filters = seccomp_bytes(thread) > filters ? seccomp_bytes(thread) : filters;
 	}
 	capacity += changes ? CALLS_OF_CREDS : 0;
-	bytes += (capacity - CALLS_A_THREAD) * sizeof(siginfo_t) + (changes ? changes * 4 : 0);
+	bytes += filters + (capacity - CALLS_A_THREAD) * sizeof(siginfo_t) + (changes ? changes * 4 : 0);
 	at_once = (h->area.size - 8192) / (capacity * 64 + bytes);
 	if (!at_once)
-		return phaul_fail(b->err, -ENOSPC, "threads", "a thread of pid %d has too many pending signals",
+		return phaul_fail(b->err, -ENOSPC, "threads", "a thread of pid %d has too many pending signals, or seccomp filters",
 				  b->pid);
-	for (size_t done = 0; done < count && !code; done += at_once)
-		code = build_some(b, h, threads + done, count - done < at_once ? count - done : at_once,
-				  capacity);
+	for (size_t done = 0, n; done < count && !code; done += n) {
+		/* Filters of all are installed by one, before others add theirs. */
+		n = !h->filters_shared && filters ? 1 : count - done < at_once ? count - done : at_once;
+		code = build_some(b, h, threads + done, n, capacity);
+	}
 	return code;
 }
 

@@ -100,6 +100,7 @@ struct dump {
 	uint32_t next_file_id;		/* for file_entry ids; descriptors take theirs first */
 	struct paused_set *paused;	/* inet_socket.h */
 	const struct unix_queues *queues;	/* unix_socket.h; NULL: there are none */
+	size_t filters_shared;		/* seccomp.c */
 	struct shmem_set *shmem;	/* whose content is written, to `pages`; NULL: none */
 	struct page_writer *pages;
 	struct ghost_set *ghosts;	/* NULL: files without a name are not to be had */

@@ -2,6 +2,7 @@
 #ifndef PHAUL_PARTS_H
 #define PHAUL_PARTS_H
 
+#include "../freeze.h"
 #include "object.h"
 
 struct creds_answers;
@@ -18,6 +19,14 @@ int signals_dump_thread(struct dump *d, pid_t tid, const uint64_t *answer, Threa
 struct sched_answer;
 int scheduling_ask_thread(struct batch *b, struct sched_answer **ret);
 void scheduling_dump_thread(const struct sched_answer *answer, ThreadCoreEntry *to);
+/* How many filters all of these threads have in common. */
+size_t seccomp_shared(struct dump *d, const struct frozen *f);
+int seccomp_ask_thread(struct batch *b);
+int seccomp_dump_thread(struct dump *d, pid_t tid, int64_t mode, ThreadCoreEntry *to);
+/* That a thread's filters take in the area. */
+size_t seccomp_bytes(const ThreadCoreEntry *from);
+/* Takes privilege, so that credentials are for later. */
+int seccomp_build_thread(struct batch *batch, const ThreadCoreEntry *from, bool *shared_done);
 #define SIGNALS_CALLS 1
 #define SCHEDULING_CALLS 1
 

@@ -16,7 +16,7 @@ const OPTIONS: Record<string, string[]> = { ghosts: ['--link-remap', '--file-loc
 const ONCE = ['files', 'tree', 'ghosts', 'unix_sockets']; // they change files that are in the images
 const restore = (host: string, directory: string) => bed.on(host, 'phaul', 'restore', '-D', directory, '--json');
 
-for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'tree', 'ghosts', 'unix_sockets', 'inet_sockets', 'terminal', 'memfd']) {
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'tree', 'ghosts', 'unix_sockets', 'inet_sockets', 'terminal', 'memfd', 'seccomp']) {
   test.serial(`${victim}: all is as it was when it is restored, here or elsewhere`, async (t) => {
     const directory = join(bed.directory, `${victim}.images`);
     const pid = await bed.victim(victim);
