@@ -289,6 +289,30 @@ static const struct {
 	{ KCMP_SIGHAND, "PROCESS_SIGHAND", "signal handlers (CLONE_SIGHAND)" },
 };
 
+static const struct task *task_of(const struct tree *tree, pid_t pid)
+{
+	for (size_t i = 0; i < tree->count; i++)
+		if (tree->tasks[i].pid == pid)
+			return &tree->tasks[i];
+	return NULL;
+}
+
+/* Shared with the parent, with which other children may share it: made again as it was made. */
+static bool comes_by_birth(const struct check *c, size_t other, int type)
+{
+	const struct task *own = task_of(c->tree, c->pid), *its = &c->tree->tasks[other];
+
+	if (type != KCMP_FILES && type != KCMP_FS)
+		return false;
+	for (; own && own->pid != its->pid; own = task_of(c->tree, own->ppid))
+		if (!(type == KCMP_FILES ? own->shares_files : own->shares_fs))
+			break;
+	for (; own && its && own->pid != its->pid; its = task_of(c->tree, its->ppid))
+		if (!(type == KCMP_FILES ? its->shares_files : its->shares_fs))
+			break;
+	return own == its;
+}
+
 /* What is shared by threads only, as a rule. */
 static void check_kin(struct check *c)
 {
@@ -304,8 +328,8 @@ static void check_kin(struct check *c)
 			 "not below pid %d: that can't be made again yet", c->pid, group, c->tree->tasks[0].pid);
 	for (size_t i = 0; i < c->tree->count && c->tree->tasks[i].pid != c->pid; i++)
 		for (size_t n = 0; n < sizeof(shareable) / sizeof(*shareable); n++)
-			if (c->tree->tasks[i].state != TASK_DEAD &&
-			    !syscall(SYS_kcmp, c->pid, c->tree->tasks[i].pid, shareable[n].type, 0, 0))
+			if (c->tree->tasks[i].state != TASK_DEAD && !comes_by_birth(c, i, shareable[n].type) &&
+			    task_shares(c->pid, c->tree->tasks[i].pid, shareable[n].type))
 				obstacle(c, shareable[n].code, subject, "pid %d and pid %d share one %s: such pairs can't be moved "
 					 "yet", c->tree->tasks[i].pid, c->pid, shareable[n].what);
 }
@@ -403,8 +427,8 @@ bool process_check(struct check *c, const struct proc_status *s)
 		check_each_thread(c, tids, count);
 		check_ancestry(c);
 		check_namespaces(c);
-		check_root(c);
 		if (!(c->flags & PHAUL_TO_DIRECTORY)) {
+			check_root(c);
 			check_link(c, "exe", "executable", "restart it");
 			check_link(c, "cwd", "current directory", "let it change to another, or restart it");
 		}

@@ -102,9 +102,24 @@ static int put_memory(struct tree_dump *d, pid_t pid, const struct memory_map *m
 
 /* ---- the rest ---- */
 
-static void ids_of(pid_t pid, TaskKobjIdsEntry *ids)
+/* The first that has it: the nearest ancestor that shares it with none. */
+static pid_t first_of(const struct tree *tree, const struct task *task, bool files)
 {
-	ids->vm_id = ids->files_id = ids->fs_id = ids->sighand_id = pid;
+	while (task && (files ? task->shares_files : task->shares_fs)) {
+		const struct task *parent = NULL;
+
+		for (size_t i = 0; i < tree->count && !parent; i++)
+			parent = tree->tasks[i].pid == task->ppid ? &tree->tasks[i] : NULL;
+		task = parent;
+	}
+	return task ? task->pid : 0;
+}
+
+static void ids_of(const struct tree *tree, const struct task *task, TaskKobjIdsEntry *ids)
+{
+	ids->vm_id = ids->sighand_id = task->pid;
+	ids->files_id = first_of(tree, task, true);
+	ids->fs_id = first_of(tree, task, false);
 	ids->has_pid_ns_id = ids->has_net_ns_id = ids->has_ipc_ns_id = ids->has_uts_ns_id = ids->has_mnt_ns_id = true;
 	ids->pid_ns_id = ids->net_ns_id = ids->ipc_ns_id = ids->uts_ns_id = ids->mnt_ns_id = NAMESPACES;
 	ids->has_user_ns_id = ids->has_cgroup_ns_id = ids->has_time_ns_id = true;
@@ -117,7 +132,7 @@ static int put_inventory(struct tree_dump *d)
 	TaskKobjIdsEntry ids = TASK_KOBJ_IDS_ENTRY__INIT;
 	int code;
 
-	ids_of(d->tree->tasks[0].pid, &ids);
+	ids_of(d->tree, &d->tree->tasks[0], &ids);
 	inventory.img_version = IMAGES_VERSION;
 	inventory.has_fdinfo_per_id = inventory.fdinfo_per_id = true;
 	inventory.has_ns_per_id = inventory.ns_per_id = true;
@@ -175,7 +190,7 @@ static int put_living(struct tree_dump *d, const struct task *task, struct descr
 
 	if (code)
 		return code;
-	ids_of(task->pid, &ids);
+	ids_of(d->tree, task, &ids);
 	code = remote_find_syscall(task->pid, &map, &syscall_at) ?: image_put(d->images, "ids", task->pid, &ids.base);
 	if (code)
 		phaul_fail(d->err, code, "checkpoint", "finding the vdso of pid %d, through which it is asked for its state",

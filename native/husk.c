@@ -204,7 +204,7 @@ static int await_birth(pid_t pid)
 	return 0;
 }
 
-int husk_fork(struct husk *parent, pid_t pid, struct husk *ret, struct phaul_error *err)
+int husk_fork(struct husk *parent, pid_t pid, uint64_t flags, struct husk *ret, struct phaul_error *err)
 {
 	struct { struct clone_args args; pid_t pid; } words = { .pid = pid };
 	remote_addr at = (parent->leader.saved.rsp - SCRATCH_BELOW_STACK) & ~15ul;
@@ -212,7 +212,7 @@ int husk_fork(struct husk *parent, pid_t pid, struct husk *ret, struct phaul_err
 	int64_t made;
 
 	*ret = (struct husk){ .cpu = parent->cpu, .allowed = parent->allowed };
-	words.args.flags = CLONE_PTRACE;
+	words.args.flags = CLONE_PTRACE | flags;
 	words.args.exit_signal = SIGCHLD;
 	words.args.set_tid = at + offsetof(typeof(words), pid);
 	words.args.set_tid_size = 1;

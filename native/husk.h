@@ -24,8 +24,8 @@ struct husk {
  * the calling thread. -EEXIST: the pid is taken. */
 int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err);
 
-/* The same as a child of a husk that is not settled yet, in its session. */
-int husk_fork(struct husk *parent, pid_t pid, struct husk *ret, struct phaul_error *err);
+/* The same as a child of a husk that is not settled yet, in its session. `flags`: CLONE_FILES, CLONE_FS. */
+int husk_fork(struct husk *parent, pid_t pid, uint64_t flags, struct husk *ret, struct phaul_error *err);
 /* Lets it end, so that its parent finds this status. */
 int husk_end(struct husk *h, uint32_t status);
 

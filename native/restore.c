@@ -29,6 +29,7 @@ struct reborn {
 	PstreeEntry *entry;
 	size_t parent;			/* of the root: itself */
 	enum task_state state;
+	uint32_t files_id, fs_id;	/* the same numbers: they share it; 0: unknown */
 	uint32_t exit_code;
 	int stop_signal;		/* that it was stopped by, if it was */
 	struct memory_map map;
@@ -69,6 +70,20 @@ static int find_parent(struct restore *r, struct reborn *task)
 	return r->count ? -EPROTO : 0;
 }
 
+static int read_ids(struct restore *r, struct reborn *task)
+{
+	struct image_reader reader;
+	ProtobufCMessage *msg = NULL;
+
+	if (image_read(r->images, "ids", pid_of(task), &reader) ||
+	    image_next(&reader, &task_kobj_ids_entry__descriptor, &msg) != 1)
+		return image_malformed("ids", pid_of(task), r->err);
+	task->files_id = ((TaskKobjIdsEntry *)msg)->files_id;
+	task->fs_id = ((TaskKobjIdsEntry *)msg)->fs_id;
+	protobuf_c_message_free_unpacked(msg, NULL);
+	return 0;
+}
+
 static int read_core(struct restore *r, struct reborn *task)
 {
 	struct image_reader reader;
@@ -88,7 +103,7 @@ static int read_core(struct restore *r, struct reborn *task)
 	if (task->state != TASK_ALIVE && task->state != TASK_STOPPED)
 		return image_malformed("core", pid_of(task), r->err);
 	r->living[r->living_count++] = pid_of(task);
-	return 0;
+	return read_ids(r, task);
 }
 
 static int add_task(struct restore *r, PstreeEntry *entry)
@@ -168,12 +183,20 @@ static int end(struct restore *r, struct reborn *task)
 	return code ? phaul_fail(r->err, code, "restore", "ending process %d, which shall be a zombie", pid_of(task)) : 0;
 }
 
+static uint64_t shared_by_birth(const struct restore *r, const struct reborn *task)
+{
+	const struct reborn *parent = &r->tasks[task->parent];
+
+	return (task->files_id && task->files_id == parent->files_id ? CLONE_FILES : 0) |
+	       (task->fs_id && task->fs_id == parent->fs_id ? CLONE_FS : 0);
+}
+
 static int make(struct restore *r, size_t i)
 {
 	struct reborn *task = &r->tasks[i];
 	pid_t pid = pid_of(task);
 	int64_t session;
-	int code = i ? husk_fork(&r->tasks[task->parent].husk, pid, &task->husk, r->err) :
+	int code = i ? husk_fork(&r->tasks[task->parent].husk, pid, shared_by_birth(r, task), &task->husk, r->err) :
 		       husk_open(pid, &task->husk, r->err);
 
 	if (!code)
@@ -218,7 +241,7 @@ static int make_group(struct restore *r, struct reborn *member)
 			return 0;
 	if (getpgid(pid_of(member)) == (pid_t)group)
 		return 0;
-	code = husk_fork(&member->husk, group, &leader, r->err);
+	code = husk_fork(&member->husk, group, 0, &leader, r->err);
 	if (code)
 		return code;
 	code = remote_call(&leader.leader, SYS_setpgid, 0, 0);
@@ -321,6 +344,9 @@ static int restore(struct restore *r)
 	for (size_t i = 0; i < r->count && !code; i++)
 		if (r->tasks[i].state != TASK_DEAD)
 			code = make_memory(r, &r->tasks[i]);
+	for (size_t i = 0; i < r->count && !code; i++)
+		if (r->tasks[i].state != TASK_DEAD)
+			code = state_build_first(&r->tasks[i].husk, r->images, &r->files, r->err);
 	for (size_t i = 0; i < r->count && !code; i++) {
 		struct husk *husk = &r->tasks[i].husk;
 

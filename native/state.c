@@ -105,6 +105,7 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 	int code;
 
 	d->descriptors = place->descriptors;
+	d->shares_files = place->task->shares_files;
 	d->next_file_id = place->next_file_id;
 	d->ghosts = place->ghosts;
 	d->queues = place->queues;
@@ -281,7 +282,7 @@ static bool all_built(const struct husk *h)
 static int build_all(struct husk *h, struct build *b, const struct thread_image *leader, struct phaul_built *ret)
 {
 	uint64_t at = phaul_now_ns();
-	int code = mm_build(b) ?: loginuid_build(b, leader->core) ?: descriptors_build(b, &ret->descriptors);
+	int code = descriptors_build(b, &ret->descriptors);
 
 	ret->files_ns = phaul_now_ns() - at;
 	if (!code)
@@ -292,6 +293,20 @@ static int build_all(struct husk *h, struct build *b, const struct thread_image 
 	if (code)
 		return phaul_fail(b->err, code, "state", "unmapping the batch area in pid %d", h->pid);
 	return threads_arm(h, leader, 1, b->err);
+}
+
+int state_build_first(struct husk *h, const struct image_set *from, struct built_files *files, struct phaul_error *err)
+{
+	struct build b = {
+		.pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .files = files, .err = err,
+	};
+	struct thread_image leader = { 0 };
+	int code = get_core(from, h->pid, true, &leader);
+
+	code = code ? malformed(err, h->pid, code) : mm_build(&b) ?: loginuid_build(&b, leader.core);
+	if (leader.core)
+		core_entry__free_unpacked(leader.core, NULL);
+	return code;
 }
 
 int state_build(struct husk *h, const struct image_set *from, struct built_files *files, struct phaul_built *ret,

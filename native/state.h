@@ -28,7 +28,9 @@ int state_put_tree(struct image_set *to, const struct task *task, const struct f
 
 /* The husk's memory is complete. Some of its threads become those of the process. */
 int state_build_threads(struct husk *h, const struct image_set *from, struct phaul_error *err);
-/* All other threads are built. `files` are those of all processes of the images.
+/* What takes that the husk has no descriptors, which it may share with another one. */
+int state_build_first(struct husk *h, const struct image_set *from, struct built_files *files, struct phaul_error *err);
+/* All other threads are built, and that is done. `files` are those of all processes of the images.
  * Afterwards the husk is the process, held before its first instruction. */
 int state_build(struct husk *h, const struct image_set *from, struct built_files *files, struct phaul_built *ret,
 		struct phaul_error *err);

@@ -1,11 +1,14 @@
 #include "tree.h"
 
 #include <errno.h>
+#include <linux/kcmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "layout.h"
@@ -28,6 +31,11 @@ int task_read(pid_t pid, struct task *ret)
 	ret->sid = stat.field[STAT_SID];
 	ret->exit_code = stat.field[STAT_EXIT_CODE];
 	return 0;
+}
+
+bool task_shares(pid_t a, pid_t b, int what)
+{
+	return !syscall(SYS_kcmp, a, b, what, 0, 0);
 }
 
 bool task_descends(pid_t pid, pid_t root)
@@ -139,6 +147,8 @@ static int take(struct tree *t, pid_t pid, int timeout_ms, bool stop, struct pha
 	if (code)
 		return t->count ? 0 : phaul_fail(err, -ESRCH, "tree", "pid %d has ended", pid);
 	settle(t, &task);
+	task.shares_files = task.ppid && task.state != TASK_DEAD && task_shares(pid, task.ppid, KCMP_FILES);
+	task.shares_fs = task.ppid && task.state != TASK_DEAD && task_shares(pid, task.ppid, KCMP_FS);
 	code = add(t, &task);
 	if (!code)
 		return 1;

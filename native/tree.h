@@ -11,6 +11,7 @@ struct task {
 	pid_t pid, ppid, pgid, sid;	/* ppid 0: the root */
 	enum task_state state;
 	uint32_t exit_code;		/* of a dead one, as wait() tells it */
+	bool shares_files, shares_fs;	/* with its parent: CLONE_FILES, CLONE_FS */
 	struct frozen frozen;		/* of no thread, if it is dead */
 };
 
@@ -23,6 +24,8 @@ struct tree {
 
 /* pid, ppid, pgid, sid, state and exit code, as /proc has them. -ESRCH */
 int task_read(pid_t pid, struct task *ret);
+/* Of two living ones: KCMP_FILES, KCMP_FS, KCMP_VM ... */
+bool task_shares(pid_t a, pid_t b, int what);
 /* Is it below `root`, or `root` itself? */
 bool task_descends(pid_t pid, pid_t root);
 /* The children of all its threads. */

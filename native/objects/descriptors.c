@@ -572,9 +572,9 @@ int descriptors_dump(struct dump *d)
 		}
 		t->at[i].kind = kinds[t->at[i].id];
 		/* Ours are not the process's, but wait to be received. */
-		if (!err && t->pid != getpid())
+		if (!err && t->pid != getpid() && !d->shares_files)
 			err = dump_number(d, &t->at[i]);
-		if (!err && strstr(t->at[i].fdinfo, "\nlock:"))
+		if (!err && !d->shares_files && strstr(t->at[i].fdinfo, "\nlock:"))
 			err = locks_dump(d, &t->at[i], first[i], is_lowest(t, i));
 	}
 	socket_defaults_free(&d->socket_defaults);

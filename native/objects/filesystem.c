@@ -1,4 +1,4 @@
-/* filesystem.c - the current directory and the umask. The root is the host's: check.c refuses others. */
+/* filesystem.c - the current directory and the umask. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -45,7 +45,7 @@ static int build(struct build *b, struct batch *batch, const CoreEntry *core)
 {
 	struct image_reader r;
 	ProtobufCMessage *msg = NULL;
-	char cwd[PATH_MAX];
+	char cwd[PATH_MAX], root[PATH_MAX];
 	const FsEntry *fs;
 	int err = image_read(b->images, "fs", b->pid, &r);
 
@@ -62,6 +62,10 @@ static int build(struct build *b, struct batch *batch, const CoreEntry *core)
 	if (!err)
 		batch_call(batch, "change to its current directory", SYS_chdir,
 			   batch_bytes(batch, cwd, strlen(cwd) + 1));
+	err = err ?: built_files_path(b->files, fs->root_id, root);
+	/* Of what is opened by name there is nothing left to do. */
+	if (!err && strcmp(root, "/"))
+		batch_call(batch, "change its root (chroot)", SYS_chroot, batch_bytes(batch, root, strlen(root) + 1));
 	if (fs->has_umask)
 		batch_call(batch, "set its umask", SYS_umask, fs->umask);
 	protobuf_c_message_free_unpacked(msg, NULL);
