@@ -17,6 +17,7 @@
 #include "objects/inet_socket.h"
 #include "objects/memfd.h"
 #include "objects/tty.h"
+#include "objects/watched.h"
 #include "objects/unix_socket.h"
 #include "page_file.h"
 #include "shmem.h"
@@ -360,6 +361,7 @@ static int restore(struct restore *r)
 	code = code ?: memfds_seal(&r->files, r->err) ?: unix_names_publish(&r->files, r->err) ?: unlock_connections(r);
 	if (!code)
 		ghosts_forget_links(&r->files, r->images);
+	watched_drain(&r->files);
 	for (size_t i = 0; i < r->count && !code; i++) {
 		struct reborn *task = &r->tasks[i];
 

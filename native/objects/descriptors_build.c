@@ -288,6 +288,9 @@ void built_files_free(struct built_files *f)
 		if (f->ghosts[id] >= 0)
 			close(f->ghosts[id]);
 	stand_ins_end(f);
+	for (size_t i = 0; i < f->watching_count; i++)
+		close(f->watching[i]);
+	free(f->watching);
 	for (size_t i = 0; i < f->sealed_count; i++)
 		close(f->sealed[i].fd);
 	free(f->sealed);
@@ -361,6 +364,9 @@ static const struct descriptor_kind *kind_of(const FileEntry *file)
 			file->type == FD_TYPES__MEMFD ? file->memfd != NULL :
 			file->type == FD_TYPES__PIDFD ? file->pidfd != NULL :
 			file->type == FD_TYPES__TTY ? file->tty != NULL :
+			file->type == FD_TYPES__INOTIFY ? file->ify != NULL :
+			file->type == FD_TYPES__FANOTIFY ? file->ffy != NULL :
+			file->type == FD_TYPES__NETLINKSK ? file->nlsk && file->nlsk->opts :
 			file->type == FD_TYPES__FIFO ? file->fifo != NULL :
 			file->type == FD_TYPES__INETSK ? file->isk && file->isk->opts :
 			file->type == FD_TYPES__EVENTFD ? file->efd != NULL :
@@ -458,11 +464,18 @@ static const FdinfoEntry **by_description(const struct build *b)
 	return sorted;
 }
 
-static int place_all(struct call_stream *s, struct table *t)
+/* What is below /proc may tell of descriptors that are placed by then. */
+static bool comes_last(const struct build *b, uint32_t id)
+{
+	const FileEntry *file = b->files->at[id];
+
+	return file->reg && !strncmp(file->reg->name, "/proc/", 6);
+}
+
+static int place_some(struct call_stream *s, struct table *t, const FdinfoEntry **sorted, bool last)
 {
 	struct build *b = s->build;
-	const FdinfoEntry **sorted = by_description(b);
-	int err = sorted ? 0 : -ENOMEM;
+	int err = 0;
 	size_t i = 0;
 
 	while (i < b->number_count && !err) {
@@ -470,11 +483,28 @@ static int place_all(struct call_stream *s, struct table *t)
 
 		while (i + count < b->number_count && sorted[i + count]->id == sorted[i]->id)
 			count++;
+		if (comes_last(b, sorted[i]->id) != last) {
+			i += count;
+			continue;
+		}
 		err = file_make(b, sorted[i]->id);
 		if (err >= 0)
 			err = owner_build(b, b->files->at[sorted[i]->id], err) ?: place(s, t, sorted + i, count);
 		i += count;
 	}
+	return err;
+}
+
+static int place_all(struct call_stream *s, struct table *t)
+{
+	const FdinfoEntry **sorted = by_description(s->build);
+	int err = sorted ? place_some(s, t, sorted, false) : -ENOMEM;
+
+	for (size_t i = 0; i < s->build->number_count && !err; i++)
+		if (comes_last(s->build, sorted[i]->id)) {
+			err = stream_run(s) ?: stream_begin(s) ?: place_some(s, t, sorted, true);
+			break;
+		}
 	free(sorted);
 	return err;
 }

@@ -38,7 +38,8 @@ static const FileEntry *described_by(const struct build *b, const FileEntry *f)
 
 static const FownEntry *owner_of(const FileEntry *f)
 {
-	return f->reg ? f->reg->fown : f->pipe ? f->pipe->fown : f->isk ? f->isk->fown : f->usk ? f->usk->fown :
+	return f->reg ? f->reg->fown : f->pipe ? f->pipe->fown : f->isk ? f->isk->fown : f->usk ? f->usk->fown : f->nlsk ? f->nlsk->fown :
+	       f->ify ? f->ify->fown : f->ffy ? f->ffy->fown :
 	       f->memfd ? f->memfd->fown : f->tty ? f->tty->fown : f->efd ? f->efd->fown : f->epfd ? f->epfd->fown : f->sgfd ? f->sgfd->fown : f->tfd ? f->tfd->fown : NULL;
 }
 

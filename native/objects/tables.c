@@ -6,6 +6,8 @@ KIND(regular_file);
 KIND(device);
 KIND(pipe_kind);
 KIND(fifo_kind);
+KIND(inotify_kind);
+KIND(fanotify_kind);
 KIND(tty_kind);
 KIND(pidfd_kind);
 KIND(memfd_kind);
@@ -15,9 +17,10 @@ KIND(timerfd_kind);
 KIND(signalfd_kind);
 KIND(inet_socket);
 KIND(unix_socket);
+KIND(netlink_socket);
 
 const struct descriptor_kind *const descriptor_kinds[] = {
-	&regular_file, &device, &pipe_kind, &fifo_kind, &tty_kind, &pidfd_kind, &memfd_kind, &inet_socket, &unix_socket, &eventfd_kind, &epoll_kind, &timerfd_kind,
+	&regular_file, &device, &pipe_kind, &fifo_kind, &inotify_kind, &fanotify_kind, &tty_kind, &pidfd_kind, &memfd_kind, &inet_socket, &unix_socket, &netlink_socket, &eventfd_kind, &epoll_kind, &timerfd_kind,
 	&signalfd_kind, NULL,
 };
 

@@ -22,12 +22,6 @@ static const struct {
 	{ "anon_inode:[userfaultfd]",
 	  "is a userfaultfd: the program serves its own page faults, and we "
 	  "track its pages by the same means; let it close it first" },
-	{ "anon_inode:inotify",
-	  "is an inotify instance: its watches are not moved yet; start the program "
-	  "without watching files, if it can" },
-	{ "anon_inode:[fanotify]",
-	  "is a fanotify instance: it watches this host's file systems, which are "
-	  "others on the target; stop the program" },
 	{ "anon_inode:bpf-map",
 	  "is a BPF map: its content belongs to this kernel and is not moved; let the "
 	  "program close it first" },
@@ -54,8 +48,6 @@ static const struct {
 static const char *socket_name(int family, int protocol)
 {
 	switch (family) {
-	case AF_NETLINK:
-		return "a netlink socket";
 	case AF_PACKET:
 		return "a packet socket";
 	case AF_VSOCK:

@@ -359,7 +359,6 @@ static void set_up_refused_files(void)
 	put_at(inotify_init1(0), 17);
 	put_at(syscall(SYS_pidfd_open, getppid(), 0), 18);
 	put_at(listen_or_connect(1, getppid()), 19);
-	put_at(socket(AF_NETLINK, SOCK_RAW, 0), 20);
 	put_at(open("/dev/ptmx", O_RDWR | O_NOCTTY), 21);
 	put_at(socket(AF_INET, SOCK_STREAM, 0), 23);
 	must(fcntl(23, F_SETOWN, getpid()));
@@ -392,7 +391,6 @@ static void obstacles_are_named(void)
 	expect_line(text, "FD_KIND\tfd 17\tfd 17 is an inotify instance:", "");
 	expect_line(text, "FD_KIND\tfd 18\tfd 18 is a pidfd of pid", "stays on this host");
 	expect_line(text, "FD_UNIX_SOCKET\tfd 19\tfd 19 is a unix socket without a name", "stays on this host");
-	expect_line(text, "FD_SOCKET\tfd 20\tfd 20 is a netlink socket:", "");
 	expect_line(text, "FD_TERMINAL\tfd 21\t", "setsid");
 	expect_line(text, "FD_OWNER\tfd 23\t", "F_SETOWN");
 	if (strstr(text, "fd 24"))
