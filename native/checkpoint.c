@@ -68,6 +68,8 @@ static int put_mappings(struct tree_dump *d, const struct memory_map *map, struc
 		/* What the kernel may drop any time is dropped. */
 		if (vma_has_pages(&map->at[i]) && !(map->at[i].flags & VMA_DROPPABLE))
 			err = pagemap_held(pagemap, &map->at[i], &held, &guards);
+		if (map->at[i].kind == VMA_VDSO)
+			err = range_list_add(&held, map->at[i].start, map->at[i].end);
 		for (size_t n = 0; n < held.count && !err; n++)
 			err = page_writer_put(&d->pages, held.at[n].address, held.at[n].pages, read_memory, m);
 		range_list_free(&held);
@@ -133,6 +135,8 @@ static int put_inventory(struct tree_dump *d)
 	int code;
 
 	ids_of(d->tree, &d->tree->tasks[0], &ids);
+	/* CRIU compares these with the tree's: they are those of the one who dumps. */
+	ids.vm_id = ids.files_id = ids.fs_id = ids.sighand_id = INT32_MAX;
 	inventory.img_version = IMAGES_VERSION;
 	inventory.has_fdinfo_per_id = inventory.fdinfo_per_id = true;
 	inventory.has_ns_per_id = inventory.ns_per_id = true;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "objects/memfd.h"
@@ -292,6 +293,26 @@ static enum vma_kind kind_of(const VmaEntry *e)
 	return VMA_ANON;
 }
 
+/* Of an image that CRIU has written. */
+static uint32_t flags_of(const VmaEntry *e)
+{
+	static const struct { int advice; uint32_t flag; } advices[] = {
+		{ MADV_HUGEPAGE, VMA_HUGEPAGE }, { MADV_NOHUGEPAGE, VMA_NOHUGEPAGE }, { MADV_DONTFORK, VMA_DONTFORK },
+		{ MADV_DONTDUMP, VMA_DONTDUMP }, { MADV_WIPEONFORK, VMA_WIPEONFORK }, { MADV_MERGEABLE, VMA_MERGEABLE },
+		{ MADV_SEQUENTIAL, VMA_SEQUENTIAL }, { MADV_RANDOM, VMA_RANDOM },
+	};
+	uint32_t flags = VMA_KNOWN | (e->flags & MAP_GROWSDOWN ? VMA_GROWSDOWN : 0) |
+			 (e->flags & MAP_LOCKED ? VMA_LOCKED : 0) | (e->flags & MAP_NORESERVE ? VMA_NORESERVE : 0) |
+			 (e->flags & MAP_HUGETLB ? VMA_HUGETLB : 0);
+
+	if (!(e->flags & MAP_SHARED) || (e->has_fdflags && (e->fdflags & O_ACCMODE) == O_RDWR) || e->prot & PROT_WRITE)
+		flags |= VMA_MAYWRITE;
+	for (size_t i = 0; i < sizeof(advices) / sizeof(*advices); i++)
+		if (e->madv >> advices[i].advice & 1)
+			flags |= advices[i].flag;
+	return flags;
+}
+
 static int get_vma(const VmaEntry *e, const struct file_names *names, const char *text, unsigned *vvars,
 		   uint64_t after, struct vma *ret)
 {
@@ -302,6 +323,8 @@ static int get_vma(const VmaEntry *e, const struct file_names *names, const char
 		.prot = e->prot & (PROT_READ | PROT_WRITE | PROT_EXEC),
 		.shared = e->flags & MAP_SHARED, .kind = kind_of(e), .flags = e->phaul_flags, .path = "",
 	};
+	if (!e->has_phaul_flags)
+		ret->flags = flags_of(e);
 	if (ret->kind == VMA_VSYSCALL)
 		return 0;
 	if (e->end <= e->start || !range_ok(e->start, e->end - e->start) || e->start < after ||
@@ -361,12 +384,43 @@ static int get_map(const struct image_set *set, pid_t pid, const struct built_fi
 	return err;
 }
 
+/* CRIU takes the kernel's [vvar] and the [vvar_vclock] behind it for one. */
+static int split_vvar(struct memory_map *map)
+{
+	const struct vma *first, *second;
+	struct memory_map own;
+	struct vma *vma = (struct vma *)memory_map_named(map, "[vvar]");
+	size_t at = vma ? vma - map->at : 0;
+	int err = vma ? memory_map_read(getpid(), false, &own, NULL) : 0;
+
+	if (!vma || err)
+		return err;
+	first = memory_map_named(&own, "[vvar]");
+	second = memory_map_named(&own, "[vvar_vclock]");
+	if (first && second && vma->end - vma->start == first->end - first->start + second->end - second->start) {
+		uint64_t middle = vma->start + (first->end - first->start);
+		struct vma *larger = reallocarray(map->at, map->count + 1, sizeof(*larger));
+
+		if (larger) {
+			memmove(larger + at + 1, larger + at, (map->count - at) * sizeof(*larger));
+			larger[at].end = larger[at + 1].start = middle;
+			larger[at + 1].path = "[vvar_vclock]";
+			map->at = larger;
+			map->capacity = ++map->count;
+		} else {
+			err = -ENOMEM;
+		}
+	}
+	memory_map_free(&own);
+	return err;
+}
+
 int layout_read_map(const struct image_set *set, pid_t pid, const struct built_files *files, struct memory_map *ret)
 {
 	int err;
 
 	memset(ret, 0, sizeof(*ret));
-	err = get_map(set, pid, files, ret);
+	err = get_map(set, pid, files, ret) ?: split_vvar(ret);
 	if (err)
 		memory_map_free(ret);
 	return err;

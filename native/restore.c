@@ -24,6 +24,7 @@
 #include "stage.h"
 #include "state.h"
 
+#define PAGE 4096ul
 #define TASKS_MAX (1u << 20)
 
 struct reborn {
@@ -44,8 +45,8 @@ struct restore {
 	int directory;
 	struct reborn *tasks;		/* parents before their children */
 	size_t count;
-	pid_t *living;
-	size_t living_count;
+	pid_t *tables;			/* of descriptors, by their ids */
+	size_t table_count;
 	struct shmem_set shmem;
 	struct built_files files;
 	size_t connection_count;
@@ -103,19 +104,24 @@ static int read_core(struct restore *r, struct reborn *task)
 		return 0;
 	if (task->state != TASK_ALIVE && task->state != TASK_STOPPED)
 		return image_malformed("core", pid_of(task), r->err);
-	r->living[r->living_count++] = pid_of(task);
-	return read_ids(r, task);
+	if (read_ids(r, task))
+		return r->err->code;
+	for (size_t i = 0; i < r->table_count; i++)
+		if (r->tables[i] == (pid_t)task->files_id)
+			return 0;
+	r->tables[r->table_count++] = task->files_id;
+	return 0;
 }
 
 static int add_task(struct restore *r, PstreeEntry *entry)
 {
 	struct reborn *tasks = reallocarray(r->tasks, r->count + 1, sizeof(*tasks));
-	pid_t *living = reallocarray(r->living, r->count + 1, sizeof(*living));
+	pid_t *tables = reallocarray(r->tables, r->count + 1, sizeof(*tables));
 	struct reborn *task;
 
 	r->tasks = tasks ? tasks : r->tasks;
-	r->living = living ? living : r->living;
-	if (!tasks || !living || r->count == TASKS_MAX) {
+	r->tables = tables ? tables : r->tables;
+	if (!tasks || !tables || r->count == TASKS_MAX) {
 		pstree_entry__free_unpacked(entry, NULL);
 		return phaul_fail(r->err, -ENOMEM, "restore", "listing the processes");
 	}
@@ -151,7 +157,7 @@ static int read_tree(struct restore *r)
 		code = add_task(r, (PstreeEntry *)msg);
 	if (!code && (more < 0 || !r->count))
 		code = image_malformed("pstree", -1, r->err);
-	return code ? code : built_files_read(r->images, r->living, r->living_count, &r->files, r->err) ?:
+	return code ? code : built_files_read(r->images, r->tables, r->table_count, &r->files, r->err) ?:
 			     ghosts_make(&r->files, r->images, r->directory, r->err) ?:
 			     memfds_make(&r->files, r->images, r->directory, r->err) ?:
 			     ttys_make(&r->files, r->images, r->err) ?: read_maps(r);
@@ -279,11 +285,24 @@ static int make_tree(struct restore *r)
 
 /* ---- memory ---- */
 
+/* The vdso is this kernel's own; in images it is for CRIU, which looks at what it was. */
 static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, struct phaul_error *err)
 {
-	struct page_extent extent = { at, pages, 0 };
+	struct stage *stage = ctx;
+	uint64_t end = at + pages * PAGE;
+	int code = 0;
 
-	return stage_pages(ctx, 1, &extent, 1, bytes, err);
+	while (at < end && !code) {
+		const struct vma *vma = memory_map_find(&stage->layout, at);
+		uint64_t until = vma && vma->end < end ? vma->end : end;
+		struct page_extent extent = { at, (until - at) / PAGE, 0 };
+
+		if (!vma || vma->kind != VMA_VDSO)
+			code = stage_pages(stage, 1, &extent, 1, bytes, err);
+		bytes += until - at;
+		at = until;
+	}
+	return code;
 }
 
 static int make_memory(struct restore *r, struct reborn *task)
@@ -337,6 +356,15 @@ static int unlock_connections(struct restore *r)
 
 /* ---- all of it ---- */
 
+/* The first that has a table makes it for all. */
+static int64_t table_of(const struct restore *r, size_t i)
+{
+	for (size_t n = 0; n < i; n++)
+		if (r->tasks[n].state != TASK_DEAD && r->tasks[n].files_id == r->tasks[i].files_id)
+			return -1;
+	return r->tasks[i].files_id;
+}
+
 static int restore(struct restore *r)
 {
 	struct phaul_built built = {0};
@@ -355,7 +383,7 @@ static int restore(struct restore *r)
 			continue;
 		husk_join(husk, true);
 		code = state_build_threads(husk, r->images, r->err) ?:
-		       state_build(husk, r->images, &r->files, &built, r->err);
+		       state_build(husk, r->images, &r->files, table_of(r, i), &built, r->err);
 		husk_join(husk, false);
 	}
 	code = code ?: memfds_seal(&r->files, r->err) ?: unix_names_publish(&r->files, r->err) ?: unlock_connections(r);
@@ -390,7 +418,7 @@ static void forget(struct restore *r, bool released)
 		pstree_entry__free_unpacked(task->entry, NULL);
 	}
 	free(r->tasks);
-	free(r->living);
+	free(r->tables);
 	shmem_free(&r->shmem);
 	built_files_free(&r->files);
 	image_set_free(r->images);

@@ -188,7 +188,7 @@ int state_dump(const struct frozen *f, remote_addr syscall_at, remote_addr area_
 static bool core_ok(const CoreEntry *core, bool leader)
 {
 	return core->thread_core && core->thread_info && core->thread_info->gpregs &&
-	       core->thread_info->has_phaul_xstate && (core->tc || !leader);
+	       (core->thread_info->has_phaul_xstate || core->thread_info->fpregs) && (core->tc || !leader);
 }
 
 static int get_core(const struct image_set *images, pid_t tid, bool leader, struct thread_image *ret)
@@ -309,11 +309,11 @@ int state_build_first(struct husk *h, const struct image_set *from, struct built
 	return code;
 }
 
-int state_build(struct husk *h, const struct image_set *from, struct built_files *files, struct phaul_built *ret,
+int state_build(struct husk *h, const struct image_set *from, struct built_files *files, int64_t table, struct phaul_built *ret,
 		struct phaul_error *err)
 {
 	struct build b = {
-		.pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .files = files, .err = err,
+		.pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .files = files, .table = table, .err = err,
 	};
 	struct thread_image leader = { 0 };
 	int code = all_built(h) ? get_core(from, h->pid, true, &leader) : -EPROTO;

@@ -30,9 +30,9 @@ int state_put_tree(struct image_set *to, const struct task *task, const struct f
 int state_build_threads(struct husk *h, const struct image_set *from, struct phaul_error *err);
 /* What takes that the husk has no descriptors, which it may share with another one. */
 int state_build_first(struct husk *h, const struct image_set *from, struct built_files *files, struct phaul_error *err);
-/* All other threads are built, and that is done. `files` are those of all processes of the images.
+/* All other threads are built, and that is done. `files` are those of all processes of the images; `table` is that of its descriptors, as in struct build.
  * Afterwards the husk is the process, held before its first instruction. */
-int state_build(struct husk *h, const struct image_set *from, struct built_files *files, struct phaul_built *ret,
+int state_build(struct husk *h, const struct image_set *from, struct built_files *files, int64_t table, struct phaul_built *ret,
 		struct phaul_error *err);
 
 #endif

@@ -137,7 +137,7 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 	if (!code)
 		code = built_files_read(images, &tgt->pid, 1, &tgt->files, err) ?:
 		       state_build_first(&tgt->husk, images, &tgt->files, err) ?:
-		       state_build(&tgt->husk, images, &tgt->files, ret, err);
+		       state_build(&tgt->husk, images, &tgt->files, tgt->pid, ret, err);
 	image_set_free(images);
 	ret->build_ns = phaul_now_ns() - start;
 	ret->threads_ns = tgt->threads_ns;

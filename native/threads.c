@@ -12,9 +12,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "arch/x86_64.h"
 #include "objects/parts.h"
 #include "xstate.h"
+#include "xstate_criu.h"
 
+#define TLS_FIRST 12		/* GDT_ENTRY_TLS_MIN */
+#define TLS_ENTRIES 3
 #define AT_ONCE 32		/* threads that are dumped side by side and sent together */
 #define CALLS_OF_QUESTIONS (6 + SIGNALS_CALLS + SCHEDULING_CALLS + CREDS_CALLS)
 #define BYTES_OF_QUESTIONS (BATCH_BYTES + 256)	/* of answers, beside those about credentials */
@@ -125,6 +129,29 @@ static void fill_fpregs(UserX86FpregsEntry *to, const uint8_t *xstate, size_t si
 	memcpy(&to->mxcsr_mask, xstate + 28, 4);
 }
 
+/* As CRIU has a thread in a call that goes on: right before it. */
+static void point_at_call(struct user_regs_struct *regs, ThreadInfoX86 *info)
+{
+	freeze_fix_restart(regs, true);
+	if (!arch_is_restarting(regs))
+		return;
+	info->has_phaul_ax = true;
+	info->phaul_ax = arch_result(regs);
+	arch_point_at_call(regs);
+}
+
+/* Segments of 32-bit programs, of which there are none. */
+static void fill_tls(UserDescT *tls, UserDescT **all, ThreadInfoX86 *info)
+{
+	for (int i = 0; i < TLS_ENTRIES; i++) {
+		user_desc_t__init(&tls[i]);
+		tls[i].entry_number = TLS_FIRST + i;
+		all[i] = &tls[i];
+	}
+	info->tls = all;
+	info->n_tls = TLS_ENTRIES;
+}
+
 static int read_rseq(pid_t tid, RseqEntry *to, bool *ret_has)
 {
 	struct rseq_configuration rseq = {0};
@@ -149,6 +176,8 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	UserX86FpregsEntry fpregs = USER_X86_FPREGS_ENTRY__INIT;
 	struct user_regs_struct named = t->regs;
 	ThreadCoreEntry thread = THREAD_CORE_ENTRY__INIT;
+	struct xstate_criu components;
+	UserDescT tls[TLS_ENTRIES], *all_tls[TLS_ENTRIES];
 	ThreadSasEntry sas = THREAD_SAS_ENTRY__INIT;
 	RseqEntry rseq = RSEQ_ENTRY__INIT;
 	uint8_t xstate[XSTATE_MAX], packed[XSTATE_PACKED_MAX];
@@ -162,6 +191,12 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	if (err)
 		return err;
 	freeze_name_restart(t->tid, &named);
+	/* What else CRIU needs costs time that a migration hasn't got. */
+	if (d->flags & PHAUL_TO_DIRECTORY) {
+		point_at_call(&named, &info);
+		xstate_to_criu(xstate, io.iov_len, &components, &fpregs);
+		fill_tls(tls, all_tls, &info);
+	}
 	fill_registers(&regs, &named);
 	fill_fpregs(&fpregs, xstate, io.iov_len);
 	info.clear_tid_addr = *q->clear_tid;
@@ -179,6 +214,8 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	thread.sas = &sas;
 	q->comm[15] = 0;
 	thread.comm = q->comm;
+	if (core->tc)
+		core->tc->comm = q->comm;
 	thread.has_pdeath_sig = *q->parent_death != 0;
 	thread.pdeath_sig = *q->parent_death;
 	thread.rseq_entry = has_rseq ? &rseq : NULL;
@@ -496,12 +533,15 @@ static int arm(pid_t tid, const CoreEntry *core)
 	uint8_t xstate[XSTATE_MAX];
 	struct iovec io = { xstate, 0 };
 	struct user_regs_struct regs;
-	int err = xstate_unpack(info->phaul_xstate.data, info->phaul_xstate.len, xstate, &io.iov_len);
+	int err = info->has_phaul_xstate ? xstate_unpack(info->phaul_xstate.data, info->phaul_xstate.len, xstate, &io.iov_len) :
+		  xstate_from_criu(info->fpregs, xstate, &io.iov_len);
 
 	if (err)
 		return err;
 	memset(&regs, 0, sizeof(regs));
 	restore_registers(&regs, info->gpregs);
+	if (info->has_phaul_ax)
+		arch_point_behind_call(&regs, info->phaul_ax);
 	freeze_fix_restart(&regs, true);
 	if (ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &io) < 0 ||
 	    ptrace(PTRACE_SETREGS, tid, 0, &regs) < 0 ||

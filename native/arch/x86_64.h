@@ -161,4 +161,25 @@ static inline void arch_fill_tail(struct arch_tail *tail, const struct user_regs
 	};
 }
 
+/* Is the kernel about to make the interrupted call again? */
+static inline bool arch_is_restarting(const struct user_regs_struct *regs)
+{
+	int64_t result = regs->rax;
+
+	return (long)regs->orig_rax >= 0 && (result == RESTART_SYS || result == RESTART_NOINTR || result == RESTART_NOHAND);
+}
+
+/* So that a thread that knows nothing of it makes the call; and back. */
+static inline void arch_point_at_call(struct user_regs_struct *regs)
+{
+	regs->rax = regs->orig_rax;
+	regs->rip -= ARCH_SYSCALL_LENGTH;
+}
+
+static inline void arch_point_behind_call(struct user_regs_struct *regs, int64_t result)
+{
+	regs->rax = result;
+	regs->rip += ARCH_SYSCALL_LENGTH;
+}
+
 #endif

@@ -256,7 +256,7 @@ static int count_uses(const struct image_set *images, pid_t pid, struct built_fi
 	return err;
 }
 
-int built_files_read(const struct image_set *images, const pid_t *pids, size_t count, struct built_files *ret,
+int built_files_read(const struct image_set *images, const pid_t *tables, size_t count, struct built_files *ret,
 		     struct phaul_error *err)
 {
 	ProtobufCMessage **files;
@@ -271,7 +271,7 @@ int built_files_read(const struct image_set *images, const pid_t *pids, size_t c
 		code = sort_files(ret, (FileEntry **)files, file_count);
 	image_free_all(files, file_count);
 	for (size_t i = 0; i < count && !code; i++)
-		code = count_uses(images, pids[i], ret);
+		code = count_uses(images, tables[i], ret);
 	if (!code)
 		code = unix_queues_count_uses(images, ret);
 	if (code)
@@ -324,12 +324,14 @@ static int read_images(struct build *b)
 	ProtobufCMessage **numbers;
 	int err;
 
-	err = image_read_all(b->images, "fdinfo", b->pid, &fdinfo_entry__descriptor, &numbers,
+	if (b->table < 0)
+		return 0;
+	err = image_read_all(b->images, "fdinfo", b->table, &fdinfo_entry__descriptor, &numbers,
 			    &b->number_count);
 	b->numbers = (FdinfoEntry **)numbers;
 	if (err)
 		return phaul_fail(b->err, err, "descriptors", "reading the image fdinfo-%d",
-				  b->pid);
+				  (int)b->table);
 	if (b->number_count)
 		qsort(b->numbers, b->number_count, sizeof(*b->numbers), by_number);
 	return 0;

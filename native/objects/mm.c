@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define AUXV_MAX 128		/* 64-bit words; Linux has about 50 */
+#define CRIU_AUXV_MAX 44	/* it refuses more */
 
 static ssize_t read_proc(pid_t pid, const char *name, void *to, size_t size)
 {
@@ -102,6 +103,11 @@ int mm_dump(struct dump *d, uint64_t brk)
 	mm.mm_env_end = stat.field[STAT_ENV_END];
 	mm.exe_file_id = d->next_file_id++;
 	mm.n_mm_saved_auxv = got / sizeof(*auxv);
+	if (mm.n_mm_saved_auxv > CRIU_AUXV_MAX) {
+		mm.phaul_auxv_more = auxv + CRIU_AUXV_MAX;
+		mm.n_phaul_auxv_more = mm.n_mm_saved_auxv - CRIU_AUXV_MAX;
+		mm.n_mm_saved_auxv = CRIU_AUXV_MAX;
+	}
 	mm.mm_saved_auxv = auxv;
 	if (d->map)
 		err = put_mappings(d, &mm);
@@ -117,14 +123,18 @@ static int tell(struct build *b, const MmEntry *mm, const char *exe)
 		.start_brk = mm->mm_start_brk, .brk = mm->mm_brk, .start_stack = mm->mm_start_stack,
 		.arg_start = mm->mm_arg_start, .arg_end = mm->mm_arg_end,
 		.env_start = mm->mm_env_start, .env_end = mm->mm_env_end,
-		.auxv_size = mm->n_mm_saved_auxv * 8, .exe_fd = 0,
+		.auxv_size = (mm->n_mm_saved_auxv + mm->n_phaul_auxv_more) * 8, .exe_fd = 0,
 	};
+	uint64_t auxv[AUXV_MAX];
 	struct batch batch;
 	int err;
 
 	remote_area_reset(b->area);
 	err = batch_begin(&batch, b->area, b->leader, 4);
-	map.auxv = (void *)batch_bytes(&batch, mm->mm_saved_auxv, mm->n_mm_saved_auxv * 8);
+	memcpy(auxv, mm->mm_saved_auxv, mm->n_mm_saved_auxv * 8);
+	if (mm->n_phaul_auxv_more)
+		memcpy(auxv + mm->n_mm_saved_auxv, mm->phaul_auxv_more, mm->n_phaul_auxv_more * 8);
+	map.auxv = (void *)batch_bytes(&batch, auxv, map.auxv_size);
 	batch_call(&batch, exe, SYS_openat, AT_FDCWD, batch_bytes(&batch, exe, strlen(exe) + 1),
 		   O_RDONLY | O_CLOEXEC);
 	batch_call(&batch, "set its memory layout (PR_SET_MM_MAP)", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP,
@@ -147,7 +157,7 @@ int mm_build(struct build *b)
 	if (!err)
 		err = image_next(&r, &mm_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
 	mm = (MmEntry *)msg;
-	if (!err && mm->n_mm_saved_auxv > AUXV_MAX)
+	if (!err && (mm->n_mm_saved_auxv > AUXV_MAX || mm->n_phaul_auxv_more > AUXV_MAX - mm->n_mm_saved_auxv))
 		err = -EPROTO;
 	if (!err)
 		err = built_files_path(b->files, mm->exe_file_id, exe);

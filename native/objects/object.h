@@ -134,8 +134,8 @@ struct built_files {
 	bool *finished;
 };
 
-/* Reads "files"; `pids` are the processes whose numbers count as uses. */
-int built_files_read(const struct image_set *images, const pid_t *pids, size_t count, struct built_files *ret,
+/* Reads "files"; the numbers of these tables (ids of "fdinfo") count as uses. */
+int built_files_read(const struct image_set *images, const pid_t *tables, size_t count, struct built_files *ret,
 		     struct phaul_error *err);
 void built_files_free(struct built_files *f);
 
@@ -147,6 +147,7 @@ struct build {
 	struct remote *leader;
 	struct remote_area *area;
 	struct built_files *files;	/* of all processes of the images */
+	int64_t table;			/* of its numbers: the id of "fdinfo"; -1: another process has made them */
 	FdinfoEntry **numbers;		/* by ascending number */
 	size_t number_count;
 	struct dump scratch;		/* for dump_alloc(); freed when the process is built */

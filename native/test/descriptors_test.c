@@ -177,7 +177,7 @@ static int build_in_husk(struct moved *m, int reserve, struct phaul_error *err)
 {
 	struct built_files files = { 0 };
 	struct build build = { .pid = m->pid, .images = m->images, .leader = &m->husk.leader,
-			       .area = &m->area, .files = &files, .err = err };
+			       .area = &m->area, .files = &files, .table = m->pid, .err = err };
 	uint32_t count;
 	uint64_t start;
 	int code;
@@ -1084,7 +1084,7 @@ static void damaged_images_are_refused(void)
 	FdinfoEntry number = FDINFO_ENTRY__INIT;
 	struct moved m = { .pid = free_pid(), .images = image_set_new() };
 	struct built_files none = { 0 };
-	struct build build = { .pid = m.pid, .images = m.images, .files = &none };
+	struct build build = { .pid = m.pid, .images = m.images, .files = &none, .table = m.pid };
 	struct phaul_error err = { 0 };
 	FileEntry file = FILE_ENTRY__INIT;
 	uint32_t count;
