@@ -298,7 +298,7 @@ static int dump(const struct tree *tree, int directory, uint32_t flags, struct p
 	if (unpaused && d.locked)
 		(void)network_unlock(tree->tasks[0].pid, NULL);
 	paused_set_free(&d.paused, unpaused);
-	shmem_free(&d.shmem);
+	shmem_free(&d.shmem, false);
 	ghost_set_free(&d.ghosts, !code);
 	if (d.images)
 		page_writer_close(&d.pages);

@@ -20,6 +20,8 @@
 
 #define MARK " (deleted)"
 #define TRIES_MAX 1000		/* names that others have */
+#define MEMORY_PLACE "/dev/shm/"
+#define MEMORY_FILES "phaul-files"	/* an image as "remap-fpath", of those there */
 
 /* ---- dump ---- */
 
@@ -227,14 +229,28 @@ static int dump_link(struct dump *d, const char *reached_by, const struct stat *
 	return add(d->ghosts, st, *ret_id) ? put_link(d, st, link, *ret_id) : -ENOMEM;
 }
 
+/* POSIX shared memory: files that another host doesn't have, and this one no more after its next start. */
+static int dump_memory(struct dump *d, const char *reached_by, const struct stat *st, uint32_t id, const char *name)
+{
+	RemapFilePathEntry remap = REMAP_FILE_PATH_ENTRY__INIT;
+
+	if (find(d->ghosts, st))
+		return 0;
+	remap.orig_id = id;
+	return dump_ghost(d, reached_by, st, name, &remap.remap_id) ?: image_put(d->images, MEMORY_FILES, -1, &remap.base);
+}
+
 int ghost_dump(struct dump *d, const char *reached_by, const struct stat *st, uint32_t id, char *name)
 {
 	RemapFilePathEntry remap = REMAP_FILE_PATH_ENTRY__INIT;
 	const struct ghost *known;
 	int err = 0;
 
-	if (!d->ghosts || ghost_has_name(name, st))
+	if (!d->ghosts)
 		return 0;
+	if (ghost_has_name(name, st))
+		return S_ISREG(st->st_mode) && !strncmp(name, MEMORY_PLACE, strlen(MEMORY_PLACE)) ?
+		       dump_memory(d, reached_by, st, id, name) : 0;
 	known = find(d->ghosts, st);
 	remap.orig_id = id;
 	remap.has_remap_type = true;
@@ -600,6 +616,54 @@ static int make_one(struct ghosts *g, size_t first)
 	return err;
 }
 
+/* What is there already is what it was, or what has become of it. */
+static int make_memory(struct ghosts *g, const RemapFilePathEntry *e)
+{
+	const char *name = name_of(g, e);
+	char **larger = reallocarray(g->files->new_files, g->files->new_file_count + 1, sizeof(*larger));
+	struct source s = { .fd = -1 };
+	int err = !name ? -EPROTO : larger ? 0 : -ENOMEM;
+
+	g->files->new_files = larger ? larger : g->files->new_files;
+	if (!err && !access(name, F_OK))
+		return 0;
+	err = err ?: read_ghost(g, name, e->remap_id, &s);
+	if (!err && rename(s.temporary, name) < 0)
+		err = -errno;
+	if (!err)
+		g->files->new_files[g->files->new_file_count++] = strdup(name);
+	else if (*s.temporary)
+		(void)unlink(s.temporary);
+	if (s.fd >= 0)
+		close(s.fd);
+	return err ? phaul_fail(g->err, err, "ghost", "making %s again", name ? name : "a file") : 0;
+}
+
+static int make_all_memory(struct ghosts *g, const struct image_set *images)
+{
+	ProtobufCMessage **entries;
+	size_t count;
+	int err = image_read_all(images, MEMORY_FILES, -1, &remap_file_path_entry__descriptor, &entries, &count);
+
+	for (size_t i = 0; i < count && !err; i++)
+		err = make_memory(g, (RemapFilePathEntry *)entries[i]);
+	image_free_all(entries, count);
+	return err;
+}
+
+void ghosts_keep_files(struct built_files *f, bool keep)
+{
+	while (f->new_file_count) {
+		char *name = f->new_files[--f->new_file_count];
+
+		if (!keep && name)
+			(void)unlink(name);
+		free(name);
+	}
+	free(f->new_files);
+	f->new_files = NULL;
+}
+
 static bool seen_before(const struct ghosts *g, size_t i)
 {
 	for (size_t n = 0; n < i; n++)
@@ -622,6 +686,7 @@ int ghosts_make(struct built_files *f, const struct image_set *images, int direc
 		if (!seen_before(&g, i))
 			code = make_one(&g, i);
 	remove_parents(&g);
+	code = code ?: make_all_memory(&g, images);
 	image_free_all(entries, g.count);
 	return code;
 }

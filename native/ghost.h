@@ -31,6 +31,8 @@ void ghost_set_free(struct ghost_set *set, bool keep_links);
 
 /* Makes all ghosts of the images, under their old names for a moment; sets f->ghosts. */
 int ghosts_make(struct built_files *f, const struct image_set *images, int directory, struct phaul_error *err);
+/* Files that had to be made are the processes' from now on, or go. */
+void ghosts_keep_files(struct built_files *f, bool keep);
 /* A process with this pid that has ended, until all is restored. */
 int stand_in_for(struct built_files *f, pid_t pid);
 void stand_ins_end(struct built_files *f);

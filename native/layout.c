@@ -32,6 +32,7 @@ enum {
 	STATUS_FILE_SHARED = 1 << 7,
 	STATUS_ANON_SHARED = 1 << 8,
 	STATUS_ANON_PRIVATE = 1 << 9,
+	STATUS_SYSV = 1 << 10,
 	STATUS_VVAR = 1 << 12,
 	STATUS_MEMFD = 1 << 14,
 };
@@ -45,6 +46,8 @@ static uint32_t status_of(const struct vma *vma)
 		return STATUS_REGULAR | STATUS_VVAR | STATUS_ANON_PRIVATE;
 	case VMA_VSYSCALL:
 		return STATUS_VSYSCALL;
+	case VMA_SYSV:
+		return STATUS_REGULAR | STATUS_SYSV | STATUS_ANON_SHARED;
 	case VMA_SHMEM:
 		return STATUS_REGULAR | STATUS_ANON_SHARED;
 	case VMA_FILE:
@@ -74,7 +77,7 @@ void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret)
 	ret->start = vma->start;
 	ret->end = vma->end;
 	ret->pgoff = vma->offset;
-	ret->shmid = vma->kind == VMA_SHMEM ? shmem_id_of(vma) : file_id;
+	ret->shmid = vma->kind == VMA_SHMEM ? shmem_id_of(vma) : vma->kind == VMA_SYSV ? vma->inode : file_id;
 	ret->prot = vma->prot;
 	ret->flags = (vma->shared ? MAP_SHARED : MAP_PRIVATE) |
 		     (vma->kind == VMA_FILE ? 0 : MAP_ANONYMOUS) |
@@ -288,6 +291,8 @@ static enum vma_kind kind_of(const VmaEntry *e)
 		return VMA_VSYSCALL;
 	if (e->status & (STATUS_FILE_PRIVATE | STATUS_FILE_SHARED))
 		return VMA_FILE;
+	if (e->status & STATUS_SYSV)
+		return VMA_SYSV;
 	if (e->status & STATUS_ANON_SHARED)
 		return VMA_SHMEM;
 	return VMA_ANON;
@@ -342,11 +347,11 @@ static int get_vma(const VmaEntry *e, const struct file_names *names, const char
 			return -EPROTO;
 		ret->path = text + names->offset[e->shmid];
 	}
-	if (ret->kind == VMA_SHMEM)
+	if (ret->kind == VMA_SHMEM || ret->kind == VMA_SYSV)
 		ret->inode = e->shmid;
 	if (e->flags & MAP_HUGETLB)
 		ret->huge_shift = e->flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK;
-	if (ret->kind == VMA_SHMEM ? !ret->shared : ret->kind == VMA_ANON && ret->shared)
+	if (ret->kind == VMA_SHMEM || ret->kind == VMA_SYSV ? !ret->shared : ret->kind == VMA_ANON && ret->shared)
 		return -EPROTO;
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include "memory_map.h"
+#include "objects/memfd.h"
 #include "objects/object.h"
 
 static const char *what_is(const struct vma *vma)
@@ -50,10 +51,15 @@ static void check_vma(struct check *c, const struct vma *vma)
 {
 	char subject[64];
 
+	/* Its descriptor is told of. */
+	if (!strcmp(vma->path, "anon_inode:[io_uring]"))
+		return;
 	snprintf(subject, sizeof(subject), "memory %llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
 	if (vma->kind == VMA_OTHER || (!(c->flags & PHAUL_TO_DIRECTORY) &&
-				       (vma->kind == VMA_SHMEM || is_deleted(vma) || vma->flags & VMA_HUGETLB)))
+				       (vma->kind == VMA_SHMEM || vma->kind == VMA_SYSV || is_deleted(vma) ||
+					vma->flags & VMA_HUGETLB || memfd_is_name(vma->path) ||
+					!strncmp(vma->path, "/dev/shm/", 9))))
 		obstacle(c, "MEMORY_KIND", subject, "%s is %s%s%s%s: %s", subject, what_is(vma),
 			 *vma->path ? " (" : "", vma->path, *vma->path ? ")" : "", remedy(vma));
 	else if (vma->flags & VMA_UFFD)

@@ -79,7 +79,10 @@ static enum vma_kind kind_of(const struct vma *vma)
 		return VMA_SHMEM;
 	if (!strcmp(path, HUGE) || !strcmp(path, "[heap]") || !strcmp(path, "[stack]") || !strncmp(path, "[anon:", 6))
 		return VMA_ANON;
-	if (path[0] == '/' && path[1] != '[' && strncmp(path, "/dev/", 5) && strncmp(path, "/SYSV", 5) &&
+	if (!strncmp(path, "/SYSV", 5))
+		return vma->shared ? VMA_SYSV : VMA_OTHER;
+	/* POSIX shared memory is files of a file system in memory. */
+	if (path[0] == '/' && path[1] != '[' && (strncmp(path, "/dev/", 5) || !strncmp(path, "/dev/shm/", 9)) &&
 	    strncmp(path, "/[aio]", 6))
 		return VMA_FILE;
 	return VMA_OTHER;
@@ -295,7 +298,7 @@ bool vma_same_backing(const struct vma *old, const struct vma *new)
 	    (old->flags & fixed) != (new->flags & fixed))
 		return false;
 	return new->kind == VMA_ANON ||
-	       ((new->kind == VMA_SHMEM || !strcmp(old->path, new->path)) && old->inode == new->inode &&
+	       ((new->kind == VMA_SHMEM || new->kind == VMA_SYSV || !strcmp(old->path, new->path)) && old->inode == new->inode &&
 		old->offset - old->start == new->offset - new->start);
 }
 

@@ -16,6 +16,7 @@ enum vma_kind {
 	VMA_VVAR,	/* [vvar], [vvar_vclock]: the kernel's, moved with the vdso */
 	VMA_VSYSCALL,
 	VMA_SHMEM,	/* shared anonymous; the inode says which */
+	VMA_SYSV,	/* System V shared memory; the inode is the segment's id */
 	VMA_OTHER,	/* what can't move: SysV, devices, [aio] */
 };
 

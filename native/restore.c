@@ -389,6 +389,7 @@ static int restore(struct restore *r)
 	code = code ?: memfds_seal(&r->files, r->err) ?: unix_names_publish(&r->files, r->err) ?: unlock_connections(r);
 	if (!code)
 		ghosts_forget_links(&r->files, r->images);
+	ghosts_keep_files(&r->files, !code);
 	watched_drain(&r->files);
 	for (size_t i = 0; i < r->count && !code; i++) {
 		struct reborn *task = &r->tasks[i];
@@ -419,7 +420,7 @@ static void forget(struct restore *r, bool released)
 	}
 	free(r->tasks);
 	free(r->tables);
-	shmem_free(&r->shmem);
+	shmem_free(&r->shmem, released);
 	built_files_free(&r->files);
 	image_set_free(r->images);
 }

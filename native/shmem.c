@@ -36,7 +36,23 @@ static struct shmem *add(struct shmem_set *set, uint64_t id)
 
 uint64_t shmem_id_of(const struct vma *vma)
 {
-	return vma->inode + (vma->flags & VMA_HUGETLB ? HUGE_IDS : 0);
+	return vma->inode + (vma->kind == VMA_SYSV ? SYSV_IDS : vma->flags & VMA_HUGETLB ? HUGE_IDS : 0);
+}
+
+static bool is_shared(const struct vma *vma)
+{
+	return vma->kind == VMA_SHMEM || vma->kind == VMA_SYSV;
+}
+
+/* Of a mapping that was read from images, where ids of other objects are what they are. */
+static uint64_t id_in_images(const struct vma *vma)
+{
+	return vma->inode + (vma->kind == VMA_SYSV ? SYSV_IDS : 0);
+}
+
+static bool is_segment(const struct shmem *object)
+{
+	return object->id >= SYSV_IDS && object->id < HUGE_IDS;
 }
 
 static int read_object(void *ctx, uint64_t at, uint8_t *to, size_t size)
@@ -95,12 +111,14 @@ int shmem_dump(const struct memory_map *map, struct shmem_set *known, struct pag
 		char path[80];
 		int object;
 
-		if (vma->kind != VMA_SHMEM || find(known, shmem_id_of(vma)))
+		if (!is_shared(vma) || find(known, shmem_id_of(vma)))
 			continue;
 		snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", map->tid, (unsigned long)vma->start,
 			 (unsigned long)vma->end);
 		object = open(path, O_RDONLY | O_CLOEXEC);
 		err = object < 0 ? -errno : shmem_dump_object(known, shmem_id_of(vma), object, w);
+		if (!err && vma->kind == VMA_SYSV)
+			err = sysv_shm_dump(w->images, vma->inode);
 		if (object >= 0)
 			close(object);
 	}
@@ -114,9 +132,9 @@ int shmem_note(struct shmem_set *set, const struct memory_map *map)
 		uint64_t size = vma->offset + (vma->end - vma->start);
 		struct shmem *object;
 
-		if (vma->kind != VMA_SHMEM)
+		if (!is_shared(vma))
 			continue;
-		object = find(set, vma->inode) ?: add(set, vma->inode);
+		object = find(set, id_in_images(vma)) ?: add(set, id_in_images(vma));
 		if (!object)
 			return -ENOMEM;
 		object->huge_shift = vma->huge_shift;
@@ -145,6 +163,15 @@ int shmem_make(struct shmem_set *set, const struct image_set *images, int direct
 	for (size_t i = 0; i < set->count && !code; i++) {
 		struct shmem *object = &set->at[i];
 
+		if (is_segment(object)) {
+			code = sysv_shm_make(images, object->id - SYSV_IDS, &object->sysv, err);
+			object->at = object->sysv.at;
+			if (!code && object->size > ((object->sysv.size + PAGE - 1) & ~(PAGE - 1)))
+				code = phaul_fail(err, -EPROTO, "shared memory", "System V shared memory %d is mapped beyond its end",
+						  object->sysv.id);
+			code = code ?: page_file_read(images, directory, "pagemap-shmem", object->id, place, object, err);
+			continue;
+		}
 		object->at = mmap(NULL, object->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE |
 				  (object->huge_shift ? MAP_HUGETLB | object->huge_shift << MAP_HUGE_SHIFT : 0), -1, 0);
 		if (object->at == MAP_FAILED) {
@@ -158,9 +185,16 @@ int shmem_make(struct shmem_set *set, const struct image_set *images, int direct
 	return code;
 }
 
-int shmem_path(const struct shmem_set *set, uint64_t id, char *ret, size_t size)
+bool shmem_attachable(const struct shmem_set *set, const struct vma *vma)
 {
-	const struct shmem *object = set ? find(set, id) : NULL;
+	const struct shmem *object = set ? find(set, id_in_images(vma)) : NULL;
+
+	return object && object->at && !vma->offset && vma->end - vma->start == object->size;
+}
+
+int shmem_path(const struct shmem_set *set, const struct vma *vma, char *ret, size_t size)
+{
+	const struct shmem *object = set ? find(set, id_in_images(vma)) : NULL;
 	unsigned long at;
 
 	if (!object || !object->at)
@@ -170,11 +204,14 @@ int shmem_path(const struct shmem_set *set, uint64_t id, char *ret, size_t size)
 	return 0;
 }
 
-void shmem_free(struct shmem_set *set)
+void shmem_free(struct shmem_set *set, bool done)
 {
-	for (size_t i = 0; i < set->count; i++)
-		if (set->at[i].at)
+	for (size_t i = 0; i < set->count; i++) {
+		if (is_segment(&set->at[i]))
+			sysv_shm_end(&set->at[i].sysv, done);
+		else if (set->at[i].at)
 			munmap(set->at[i].at, set->at[i].size);
+	}
 	free(set->at);
 	memset(set, 0, sizeof(*set));
 }

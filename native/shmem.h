@@ -8,12 +8,14 @@
 
 #include "memory_map.h"
 #include "page_file.h"
+#include "sysv_shm.h"
 
 /* Made here, in our own memory, from where husks map them as well. */
 struct shmem {
 	uint64_t id, size;	/* bytes */
 	uint32_t huge_shift;	/* of its pages, if they are huge */
 	uint8_t *at;
+	struct sysv_shm sysv;	/* if its id says so */
 };
 
 struct shmem_set {
@@ -30,12 +32,16 @@ int shmem_dump_object(struct shmem_set *known, uint64_t id, int object, struct p
 /* Writes all objects that `map` has and `known` hasn't, which it adds there. */
 int shmem_dump(const struct memory_map *map, struct shmem_set *known, struct page_writer *w);
 
+/* The segment of a mapping, if it can be attached as it was: whole. */
+bool shmem_attachable(const struct shmem_set *set, const struct vma *vma);
+
 /* Takes note of the objects of a map, and how large they must be. */
 int shmem_note(struct shmem_set *set, const struct memory_map *map);
 /* Makes all that were noted, with their content. */
 int shmem_make(struct shmem_set *set, const struct image_set *images, int directory, struct phaul_error *err);
 /* Where a process of this host can open the object. -ENOENT */
-int shmem_path(const struct shmem_set *set, uint64_t id, char *ret, size_t size);
-void shmem_free(struct shmem_set *set);
+int shmem_path(const struct shmem_set *set, const struct vma *vma, char *ret, size_t size);
+/* `done`: all processes are restored. */
+void shmem_free(struct shmem_set *set, bool done);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -115,9 +116,9 @@ static const char *opened_by(struct change *c, const struct vma *vma, char path[
 {
 	if (vma->kind == VMA_FILE)
 		return vma->path;
-	if (vma->kind != VMA_SHMEM)
+	if (vma->kind != VMA_SHMEM && vma->kind != VMA_SYSV)
 		return "";
-	if (!c->code && shmem_path(c->stage->shmem, vma->inode, path, 64))
+	if (!c->code && shmem_path(c->stage->shmem, vma, path, 64))
 		c->code = phaul_fail(c->err, -EPROTO, "stage", "there is no shared memory %llu, which is mapped at %llx",
 				     (unsigned long long)vma->inode, (unsigned long long)vma->start);
 	return path;
@@ -163,6 +164,14 @@ static void map(struct change *c, const struct vma *vma, uint64_t start, uint64_
 	bool file = *path;
 
 	reserve(c);
+	/* The kernel counts who is attached, and programs ask for it. */
+	if (vma->kind == VMA_SYSV && shmem_attachable(c->stage->shmem, vma)) {
+		batch_call(&c->batch, "attach System V shared memory", SYS_shmat, vma->inode, start,
+			   (vma->flags & VMA_MAYWRITE ? 0 : SHM_RDONLY) | (prot & PROT_EXEC ? SHM_EXEC : 0) | SHM_REMAP);
+		batch_call(&c->batch, "protect a mapping", SYS_mprotect, start, end - start, prot);
+		advise(c, vma, start, end, 0);
+		return;
+	}
 	if (file)
 		get_file(c, vma, path);
 	batch_call(&c->batch, "map what the source has mapped", SYS_mmap, start, end - start,
@@ -177,7 +186,8 @@ static void map(struct change *c, const struct vma *vma, uint64_t start, uint64_
 
 static bool moves(const struct vma *vma)
 {
-	return vma->kind == VMA_ANON || vma->kind == VMA_FILE || vma->kind == VMA_SHMEM;
+	return vma->kind == VMA_ANON || vma->kind == VMA_FILE || vma->kind == VMA_SHMEM ||
+	       vma->kind == VMA_SYSV;
 }
 
 static void keep(struct change *c, const struct vma *old, const struct vma *new, uint64_t start,

@@ -288,6 +288,7 @@ void built_files_free(struct built_files *f)
 		if (f->ghosts[id] >= 0)
 			close(f->ghosts[id]);
 	stand_ins_end(f);
+	ghosts_keep_files(f, false);
 	for (size_t i = 0; i < f->watching_count; i++)
 		close(f->watching[i]);
 	free(f->watching);

@@ -119,6 +119,8 @@ struct built_files {
 	FileEntry **at;			/* by id, NULL where there is none */
 	int *made;			/* our descriptor for it, -1: none now */
 	int *ghosts;			/* of a file whose name is gone: our descriptor that leads to it, -1 */
+	char **new_files;		/* ghost.h */
+	size_t new_file_count;
 	int *watching;			/* inotify instances, ours: what restoring did is nobody's business */
 	size_t watching_count;
 	struct sealed { int fd, seals; uint64_t inode; bool given; } *sealed;	/* memfds, ours: sealed at the end */

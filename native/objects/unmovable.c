@@ -15,7 +15,7 @@ static const struct {
 	{ "anon_inode:[io_uring]",
 	  "is an io_uring instance: its rings and requests live in the kernel, "
 	  "which can't give them out; let the program use epoll instead (many have a switch for "
-	  "it)" },
+	  "it; Node: UV_USE_IO_URING=0 in its environment)" },
 	{ "anon_inode:[perf_event]",
 	  "is a perf event: it counts on this machine's processors; stop the "
 	  "profiler first" },
