@@ -18,7 +18,6 @@
 #include "state.h"
 #include "track.h"
 
-#define IMAGES_VERSION 2	/* with a common magic number before each image's own */
 #define NAMESPACES 1		/* the id of all of them: those of phaul */
 
 /* What the processes of a dump share. */

@@ -18,6 +18,8 @@
 #include "phaul.h"
 #include "process.pb-c.h"
 
+#define IMAGES_VERSION 2	/* with a common magic number before each image's own */
+
 struct image_set;
 
 struct image_set *image_set_new(void);

@@ -147,6 +147,22 @@ static int read_maps(struct restore *r)
 	return 0;
 }
 
+/* It is written last: without it the rest may be what a dump had written when it was killed. */
+static int check_inventory(struct restore *r)
+{
+	struct image_reader reader;
+	ProtobufCMessage *msg = NULL;
+	uint32_t version;
+
+	if (image_read(r->images, "inventory", -1, &reader) || image_next(&reader, &inventory_entry__descriptor, &msg) != 1)
+		return image_malformed("inventory", -1, r->err);
+	version = ((InventoryEntry *)msg)->img_version;
+	protobuf_c_message_free_unpacked(msg, NULL);
+	return version == IMAGES_VERSION ? 0 :
+	       phaul_fail(r->err, -EPROTO, "restore", "inventory.img says version %u, and this phaul reads version %d: the images are of "
+			  "another age", version, IMAGES_VERSION);
+}
+
 static int read_tree(struct restore *r)
 {
 	struct image_reader reader;
@@ -368,7 +384,7 @@ static int64_t table_of(const struct restore *r, size_t i)
 static int restore(struct restore *r)
 {
 	struct phaul_built built = {0};
-	int code = read_tree(r) ?: lock_connections(r) ?: shmem_make(&r->shmem, r->images, r->directory, r->err) ?: make_tree(r);
+	int code = check_inventory(r) ?: read_tree(r) ?: lock_connections(r) ?: shmem_make(&r->shmem, r->images, r->directory, r->err) ?: make_tree(r);
 
 	for (size_t i = 0; i < r->count && !code; i++)
 		if (r->tasks[i].state != TASK_DEAD)

@@ -4,6 +4,7 @@ import { agentCommand } from './cli/agent.ts';
 import { checkCommand } from './cli/check.ts';
 import { dumpCommand, restoreCommand } from './cli/checkpoint.ts';
 import { failedEvent } from './cli/done.ts';
+import { inspectCommand } from './cli/inspect.ts';
 import { migrateCommand } from './cli/migrate.ts';
 import { openOutput } from './cli/output.ts';
 import { asPhaulError, PhaulError, type ExitCode } from './errors.ts';
@@ -21,6 +22,7 @@ Examples:
   phaul migrate $(pgrep redis) beta --tcp close --max-downtime 50
   phaul dump -t 4242 -D /var/tmp/4242   write it to a directory, and end it
   phaul restore -D /var/tmp/4242        let it go on from there
+  phaul inspect /var/tmp/4242           what is in there
 
 Exit codes:
   0  moved (check: it can move)
@@ -42,6 +44,7 @@ function createProgram(): Command {
   program.addCommand(checkCommand({ stdout }));
   program.addCommand(dumpCommand({ stdout }));
   program.addCommand(restoreCommand({ stdout }));
+  program.addCommand(inspectCommand({ stdout }));
   program.addCommand(agentCommand());
   for (const command of [program, ...program.commands]) {
     command
@@ -75,7 +78,7 @@ async function main(words: string[]): Promise<ExitCode> {
 /** Without any command, commander has already printed the help and says nothing more. */
 function usageError({ code, message }: CommanderError, words: string[]): PhaulError {
   if (code === 'commander.help') {
-    return new PhaulError('ERR_USAGE', words.includes('--json') ? 'A command is missing: migrate, check, dump, restore or agent.' : '');
+    return new PhaulError('ERR_USAGE', words.includes('--json') ? 'A command is missing: migrate, check, dump, restore, inspect or agent.' : '');
   }
   const sentence = message.replace(/^error: /, '').replace(/^./, (first) => first.toUpperCase()).replace(/([^.?)])$/, '$1.');
   return new PhaulError('ERR_USAGE', sentence);

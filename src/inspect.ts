@@ -1,0 +1,152 @@
+/** phaul inspect: what a checkpoint holds, from its images alone. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { PAGE_BYTES } from './engine/engine.ts';
+import { PhaulError } from './errors.ts';
+import { readImage } from './images.ts';
+
+const STATES: Record<number, string> = { 1: 'running', 2: 'ended', 3: 'stopped' };
+const SOCKET_TYPES: Record<number, string> = { 1: 'stream', 2: 'datagram', 3: 'raw', 5: 'packet' };
+const LISTEN = 10;
+const ESTABLISHED = 1;
+const V4_FAMILY = 2;
+
+const number = z.union([z.number(), z.string()]).transform(Number).default(0);
+const numbers = z.array(number).default([]);
+const pstree = z.object({ pid: number, ppid: number, pgid: number, sid: number, threads: numbers });
+const core = z.object({ tc: z.object({ task_state: number, comm: z.string().default('') }).optional() });
+const ids = z.object({ files_id: number });
+const mm = z.object({
+  exe_file_id: number,
+  vmas: z.array(z.object({ start: number, end: number, status: number, shmid: number })).default([]),
+});
+const fs = z.object({ cwd_id: number, root_id: number });
+const pagemap = z.object({ nr_pages: number, compat_nr_pages: number, in_parent: z.boolean().default(false) });
+const fdinfo = z.object({ id: number, fd: number, type: z.string() });
+const inet = z.object({ type: number, proto: number, state: number, src_port: number, dst_port: number, src_addr: numbers, dst_addr: numbers, family: number });
+const unix = z.object({ type: number, state: number, name: z.string().default('') });
+const file = z.object({
+  id: number,
+  type: z.string(),
+  reg: z.object({ name: z.string() }).optional(),
+  isk: inet.optional(),
+  usk: unix.optional(),
+  fifo: z.object({ regf_id: number }).optional(),
+  pipe: z.object({ pipe_id: number }).optional(),
+  tty: z.object({ regf_id: number }).optional(),
+});
+
+export interface InspectedDescriptor {
+  fd: number;
+  kind: string;
+  /** What it is, in words. */
+  text: string;
+}
+
+export interface InspectedProcess {
+  pid: number;
+  ppid: number;
+  pgid: number;
+  sid: number;
+  state: string;
+  comm: string;
+  threads: number;
+  exe?: string | undefined;
+  cwd?: string | undefined;
+  root?: string | undefined;
+  mappings: number;
+  mappedBytes: number;
+  /** Pages that are in the images. */
+  dumpedBytes: number;
+  descriptors: InspectedDescriptor[];
+  children: InspectedProcess[];
+}
+
+const KINDS: Record<string, string> = {
+  REG: 'file', PIPE: 'pipe', FIFO: 'named pipe', INETSK: 'internet socket', UNIXSK: 'unix socket', EVENTFD: 'eventfd', EVENTPOLL: 'epoll',
+  SIGNALFD: 'signalfd', TIMERFD: 'timerfd', TTY: 'terminal', INOTIFY: 'inotify', FANOTIFY: 'fanotify', NETLINKSK: 'netlink socket', MEMFD: 'memfd', PIDFD: 'pidfd',
+};
+
+/** Words in network order. */
+function addressOf(words: number[], port: number, family: number): string {
+  const bytes = words.flatMap((word) => [word & 0xff, (word >>> 8) & 0xff, (word >>> 16) & 0xff, word >>> 24]);
+  if (family === V4_FAMILY) {
+    return `${bytes.slice(0, 4).join('.')}:${port}`;
+  }
+  const groups = Array.from({ length: bytes.length / 2 }, (_, i) => (((bytes[2 * i] ?? 0) << 8) | (bytes[2 * i + 1] ?? 0)).toString(16));
+  return `[${groups.join(':')}]:${port}`;
+}
+
+const PROTOCOLS: Record<number, string> = { 6: 'TCP', 17: 'UDP', 1: 'ICMP', 58: 'ICMPv6', 136: 'UDP-Lite' };
+
+function inetText({ proto, state, src_addr, src_port, dst_addr, dst_port, family }: z.infer<typeof inet>): string {
+  const protocol = PROTOCOLS[proto] ?? `protocol ${proto}`;
+  const own = addressOf(src_addr, src_port, family);
+  return state === LISTEN ? `${protocol} listening on ${own}` : dst_port > 0 ? `${protocol} ${own} <-> ${addressOf(dst_addr, dst_port, family)}` : `${protocol} ${own}`;
+}
+
+function unixText({ type, state, name }: z.infer<typeof unix>): string {
+  const text = Buffer.from(name, 'base64').toString().replace(/\0+$/, '').replace(/^\0/, '@');
+  const how = state === LISTEN ? 'listening' : state === ESTABLISHED && type !== 2 ? 'connected' : '';
+  return [SOCKET_TYPES[type] ?? '', text || 'without a name', how].filter((word) => word !== '').join(' ');
+}
+
+type Files = Map<number, z.infer<typeof file>>;
+
+function textOf(files: Files, id: number): string {
+  const entry = files.get(id);
+  if (entry?.isk !== undefined) {
+    return inetText(entry.isk);
+  }
+  if (entry?.usk !== undefined) {
+    return unixText(entry.usk);
+  }
+  if (entry?.pipe !== undefined) {
+    return `pipe ${entry.pipe.pipe_id}`;
+  }
+  return entry?.reg?.name ?? files.get(entry?.fifo?.regf_id ?? entry?.tty?.regf_id ?? 0)?.reg?.name ?? '';
+}
+
+const parse = <T extends z.ZodType>(directory: string, name: string, message: string, schema: T): z.infer<T>[] =>
+  readImage(directory, name, message).map((entry) => schema.parse(entry));
+
+function inspectProcess(directory: string, { pid, threads, ...place }: z.infer<typeof pstree>, files: Files): InspectedProcess {
+  const { tc } = parse(directory, `core-${pid}`, 'core_entry', core)[0] ?? {};
+  const memory = parse(directory, `mm-${pid}`, 'mm_entry', mm)[0];
+  const places = parse(directory, `fs-${pid}`, 'fs_entry', fs)[0];
+  const table = parse(directory, `ids-${pid}`, 'task_kobj_ids_entry', ids)[0]?.files_id ?? pid;
+  const pages = readImage(directory, `pagemap-${pid}`, 'pagemap_entry', 'pagemap_head').slice(1).map((entry) => pagemap.parse(entry));
+  const nameOf = (id: number | undefined): string | undefined => files.get(id ?? 0)?.reg?.name;
+  return {
+    pid,
+    ...place,
+    state: STATES[tc?.task_state ?? 0] ?? 'unknown',
+    comm: tc?.comm ?? '',
+    threads: threads.length,
+    ...(memory !== undefined && { exe: nameOf(memory.exe_file_id) }),
+    ...(places !== undefined && { cwd: nameOf(places.cwd_id), root: nameOf(places.root_id) }),
+    mappings: memory?.vmas.length ?? 0,
+    mappedBytes: (memory?.vmas ?? []).reduce((sum, { start, end }) => sum + end - start, 0),
+    dumpedBytes: pages.reduce((sum, { nr_pages, compat_nr_pages }) => sum + (nr_pages || compat_nr_pages) * PAGE_BYTES, 0),
+    descriptors: parse(directory, `fdinfo-${table}`, 'fdinfo_entry', fdinfo).map(({ fd, id, type }) => ({ fd, kind: KINDS[type] ?? type, text: textOf(files, id) })),
+    children: [],
+  };
+}
+
+/** The first process, with all others below it. */
+export function inspect(directory: string): InspectedProcess {
+  if (!existsSync(join(directory, 'pstree.img'))) {
+    throw new PhaulError('ERR_USAGE', `${directory} holds no checkpoint: pstree.img is missing.`);
+  }
+  const files: Files = new Map(parse(directory, 'files', 'file_entry', file).map((entry) => [entry.id, entry]));
+  const processes = parse(directory, 'pstree', 'pstree_entry', pstree).map((entry) => inspectProcess(directory, entry, files));
+  const [root] = processes;
+  if (root === undefined) {
+    throw new PhaulError('ERR_USAGE', `${directory} holds no process: pstree.img is empty.`);
+  }
+  for (const process of processes.slice(1)) {
+    (processes.find(({ pid }) => pid === process.ppid) ?? root).children.push(process);
+  }
+  return root;
+}
