@@ -35,6 +35,7 @@ enum {
 	STATUS_SYSV = 1 << 10,
 	STATUS_VVAR = 1 << 12,
 	STATUS_MEMFD = 1 << 14,
+	STATUS_GUARD = 1 << 16,		/* CRIU's way to tell of guard regions, which lie in other mappings */
 };
 
 static uint32_t status_of(const struct vma *vma)
@@ -379,9 +380,10 @@ static int get_map(const struct image_set *set, pid_t pid, const struct built_fi
 		err = map->at ? 0 : -ENOMEM;
 	}
 	for (size_t i = 0; !err && i < mm->n_vmas; i++) {
-		err = get_vma(mm->vmas[i], &names, map->text, &vvars, after, &map->at[i]);
-		after = map->at[i].end;
-		map->count++;
+		if (mm->vmas[i]->status & STATUS_GUARD)
+			continue;
+		err = get_vma(mm->vmas[i], &names, map->text, &vvars, after, &map->at[map->count]);
+		after = map->at[map->count++].end;
 	}
 	if (msg)
 		protobuf_c_message_free_unpacked(msg, NULL);
@@ -433,7 +435,20 @@ int layout_read_map(const struct image_set *set, pid_t pid, const struct built_f
 
 int layout_read_guards(const struct image_set *set, pid_t pid, struct range_list *ret)
 {
-	return get_ranges(set, "phaul-guards", pid, ret);
+	struct image_reader r;
+	ProtobufCMessage *msg = NULL;
+	int err = get_ranges(set, "phaul-guards", pid, ret);
+	const MmEntry *mm;
+
+	if (err || ret->count || image_read(set, "mm", pid, &r) || image_next(&r, &mm_entry__descriptor, &msg) != 1)
+		return err;
+	mm = (MmEntry *)msg;
+	for (size_t i = 0; i < mm->n_vmas && !err; i++)
+		if (mm->vmas[i]->status & STATUS_GUARD)
+			err = range_ok(mm->vmas[i]->start, mm->vmas[i]->end - mm->vmas[i]->start) ?
+			      range_list_add(ret, mm->vmas[i]->start, mm->vmas[i]->end) : -EPROTO;
+	protobuf_c_message_free_unpacked(msg, NULL);
+	return err;
 }
 
 int layout_unpack(pid_t pid, const void *bytes, size_t size, struct layout *ret, struct phaul_error *err)

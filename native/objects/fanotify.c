@@ -155,18 +155,21 @@ static int add_mark(struct build *b, int fd, const FanotifyMarkEntry *e)
 {
 	unsigned int flags = FAN_MARK_ADD | (e->me ? FAN_MARK_MOUNT : 0);
 	char path[PATH_MAX];
-	int err = 0;
+	int own = -1, err = 0;
 
 	if (e->me)
 		snprintf(path, sizeof(path), "%s", e->me->path ? e->me->path : "/");
 	else
-		err = e->has_phaul_file ? built_files_path(b->files, e->phaul_file, path) : -EPROTO;
+		err = watched_path(b->files, e->has_phaul_file, e->phaul_file, e->ie ? e->ie->f_handle : NULL, e->s_dev, path,
+				   &own);
 	if (!err && e->mask && fanotify_mark(fd, flags, e->mask, AT_FDCWD, path) < 0)
 		err = -errno;
 	if (!err && e->ignored_mask &&
 	    fanotify_mark(fd, flags | FAN_MARK_IGNORED_MASK | (e->mflags & FAN_MARK_IGNORED_SURV_MODIFY), e->ignored_mask,
 			  AT_FDCWD, path) < 0)
 		err = -errno;
+	if (own >= 0)
+		close(own);
 	return err ? phaul_fail(b->err, err, "descriptors", "marking %s for fanotify fd %d", path, file_number(b, e->id)) : 0;
 }
 

@@ -111,7 +111,8 @@ static int dump(struct dump *dump, const struct descriptor *d)
 static int add_watch(struct build *b, int fd, const InotifyWdEntry *e)
 {
 	char path[PATH_MAX];
-	int err = built_files_path(b->files, e->phaul_file, path), wd = -1;
+	int own, wd = -1;
+	int err = watched_path(b->files, e->has_phaul_file, e->phaul_file, e->f_handle, e->s_dev, path, &own);
 
 	while (!err && wd < (int)e->wd) {
 		if (wd >= 0)
@@ -121,6 +122,8 @@ static int add_watch(struct build *b, int fd, const InotifyWdEntry *e)
 	}
 	if (!err && wd != (int)e->wd)
 		err = -EPROTO;
+	if (own >= 0)
+		close(own);
 	return err ? phaul_fail(b->err, err, "descriptors", "watching %s by inotify fd %d as number %u", path,
 				file_number(b, e->id), e->wd) : 0;
 }
@@ -131,7 +134,7 @@ static int build(struct build *b, const FileEntry *file)
 	int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK), err = fd < 0 ? -errno : 0;
 
 	for (size_t i = 0; i < inotify->n_wd && !err; i++)
-		err = inotify->wd[i]->has_phaul_file ? add_watch(b, fd, inotify->wd[i]) : -EPROTO;
+		err = add_watch(b, fd, inotify->wd[i]);
 	err = err ?: watched_keep(b->files, fd);
 	if (!err)
 		return file_set_flags(b, fd, inotify->flags);

@@ -11,8 +11,8 @@
 
 #include "locks.pb-c.h"
 
-/* CRIU's numbers, which are the kernel's. */
-enum { KIND_POSIX = 1, KIND_FLOCK = 2, KIND_LEASE = 32, KIND_OFD = 1024 };
+/* CRIU's numbers. */
+enum { KIND_POSIX = 1, KIND_FLOCK = 2, KIND_OFD = 4, KIND_LEASE = 8 };
 
 static const struct { const char *name; int kind; } kinds[] = {
 	{ "POSIX", KIND_POSIX }, { "FLOCK", KIND_FLOCK }, { "OFDLCK", KIND_OFD }, { "LEASE", KIND_LEASE },

@@ -92,6 +92,22 @@ int watched_put(struct dump *d, const struct watched *w, FhEntry *handle, uint64
 	return err;
 }
 
+int watched_path(const struct built_files *f, bool has_file, uint32_t file, const FhEntry *handle, uint32_t dev,
+		 char ret[PATH_MAX], int *ret_own)
+{
+	struct watched w = { .dev = dev, .bytes = handle ? handle->bytes : 0, .type = handle ? handle->type : 0 };
+
+	*ret_own = -1;
+	if (has_file)
+		return built_files_path(f, file, ret);
+	if (!handle || w.bytes > WATCHED_HANDLE_MAX || w.bytes > handle->n_handle * 8)
+		return -EPROTO;
+	memcpy(w.handle, handle->handle, w.bytes);
+	*ret_own = watched_open(&w);
+	snprintf(ret, PATH_MAX, "/proc/self/fd/%d", *ret_own);
+	return *ret_own < 0 ? *ret_own : 0;
+}
+
 int watched_keep(struct built_files *f, int fd)
 {
 	int *larger = reallocarray(f->watching, f->watching_count + 1, sizeof(*larger));

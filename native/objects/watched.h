@@ -19,6 +19,9 @@ bool watched_read(const char *text, struct watched *ret);
 int watched_open(const struct watched *w);
 /* Puts it into "files", fills the handle; `words` has room for WATCHED_HANDLE_MAX bytes. */
 int watched_put(struct dump *d, const struct watched *w, FhEntry *handle, uint64_t *words, uint32_t *ret_file);
+/* A name that leads to what the images mean, by its id in "files" or, in CRIU's, by its handle; then *ret_own is to be closed. */
+int watched_path(const struct built_files *f, bool has_file, uint32_t file, const FhEntry *handle, uint32_t dev, char ret[4096],
+		 int *ret_own);
 /* Events that came from what restoring did are nobody's. */
 int watched_keep(struct built_files *f, int fd);
 void watched_drain(struct built_files *f);
