@@ -201,7 +201,7 @@ static int get_core(const struct image_set *images, pid_t tid, bool leader, stru
 		err = image_next(&r, &core_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
 	ret->tid = tid;
 	ret->core = (CoreEntry *)msg;
-	return err ? err : core_ok(ret->core, leader) ? 0 : -EPROTO;
+	return err ? err : core_ok(ret->core, leader) ? seccomp_from_criu(images, ret->core) : -EPROTO;
 }
 
 static int malformed(struct phaul_error *err, pid_t pid, int code)

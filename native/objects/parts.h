@@ -21,6 +21,8 @@ int scheduling_ask_thread(struct batch *b, struct sched_answer **ret);
 void scheduling_dump_thread(const struct sched_answer *answer, ThreadCoreEntry *to);
 /* How many filters all of these threads have in common. */
 size_t seccomp_shared(struct dump *d, const struct frozen *f);
+/* Gives a core of CRIU's images the filters that it refers to. */
+int seccomp_from_criu(const struct image_set *images, CoreEntry *core);
 int seccomp_ask_thread(struct batch *b);
 int seccomp_dump_thread(struct dump *d, pid_t tid, int64_t mode, ThreadCoreEntry *to);
 /* That a thread's filters take in the area. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -123,4 +124,56 @@ int seccomp_build_thread(struct batch *batch, const ThreadCoreEntry *from, bool 
 	}
 	*shared_done = true;
 	return batch->error;
+}
+
+/* In front of those that it has: a chain begins with the newest. Memory is the core's. */
+static int add_older(ThreadCoreEntry *to, const SeccompFilter *from)
+{
+	PhaulSeccompFilter **larger = reallocarray(to->phaul_filters, to->n_phaul_filters + 1, sizeof(*larger));
+	PhaulSeccompFilter *filter = calloc(1, sizeof(*filter));
+	uint8_t *code = malloc(from->filter.len + 1);
+
+	to->phaul_filters = larger ? larger : to->phaul_filters;
+	if (!larger || !filter || !code) {
+		free(filter);
+		free(code);
+		return -ENOMEM;
+	}
+	phaul_seccomp_filter__init(filter);
+	memcpy(code, from->filter.data, from->filter.len);
+	filter->filter = (ProtobufCBinaryData){ from->filter.len, code };
+	filter->flags = from->flags;
+	memmove(larger + 1, larger, to->n_phaul_filters++ * sizeof(*larger));
+	larger[0] = filter;
+	return 0;
+}
+
+int seccomp_from_criu(const struct image_set *images, CoreEntry *core)
+{
+	ThreadCoreEntry *thread = core->thread_core;
+	ProtobufCMessage *msg = NULL;
+	const SeccompEntry *all;
+	struct image_reader r;
+	uint32_t at = thread->seccomp_filter;
+	int err;
+
+	/* Where older CRIUs had it: a process without its filter would be worse than none. */
+	if (core->tc && core->tc->has_old_seccomp_mode && core->tc->old_seccomp_mode && !thread->has_seccomp_mode)
+		return -EOPNOTSUPP;
+	if (!thread->has_seccomp_mode || thread->seccomp_mode != SECCOMP_MODE__filter || thread->n_phaul_filters)
+		return 0;
+	err = image_read(images, "seccomp", -1, &r) ?: image_next(&r, &seccomp_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
+	all = (SeccompEntry *)msg;
+	while (!err) {
+		if (at >= all->n_seccomp_filters || thread->n_phaul_filters > all->n_seccomp_filters)
+			err = -EPROTO;
+		else
+			err = add_older(thread, all->seccomp_filters[at]);
+		if (err || !all->seccomp_filters[at]->has_prev)
+			break;
+		at = all->seccomp_filters[at]->prev;
+	}
+	if (msg)
+		protobuf_c_message_free_unpacked(msg, NULL);
+	return err;
 }

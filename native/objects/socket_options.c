@@ -198,7 +198,10 @@ static void dump_required(int fd, struct socket_options *store)
 	/* With no room it tells how many instructions there are. */
 	size = 0;
 	if (!getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, NULL, &size) && size && size <= FILTER_MAX &&
-	    !getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, store->filter, &size)) {
+	    !getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, store->program, &size)) {
+		for (size_t i = 0; i < size; i++)
+			store->filter[i] = (uint64_t)store->program[i].code << 48 | (uint64_t)store->program[i].jt << 40 |
+					   (uint64_t)store->program[i].jf << 32 | store->program[i].k;
 		sk->so_filter = store->filter;
 		sk->n_so_filter = size;
 	}
@@ -298,12 +301,28 @@ static void set_buffer(int fd, int force, int name, uint32_t doubled)
 		(void)setsockopt(fd, SOL_SOCKET, name, &value, sizeof(value));
 }
 
+/* An instruction is a number of the image, as CRIU writes it. */
+static int attach_filter(int fd, const SkOptsEntry *sk)
+{
+	struct sock_filter program[FILTER_MAX];
+	struct sock_fprog filter = { sk->n_so_filter, program };
+
+	if (sk->n_so_filter > FILTER_MAX) {
+		errno = EINVAL;
+		return -1;
+	}
+	for (size_t i = 0; i < sk->n_so_filter; i++)
+		program[i] = (struct sock_filter){
+			sk->so_filter[i] >> 48, sk->so_filter[i] >> 40, sk->so_filter[i] >> 32, sk->so_filter[i],
+		};
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter));
+}
+
 static int build_required(int fd, const SkOptsEntry *sk, struct phaul_error *err)
 {
 	struct timeval send = { sk->so_snd_tmo_sec, sk->so_snd_tmo_usec };
 	struct timeval receive = { sk->so_rcv_tmo_sec, sk->so_rcv_tmo_usec };
 	struct linger linger = { 1, sk->so_linger };
-	struct sock_fprog filter = { sk->n_so_filter, (struct sock_filter *)sk->so_filter };
 
 	if (!sk->has_so_buf_lock || sk->so_buf_lock & 1)
 		set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, sk->so_sndbuf);
@@ -316,8 +335,7 @@ static int build_required(int fd, const SkOptsEntry *sk, struct phaul_error *err
 	    (sk->has_so_linger &&
 	     setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0))
 		return phaul_fail(err, -errno, "descriptors", "setting the timeouts of a socket");
-	/* An instruction is 8 bytes, and a fixed64 of the image. */
-	if (sk->n_so_filter && setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) < 0)
+	if (sk->n_so_filter && attach_filter(fd, sk) < 0)
 		return phaul_fail(err, -errno, "descriptors", "attaching a packet filter to a socket");
 	if (sk->so_bound_dev && *sk->so_bound_dev &&
 	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, sk->so_bound_dev,

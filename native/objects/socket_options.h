@@ -2,6 +2,8 @@
 #ifndef PHAUL_SOCKET_OPTIONS_H
 #define PHAUL_SOCKET_OPTIONS_H
 
+#include <linux/filter.h>
+
 #include "object.h"
 
 #define SOCKET_OPTIONS_OTHERS 40
@@ -18,6 +20,7 @@ struct socket_options {
 	char device[16];
 	uint8_t icmp6[32];		/* ICMP6_FILTER */
 	uint64_t filter[FILTER_MAX];
+	struct sock_filter program[FILTER_MAX];
 };
 
 int socket_options_dump(int fd, struct socket_options *store, struct socket_defaults **known,

@@ -230,11 +230,12 @@ static int make_connection(struct sockets *s, struct made *server, struct made *
 static int make_connected(struct sockets *s, struct made *m)
 {
 	struct made *peer = by_ino(s, m->e->peer);
-	bool waits = false;
+	/* CRIU has the listener as the peer of one that waits to be accepted. */
+	bool waits = peer && peer->e->state == TCP_LISTEN;
 
 	if (m->e->peer && !peer)
 		return fail(s, -EPROTO, m, "finding the peer of");
-	if (peer && *peer->fd >= 0)
+	if (peer && *peer->fd >= 0 && !waits)
 		return 0;
 	for (size_t i = 0; i < s->count; i++)
 		for (size_t n = 0; n < s->at[i].e->n_phaul_waiting; n++)
@@ -349,6 +350,9 @@ static int connect_waiting(struct sockets *s, struct made *listener)
 		if (err)
 			fail(s, err, listener, "connecting a client that waits at");
 	}
+	for (size_t i = 0; i < s->count && !err && listener->e->state == TCP_LISTEN; i++)
+		if (is_connected(s->at[i].e) && s->at[i].e->peer == listener->e->ino)
+			err = unix_connect(*s->at[i].fd, &listener->place);
 	return err;
 }
 
