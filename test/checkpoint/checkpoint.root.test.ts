@@ -67,6 +67,8 @@ test.serial("phaul-criu does the same with criu's options and exit codes", async
   t.is(unknown.exitCode, 1);
   t.regex(unknown.stderr, /unknown option '--lazy-pages'/);
   t.true(await bed.alive('alpha', pid));
+  t.is((await criu('check', '--feature', 'timerfd')).exitCode, 0);
+  t.is((await criu('check', '--feature', 'time_travel')).exitCode, 1);
   t.is((await criu('dump', '-t', String(pid), '-D', directory, '-v4', '-o', 'dump.log', '--shell-job')).exitCode, 0);
   t.false(await bed.alive('alpha', pid));
   t.true(existsSync(join(directory, 'dump.log')));
@@ -75,6 +77,59 @@ test.serial("phaul-criu does the same with criu's options and exit codes", async
   t.is((await criu('restore', '-D', directory, '-d', '--pidfile', 'pid')).exitCode, 0);
   t.is(readFileSync(join(directory, 'pid'), 'utf8'), `${pid}\n`);
   t.is(await bed.verdict('alpha', pid, name), 'ok');
+});
+
+const ECHO_SERVER = `import socket, sys
+s = socket.create_server(('10.77.0.1', 7007))
+open(sys.argv[1], 'a').write('ready\\n')
+c = s.accept()[0]
+while True:
+    d = c.recv(65536)
+    if not d: break
+    c.sendall(d)
+`;
+
+/** Never waits for an answer before it sends the next number; says how many came back in order. */
+const ECHO_CLIENT = `import socket, sys, threading, time
+c = socket.create_connection(('10.77.0.1', 7007))
+report = open(sys.argv[1], 'a', buffering=1)
+n = int(sys.argv[2])
+def send():
+    for i in range(n):
+        c.sendall(b'%8d' % i)
+        time.sleep(0.01)
+threading.Thread(target=send, daemon=True).start()
+f = c.makefile('rb')
+report.write('ready\\n')
+try:
+    for i in range(n):
+        d = f.read(8)
+        if d != b'%8d' % i:
+            report.write('failed: %r instead of %d\\n' % (d, i))
+            sys.exit(1)
+        if i % 50 == 0: report.write('at %d\\n' % i)
+    report.write('ok\\n')
+except OSError as e:
+    report.write('failed: %s\\n' % e)
+`;
+
+test.serial('a TCP client on another host, which goes on sending, notices a pause and nothing else', async (t) => {
+  const directory = join(bed.directory, 'echo.images');
+  const pid = await bed.start('alpha', 'python3', '-c', ECHO_SERVER, bed.report('server'));
+  await bed.hear('server', 'ready');
+  await bed.start('beta', 'python3', '-c', ECHO_CLIENT, bed.report('client'), '400');
+  await bed.hear('client', 'at 50');
+  const refused = await dump(pid, directory);
+  t.is(refused.exitCode, 1);
+  t.regex(refused.stderr, /is a TCP connection 10\.77\.0\.1:7007 <-> 10\.77\.0\.2/);
+  t.is((await dump(pid, directory, '--tcp', 'established')).exitCode, 0);
+  const tables = async (): Promise<string> => (await bed.on('alpha', 'nft', 'list', 'tables')).stdout;
+  t.regex(await tables(), new RegExp(`phaul-${pid}\\b`));
+  await sleep(1_000);
+  const { exitCode, stderr } = await restore('alpha', directory);
+  t.is(exitCode, 0, stderr);
+  t.notRegex(await tables(), /phaul-/);
+  t.is(await bed.hear('client', 'ok', 'failed'), 'ok');
 });
 
 test.serial('what a checkpoint holds is shown, as long as it is whole', async (t) => {
