@@ -53,7 +53,7 @@ int call_stream_room(struct call_stream *s, size_t bytes);
 /* Says what a descriptor is that no kind knows, and why it can't move. */
 void unmovable_refuse(struct check *c, const struct descriptor *d);
 
-/* An end of a pipe in another process. */
+/* An end of a pipe in another process, or a socket. */
 struct pipe_holder {
 	ino_t ino;
 	pid_t pid;

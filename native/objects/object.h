@@ -25,7 +25,7 @@ struct check {
 	struct descriptor_table *descriptors;	/* collected from /proc and pidfd_getfd */
 	bool frozen;		/* in the freeze: no look at other processes */
 	const struct tree *tree;	/* that moves together, NULL: the process alone */
-	struct pipe_holder *pipe_holders;	/* who else holds pipes; descriptors_check's */
+	struct pipe_holder *pipe_holders;	/* who else holds pipes and sockets; descriptors_check's */
 	size_t pipe_holder_count;
 };
 

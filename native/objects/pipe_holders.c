@@ -1,4 +1,4 @@
-/* pipe_holders.c - which other processes have ends of pipes: one look at all of them. */
+/* pipe_holders.c - which other processes have ends of pipes, or sockets: one look at all of them. */
 #include "descriptors.h"
 #include "../tree.h"
 
@@ -52,7 +52,8 @@ static void look_at(struct check *c, pid_t pid)
 		if (length <= 0)
 			continue;
 		link[length] = 0;
-		if (sscanf(link, "pipe:[%lu]", &ino) != 1 ||
+		/* Pipes and sockets take their numbers from one counter. */
+		if ((sscanf(link, "pipe:[%lu]", &ino) != 1 && sscanf(link, "socket:[%lu]", &ino) != 1) ||
 		    fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		/* The permissions of the link say how the descriptor is open. */

@@ -77,6 +77,21 @@ static void check_peer(struct check *c, const struct descriptor *d, const struct
 		       "is a unix socket %s that sends to %s: it will send to what has this name then", name, peer);
 }
 
+/* Who has it by fork, or was sent it, would go on with a socket that is another from then on. */
+static void check_shared(struct check *c, const struct descriptor *d, const struct unix_facts *f, const char *name)
+{
+	const struct pipe_holder *h = pipe_holder_find(c, d->st.st_ino, true, true);
+
+	if (h && f->state == TCP_LISTEN)
+		remark(c, d, "FD_UNIX_SHARED",
+		       "is the unix socket %s, on which pid %d (%s) can listen too, which stays here: the two will not share it any more",
+		       name, h->pid, h->name);
+	else if (h)
+		refuse(c, d, "FD_UNIX_SHARED",
+		       "is a unix socket %s that pid %d (%s) holds too, which stays here: what is sent there would come to one of "
+		       "the two; stop that process first", name, h->pid, h->name);
+}
+
 /* A connection that nobody has accepted yet can't be asked what waits in it. */
 static void check_unaccepted(struct check *c, const struct descriptor *d, const struct unix_facts *f, const char *name)
 {
@@ -107,14 +122,17 @@ static void check(struct check *c, const struct descriptor *d)
 	socklen_t size = sizeof(address);
 	struct unix_facts f;
 	char name[160];
+	const char *text;
 
 	if (unix_diag(d->st.st_ino, &f))
 		return;
 	if (getsockname(d->own, (struct sockaddr *)&address, &size) < 0)
 		size = 0;
-	check_peer(c, d, &f, text_of(&address, size, name));
-	check_waiting(c, d, &f, name);
-	check_unaccepted(c, d, &f, name);
+	text = text_of(&address, size, name);
+	check_peer(c, d, &f, text);
+	check_shared(c, d, &f, text);
+	check_waiting(c, d, &f, text);
+	check_unaccepted(c, d, &f, text);
 	unix_facts_free(&f);
 }
 
