@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -494,6 +495,9 @@ int stand_in_for(struct built_files *f, pid_t pid)
 		return -ENOMEM;
 	f->stand_ins = larger;
 	child = syscall(SYS_clone3, &args, sizeof(args));
+	/* Should we be killed, it goes too. */
+	if (!child)
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	while (!child)
 		pause();
 	if (child > 0)
@@ -527,6 +531,23 @@ static const char *name_of(const struct ghosts *g, const RemapFilePathEntry *e)
 	const char *name = file && file->reg ? file->reg->name : NULL;
 
 	return name && name[0] == '/' && strlen(name) < PATH_MAX - 64 ? name : NULL;
+}
+
+/* Under the same name it is the same entry of the directory: when one of a deleted file goes, the kernel ends watches of the
+ * file, although another is in use. -1: there is none yet. */
+static int same_place(struct ghosts *g, size_t first, size_t i)
+{
+	const char *name = name_of(g, g->entries[i]), *other;
+
+	for (; first < i; first++) {
+		if (g->entries[first]->remap_id != g->entries[i]->remap_id ||
+		    g->entries[first]->remap_type != g->entries[i]->remap_type)
+			continue;
+		other = name_of(g, g->entries[first]);
+		if (name && other && !strcmp(name, other))
+			return fcntl(g->files->ghosts[g->entries[first]->orig_id], F_DUPFD_CLOEXEC, 0);
+	}
+	return -1;
 }
 
 static int open_ghost(struct ghosts *g, const char *name, struct image_reader *r, struct source *s)
@@ -600,9 +621,18 @@ static int make_one(struct ghosts *g, size_t first)
 		phaul_fail(g->err, err, "ghost", "making %s again, which had been deleted before the dump",
 			   name ? name : "a file");
 	for (size_t i = first; i < g->count && !err; i++) {
+		int same;
+
 		if (g->entries[i]->remap_id != e->remap_id || g->entries[i]->remap_type != e->remap_type)
 			continue;
 		name = name_of(g, g->entries[i]);
+		same = same_place(g, first, i);
+		if (name && same >= 0 && g->files->ghosts[g->entries[i]->orig_id] < 0) {
+			g->files->ghosts[g->entries[i]->orig_id] = same;
+			continue;
+		}
+		if (same >= 0)
+			close(same);
 		err = !name || g->files->ghosts[g->entries[i]->orig_id] >= 0 ? -EPROTO :
 		      dead ? keep_dead(g, name, e->remap_id, &g->files->ghosts[g->entries[i]->orig_id]) :
 		      place(g, &s, name, &g->files->ghosts[g->entries[i]->orig_id]);

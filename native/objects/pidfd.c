@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -78,6 +79,9 @@ static int make_dead(struct build *b, uint32_t ino)
 	pid_t child = syscall(SYS_clone, 0, NULL, NULL, NULL, 0);
 	int err = child < 0 ? -errno : 0;
 
+	/* Should we be killed, it goes too. */
+	if (!child)
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	while (!child)
 		pause();
 	for (size_t id = 0; id < b->files->count && !err; id++) {
