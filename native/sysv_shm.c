@@ -87,6 +87,8 @@ static int take(const IpcShmEntry *e, struct sysv_shm *s)
 
 	if (shmctl(s->id, IPC_STAT, &ds) < 0)
 		return create(e, s);
+	if (ds.shm_nattch)
+		return -EBUSY;
 	return ds.shm_segsz != e->size || (uint32_t)ds.shm_perm.__key != e->desc->key ? -EEXIST : 0;
 }
 
@@ -108,6 +110,9 @@ int sysv_shm_make(const struct image_set *images, int id, struct sysv_shm *ret, 
 	if (code == -EEXIST)
 		phaul_fail(err, code, "shared memory", "System V shared memory %d is another segment on this host: another program "
 			   "has made it (ipcs -m)", id);
+	else if (code == -EBUSY)
+		phaul_fail(err, code, "shared memory", "System V shared memory %d is in use on this host: restoring would overwrite what "
+			   "another program sees in it (ipcs -m -p tells which); end that program first", id);
 	else if (code)
 		phaul_fail(err, code, "shared memory", "making the System V shared memory %d (key %#x, %llu bytes)", id,
 			   e->desc->key, (unsigned long long)e->size);

@@ -107,6 +107,9 @@ static int dump(struct dump *dump, const struct descriptor *d)
 	return err ? err : file_put(dump, d, &file);
 }
 
+/* An image can't make the counting below endless. */
+#define MAX_WATCH (1u << 24)
+
 /* Numbers go up with each watch that is added: those in between are taken and given back. */
 static int add_watch(struct build *b, int fd, const InotifyWdEntry *e)
 {
@@ -114,6 +117,8 @@ static int add_watch(struct build *b, int fd, const InotifyWdEntry *e)
 	int own, wd = -1;
 	int err = watched_path(b->files, e->has_phaul_file, e->phaul_file, e->f_handle, e->s_dev, path, &own);
 
+	if (!err && e->wd > MAX_WATCH)
+		err = -EPROTO;
 	while (!err && wd < (int)e->wd) {
 		if (wd >= 0)
 			(void)inotify_rm_watch(fd, wd);

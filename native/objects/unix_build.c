@@ -98,6 +98,9 @@ static int make_root(struct sockets *s, struct made *m, bool apart, char path[PA
 
 	if (!apart)
 		final_path(m, final);
+	/* A relative name of a socket whose directory isn't told. */
+	if (!strrchr(final, '/'))
+		return -EPROTO;
 	snprintf(root, sizeof(root), "%.*s/.phaul.XXXXXX", (int)(strrchr(final, '/') - final), final);
 	if (!mkdtemp(root))
 		return -errno;
