@@ -537,6 +537,7 @@ static int fetch_us(struct call_stream *s, struct table *t)
 
 	if (!err)
 		err = call(s, "make room for descriptors", SYS_dup3, fetched, t->us, O_CLOEXEC);
+	take(t, t->us);
 	return err ? err : call(s, "close a number in between", SYS_close, fetched, 0, 0);
 }
 
@@ -557,7 +558,7 @@ static int build_all(struct build *b, int highest)
 	if (!err)
 		err = place_all(&s, &t);
 	if (!err)
-		err = finish_all(&s) ?: ttys_finish(b, &s) ?: locks_build(b, &s);
+		err = finish_all(&s) ?: ttys_finish(b, &s, t.lowest) ?: locks_build(b, &s);
 	if (!err)
 		err = call(&s, "close the pidfd of the engine", SYS_close, t.us, 0, 0);
 	if (!err)

@@ -400,7 +400,7 @@ static const TtyInfoEntry *info_of(const struct ttys *t, const FileEntry *file)
 
 static bool is_master_info(const TtyInfoEntry *e)
 {
-	return e->rdev == makedev(5, 2) || (e->rdev & 0xff) == 2;
+	return e->rdev == makedev(5, 2);
 }
 
 static int put_to_master(struct ttys *t, const TtyInfoEntry *e, int slave, uint32_t index)
@@ -567,19 +567,10 @@ static int build(struct build *b, const FileEntry *file)
 }
 
 /* The lowest number that is free, which open() gets. */
-static int lowest_free(const struct build *b)
-{
-	int lowest = 0;
-
-	for (size_t i = 0; i < b->number_count && (int)b->numbers[i]->fd == lowest; i++)
-		lowest++;
-	return lowest;
-}
-
-static int open_own(struct build *b, struct call_stream *s, const FdinfoEntry *number, int flags)
+static int open_own(struct call_stream *s, int fd, const FdinfoEntry *number, int flags)
 {
 	static const char path[] = "/dev/tty";
-	int fd = lowest_free(b), err = call_stream_room(s, sizeof(path));
+	int err = call_stream_room(s, sizeof(path));
 
 	batch_call(&s->batch, "open /dev/tty, the terminal of its session", SYS_openat, AT_FDCWD,
 		   batch_bytes(&s->batch, path, sizeof(path)), flags);
@@ -591,7 +582,7 @@ static int open_own(struct build *b, struct call_stream *s, const FdinfoEntry *n
 	return err;
 }
 
-int ttys_finish(struct build *b, struct call_stream *s)
+int ttys_finish(struct build *b, struct call_stream *s, int free_number)
 {
 	int err = 0;
 
@@ -600,7 +591,7 @@ int ttys_finish(struct build *b, struct call_stream *s)
 		const RegFileEntry *reg = file->tty ? name_of(b->files, file) : NULL;
 
 		if (reg && !strcmp(reg->name, "/dev/tty"))
-			err = open_own(b, s, b->numbers[i], file->tty->flags & (O_ACCMODE | O_NONBLOCK));
+			err = open_own(s, free_number, b->numbers[i], file->tty->flags & (O_ACCMODE | O_NONBLOCK));
 	}
 	return err;
 }

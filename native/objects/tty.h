@@ -11,8 +11,8 @@ int ttys_make(struct built_files *f, const struct image_set *images, struct phau
 /* The session of `leader` takes its terminal; or says which process group has it. */
 int ttys_take(const struct built_files *f, const struct image_set *images, struct remote *leader, bool group,
 	      struct phaul_error *err);
-/* Opens /dev/tty where a process of the session had it open. */
-int ttys_finish(struct build *b, struct call_stream *s);
+/* Opens /dev/tty where a process of the session had it open; `free_number` is the lowest that the husk has free. */
+int ttys_finish(struct build *b, struct call_stream *s, int free_number);
 
 /* tty_data.c: what waits at the end `own` to be read; what is written to `other` arrives there. */
 int tty_data_dump(struct dump *dump, uint32_t info_id, int own, int other);
