@@ -125,8 +125,7 @@ static int check_tree(struct check *c, const struct tree *tree, struct descripto
 int phaul_check(int pid, uint32_t flags, char *ret_text, size_t size, struct phaul_error *err)
 {
 	struct check c = { .pid = pid, .flags = flags, .proc = -1, .text = ret_text, .capacity = size };
-	struct task root = { .pid = pid, .state = TASK_ALIVE };
-	struct tree tree = { .tasks = &root, .count = 1 };
+	struct tree tree;
 	struct descriptor_table *tables;
 	struct proc_status status;
 	int code = proc_status_read(pid, pid, &status);
@@ -138,17 +137,14 @@ int phaul_check(int pid, uint32_t flags, char *ret_text, size_t size, struct pha
 		return phaul_fail(err, -ESRCH, "check", "there is no process %d here", pid);
 	if (code)
 		return phaul_fail(err, code, "check", "looking at pid %d", pid);
-	if (flags & PHAUL_TO_DIRECTORY) {
-		code = tree_list(pid, &tree, err);
-		if (code)
-			return code;
-		c.tree = &tree;
-	}
+	code = tree_list(pid, &tree, err);
+	if (code)
+		return code;
+	c.tree = &tree;
 	tables = calloc(tree.count, sizeof(*tables));
 	code = tables ? check_tree(&c, &tree, tables, err) : phaul_fail(err, -ENOMEM, "check", "looking at pid %d", pid);
 	free(tables);
-	if (flags & PHAUL_TO_DIRECTORY)
-		tree_free(&tree);
+	tree_free(&tree);
 	if (!code && c.size >= c.capacity)
 		return phaul_fail(err, -ENOBUFS, "check", "there is more in the way of pid %d than fits", pid);
 	return code ? code : c.count;

@@ -106,16 +106,6 @@ static void check_each_thread(struct check *c, const pid_t *tids, size_t count)
 	}
 }
 
-static void check_stopped(struct check *c, const struct proc_status *s)
-{
-	char subject[32];
-
-	snprintf(subject, sizeof(subject), "pid %d", c->pid);
-	if (state_of(s) == 'T')
-		obstacle(c, "PROCESS_STOPPED", subject, "pid %d is stopped (Ctrl-Z or SIGSTOP), and would not be on "
-			 "the target: continue it first (kill -CONT %d)", c->pid, c->pid);
-}
-
 static void check_ancestry(struct check *c)
 {
 	pid_t pid = getpid();
@@ -248,35 +238,6 @@ static void check_program(struct check *c)
 		obstacle(c, "PROCESS_32BIT", "process", "pid %d is a 32-bit or x32 program, which can't be moved: "
 			 "start the 64-bit build of it", c->pid);
 	close(fd);
-}
-
-static void check_child(struct check *c, pid_t child)
-{
-	struct proc_status s;
-	char subject[32], name[32];
-
-	snprintf(subject, sizeof(subject), "pid %d", child);
-	if (proc_status_read(child, child, &s))
-		return;
-	if (state_of(&s) == 'Z')
-		obstacle(c, "PROCESS_CHILD", subject, "pid %d has a child that has ended, pid %d (%s), and has not "
-			 "waited for it: such remains can't be moved yet; let it wait for the child", c->pid, child,
-			 name_of(child, name));
-	else
-		obstacle(c, "PROCESS_CHILD", subject, "pid %d has a child, pid %d (%s): process trees can't be moved "
-			 "yet; end the child, or wait until it ends", c->pid, child, name_of(child, name));
-}
-
-static void check_children(struct check *c)
-{
-	pid_t *children;
-	size_t count;
-
-	if (task_children(c->pid, &children, &count))
-		return;
-	for (size_t i = 0; i < count; i++)
-		check_child(c, children[i]);
-	free(children);
 }
 
 static const struct {
@@ -422,8 +383,6 @@ bool process_check(struct check *c, const struct proc_status *s)
 		count = 0;
 	lives = check_life(c, s, tids, count);
 	if (lives) {
-		if (!c->tree)
-			check_stopped(c, s);
 		check_each_thread(c, tids, count);
 		check_ancestry(c);
 		check_namespaces(c);
@@ -433,12 +392,9 @@ bool process_check(struct check *c, const struct proc_status *s)
 			check_link(c, "cwd", "current directory", "let it change to another, or restart it");
 		}
 		check_program(c);
-		if (c->tree)
-			check_kin(c);
-		else
-			check_children(c);
+		check_kin(c);
 		check_sharing(c, tids, count);
-		if (!c->tree || c->pid == c->tree->tasks[0].pid)
+		if (c->pid == c->tree->tasks[0].pid)
 			notice_kin(c, s);
 		notice_control_group(c);
 		notice_security(c, s);

@@ -21,9 +21,7 @@ static uint64_t mix(uint64_t x)
 	return x;
 }
 
-/* Zero pages count nothing, so that a page which is absent on one side and zero on the other is equal. The
- * sum of pages does not depend on the order in which they are seen. */
-static uint64_t page_sum(uint64_t address, const uint64_t *words)
+uint64_t page_sum(uint64_t address, const uint64_t *words)
 {
 	uint64_t lanes[4] = { 1, 2, 3, 4 }, any = 0;
 
@@ -92,7 +90,7 @@ int checksum(int mem, const struct memory_map *map, char *ret_text, size_t size,
 		if (!vma_has_pages(vma))
 			continue;
 		code = sum_vma(mem, pagemap, vma, buffer, &sum);
-		n = snprintf(ret_text + used, size - used, "%llx-%llx %016llx\n",
+		n = snprintf(ret_text + used, size - used, "%d %llx-%llx %016llx\n", map->tid,
 			     (unsigned long long)vma->start, (unsigned long long)vma->end,
 			     (unsigned long long)sum);
 		used += n;
@@ -103,4 +101,16 @@ int checksum(int mem, const struct memory_map *map, char *ret_text, size_t size,
 	if (pagemap >= 0)
 		close(pagemap);
 	return code ? phaul_fail(err, code, "checksum", "comparing the memory of pid %d", map->tid) : 0;
+}
+
+/* Holes are filled by looking at them. */
+int checksum_shared(uint64_t id, const uint8_t *at, uint64_t size, char *ret_text, size_t room, struct phaul_error *err)
+{
+	uint64_t sum = 0;
+
+	for (uint64_t offset = 0; offset < size; offset += PAGE)
+		sum += page_sum(offset, (const uint64_t *)(at + offset));
+	if (snprintf(ret_text, room, "shared %llu %016llx\n", (unsigned long long)id, (unsigned long long)sum) < (int)room)
+		return 0;
+	return phaul_fail(err, -ENOBUFS, "checksum", "comparing shared memory");
 }

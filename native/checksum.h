@@ -6,7 +6,12 @@
 
 #include "memory_map.h"
 
-/* Lines "start-end hash\n". `mem` is /proc/PID/mem. -ENOBUFS: the text is too long. */
+/* Zero pages count nothing, so that a page which is absent on one side and zero on the other is equal. The
+ * sum of pages does not depend on the order in which they are seen. */
+uint64_t page_sum(uint64_t address, const uint64_t *words);
+/* Lines "pid start-end hash\n". `mem` is /proc/PID/mem. -ENOBUFS: the text is too long. */
 int checksum(int mem, const struct memory_map *map, char *ret_text, size_t size, struct phaul_error *err);
+/* The same of memory that processes share: a line "shared id hash\n". */
+int checksum_shared(uint64_t id, const uint8_t *at, uint64_t size, char *ret_text, size_t room, struct phaul_error *err);
 
 #endif

@@ -140,18 +140,23 @@ void husk_unbind(struct husk *h, pid_t tid)
 /* Once a thread of it runs it may end the process at any time, and those that are still held with it. */
 static int release(struct husk *h, pid_t tid, bool others_run, struct phaul_error *err)
 {
-	return ptrace(PTRACE_DETACH, tid, 0, 0) < 0 && !(others_run && errno == ESRCH) ?
-	       phaul_fail(err, -errno, "husk", "letting thread %d of pid %d go", tid, h->pid) : 0;
+	if (ptrace(PTRACE_DETACH, tid, 0, 0) == 0)
+		return 0;
+	if (!others_run || errno != ESRCH)
+		return phaul_fail(err, -errno, "husk", "letting thread %d of pid %d go", tid, h->pid);
+	/* Its end is told to us before its parent. */
+	(void)waitpid(tid, NULL, __WALL | WNOHANG);
+	return 0;
 }
 
 /* Threads first: when the leader runs, all do nearly at once. */
-int husk_release(struct husk *h, struct phaul_error *err)
+int husk_release(struct husk *h, bool others_run, struct phaul_error *err)
 {
 	int code = 0;
 
 	for (size_t i = 0; i < h->thread_count && !code; i++)
-		code = release(h, h->threads[i].tid, i > 0, err);
-	return code ? code : release(h, h->pid, h->thread_count > 0, err);
+		code = release(h, h->threads[i].tid, others_run || i > 0, err);
+	return code ? code : release(h, h->pid, others_run || h->thread_count > 0, err);
 }
 
 int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err)
@@ -207,7 +212,8 @@ static int await_birth(pid_t pid)
 int husk_fork(struct husk *parent, pid_t pid, uint64_t flags, struct husk *ret, struct phaul_error *err)
 {
 	struct { struct clone_args args; pid_t pid; } words = { .pid = pid };
-	remote_addr at = (parent->leader.saved.rsp - SCRATCH_BELOW_STACK) & ~15ul;
+	remote_addr at = parent->area.at ? parent->area.at + parent->area.size - PAGE :
+			 (parent->leader.saved.rsp - SCRATCH_BELOW_STACK) & ~15ul;
 	struct iovec local = { &words, sizeof(words) }, remote = { (void *)at, sizeof(words) };
 	int64_t made;
 

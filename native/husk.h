@@ -24,7 +24,8 @@ struct husk {
  * the calling thread. -EEXIST: the pid is taken. */
 int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err);
 
-/* The same as a child of a husk that is not settled yet, in its session. `flags`: CLONE_FILES, CLONE_FS. */
+/* The same as a child of a husk, in its session, with a copy of what that has mapped until it is settled itself.
+ * `flags`: CLONE_FILES, CLONE_FS. */
 int husk_fork(struct husk *parent, pid_t pid, uint64_t flags, struct husk *ret, struct phaul_error *err);
 /* Lets it end, so that its parent finds this status. */
 int husk_end(struct husk *h, uint32_t status);
@@ -44,8 +45,8 @@ struct remote *husk_thread(struct husk *h, pid_t tid);
 void husk_join(struct husk *h, bool join);
 /* The thread makes no more calls for us: it may run on all CPUs again. */
 void husk_unbind(struct husk *h, pid_t tid);
-/* Lets all threads go. */
-int husk_release(struct husk *h, struct phaul_error *err);
+/* Lets all threads go. `others_run`: processes that may have ended this one meanwhile. */
+int husk_release(struct husk *h, bool others_run, struct phaul_error *err);
 
 /* Kills it if it is still ours, frees. */
 void husk_close(struct husk *h);

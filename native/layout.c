@@ -17,9 +17,8 @@
 #define USER_END 0x7ffffffff000ull
 #define PAGE 4096ull
 #define VMAS_MAX (1u << 20)
-#define TIDS_MAX (1u << 20)
 #define FILES_MAX (1u << 20)
-#define NUMBERS 2u		/* of "phaul-round" */
+#define NUMBERS 2u		/* of "phaul-process" */
 
 /* CRIU's vma status bits. */
 enum {
@@ -96,7 +95,7 @@ void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret)
 	ret->phaul_flags = vma->flags & ~VMA_FRESH;
 }
 
-int layout_put_file(struct image_set *set, const struct vma *vma, uint32_t id)
+static int put_file(struct image_set *set, pid_t of, const struct vma *vma, uint32_t id)
 {
 	FileEntry file = FILE_ENTRY__INIT;
 	RegFileEntry reg = REG_FILE_ENTRY__INIT;
@@ -109,14 +108,14 @@ int layout_put_file(struct image_set *set, const struct vma *vma, uint32_t id)
 	file.type = FD_TYPES__REG;
 	file.id = id;
 	file.reg = &reg;
-	return image_put(set, "files", -1, &file.base);
+	return image_put(set, "files", of, &file.base);
 }
 
 static int put_map(struct image_set *set, pid_t pid, const struct memory_map *map)
 {
 	MmEntry mm = MM_ENTRY__INIT;
-	VmaEntry *entries = calloc(map->count, sizeof(*entries));
-	VmaEntry **pointers = calloc(map->count, sizeof(*pointers));
+	VmaEntry *entries = calloc(map->count + 1, sizeof(*entries));
+	VmaEntry **pointers = calloc(map->count + 1, sizeof(*pointers));
 	const char *last_path = NULL;
 	uint32_t id = 0;
 	int err = entries && pointers ? 0 : -ENOMEM;
@@ -126,7 +125,7 @@ static int put_map(struct image_set *set, pid_t pid, const struct memory_map *ma
 
 		if (vma->kind == VMA_FILE && (!last_path || strcmp(last_path, vma->path))) {
 			last_path = vma->path;
-			err = layout_put_file(set, vma, ++id);
+			err = put_file(set, pid, vma, ++id);
 		}
 		layout_vma_entry(vma, vma->kind == VMA_FILE ? id : 0, &entries[i]);
 		pointers[i] = &entries[i];
@@ -140,32 +139,31 @@ static int put_map(struct image_set *set, pid_t pid, const struct memory_map *ma
 	return err;
 }
 
-static int put_ranges(struct image_set *set, const char *name, const struct range_list *list)
+static int put_ranges(struct image_set *set, const char *name, pid_t pid, const struct range_list *list)
 {
-	return image_put_raw(set, name, -1, list->at, list->count * sizeof(*list->at));
+	return image_put_raw(set, name, pid, list->at, list->count * sizeof(*list->at));
 }
 
-int layout_pack(pid_t pid, const struct layout *layout, const struct final_scan *gone, uint8_t **ret,
-		size_t *ret_size, struct phaul_error *err)
+int layout_put_round(struct image_set *set, uint32_t round)
 {
-	uint32_t numbers[NUMBERS] = { layout->round, layout->descriptor_room };
-	struct image_set *set = image_set_new();
-	int code = set ? put_map(set, pid, &layout->map) : -ENOMEM;
+	return image_put_raw(set, "phaul-round", -1, &round, sizeof(round));
+}
 
-	if (!code)
-		code = image_put_raw(set, "phaul-round", -1, numbers, sizeof(numbers));
-	if (!code)
-		code = image_put_raw(set, "phaul-threads", -1, layout->tids,
-				     layout->tid_count * sizeof(*layout->tids));
-	if (!code && gone)
-		code = put_ranges(set, "phaul-absent", &gone->absent) ?:
-		       put_ranges(set, "phaul-sparse", &gone->sparse) ?:
-		       put_ranges(set, "phaul-populated", &gone->populated) ?:
-		       put_ranges(set, "phaul-guards", &gone->guards);
-	if (!code)
-		code = image_set_pack(set, ret, ret_size);
-	image_set_free(set);
-	return code ? phaul_fail(err, code, "layout", "packing the mappings of pid %d", pid) : 0;
+int layout_put_process(struct image_set *set, pid_t pid, uint32_t birth, uint32_t descriptor_room)
+{
+	uint32_t numbers[NUMBERS] = { birth, descriptor_room };
+
+	return image_put_raw(set, "phaul-process", pid, numbers, sizeof(numbers));
+}
+
+int layout_put(struct image_set *set, pid_t pid, const struct memory_map *map, const struct final_scan *gone)
+{
+	int err = put_map(set, pid, map);
+
+	if (err || !gone)
+		return err;
+	return put_ranges(set, "phaul-absent", pid, &gone->absent) ?: put_ranges(set, "phaul-sparse", pid, &gone->sparse) ?:
+	       put_ranges(set, "phaul-populated", pid, &gone->populated) ?: put_ranges(set, "phaul-guards", pid, &gone->guards);
 }
 
 /* ---- unpack ---- */
@@ -261,14 +259,14 @@ static int add_name(struct memory_map *map, struct file_names *names, uint32_t i
 	return 0;
 }
 
-static int get_files(const struct image_set *set, const struct built_files *files, struct memory_map *map,
+static int get_files(const struct image_set *set, pid_t pid, const struct built_files *files, struct memory_map *map,
 		     struct file_names *names)
 {
 	struct image_reader r;
 	ProtobufCMessage *msg;
 	size_t used = 1, capacity = 0;
 	char path[PATH_MAX];
-	int err = image_read(set, "files", -1, &r), more = 0;
+	int err = image_read(set, "files", files ? -1 : pid, &r), more = 0;
 
 	if (err)
 		return err == -ENOENT ? 0 : err;
@@ -364,7 +362,7 @@ static int get_map(const struct image_set *set, pid_t pid, const struct built_fi
 	ProtobufCMessage *msg = NULL;
 	unsigned vvars = 0;
 	uint64_t after = 0;
-	int err = get_files(set, files, map, &names);
+	int err = get_files(set, pid, files, map, &names);
 	MmEntry *mm;
 
 	if (!err)
@@ -451,44 +449,52 @@ int layout_read_guards(const struct image_set *set, pid_t pid, struct range_list
 	return err;
 }
 
-int layout_unpack(pid_t pid, const void *bytes, size_t size, struct layout *ret, struct phaul_error *err)
+int layout_read_round(const struct image_set *set, uint32_t *ret)
 {
-	struct image_set *set = NULL;
-	uint32_t *numbers = NULL;
-	size_t number_count = 0;
-	int code = image_set_unpack(bytes, size, &set, err);
+	uint32_t *number;
+	size_t count;
+	int err = get_raw(set, "phaul-round", -1, sizeof(*number), 1, (void **)&number, &count);
+
+	if (!err && count != 1)
+		err = -EPROTO;
+	if (!err)
+		*ret = *number;
+	free(number);
+	return err;
+}
+
+int layout_read_process(const struct image_set *set, pid_t pid, uint32_t *ret_birth, uint32_t *ret_descriptor_room)
+{
+	uint32_t *numbers;
+	size_t count;
+	int err = get_raw(set, "phaul-process", pid, sizeof(*numbers), NUMBERS, (void **)&numbers, &count);
+
+	if (!err && count && count != NUMBERS)
+		err = -EPROTO;
+	*ret_birth = !err && count ? numbers[0] : 0;
+	*ret_descriptor_room = !err && count ? numbers[1] : 0;
+	free(numbers);
+	return err;
+}
+
+int layout_read(const struct image_set *set, pid_t pid, struct layout *ret)
+{
+	int err;
 
 	memset(ret, 0, sizeof(*ret));
-	if (code)
-		return code;
-	code = get_map(set, pid, NULL, &ret->map) ?:
-	       get_raw(set, "phaul-round", -1, sizeof(*numbers), NUMBERS, (void **)&numbers, &number_count) ?:
-	       get_raw(set, "phaul-threads", -1, sizeof(*ret->tids), TIDS_MAX, (void **)&ret->tids,
-		       &ret->tid_count) ?:
-	       get_ranges(set, "phaul-absent", -1, &ret->gone.absent) ?:
-	       get_ranges(set, "phaul-sparse", -1, &ret->gone.sparse) ?:
-	       get_ranges(set, "phaul-populated", -1, &ret->gone.populated) ?:
-	       get_ranges(set, "phaul-guards", -1, &ret->gone.guards);
-	if (!code && (number_count != NUMBERS || !ret->tid_count))
-		code = -EPROTO;
-	if (!code) {
-		ret->round = numbers[0];
-		ret->descriptor_room = numbers[1];
-	}
-	free(numbers);
-	image_set_free(set);
-	if (code) {
+	err = get_map(set, pid, NULL, &ret->map) ?:
+	      get_ranges(set, "phaul-absent", pid, &ret->gone.absent) ?:
+	      get_ranges(set, "phaul-sparse", pid, &ret->gone.sparse) ?:
+	      get_ranges(set, "phaul-populated", pid, &ret->gone.populated) ?:
+	      get_ranges(set, "phaul-guards", pid, &ret->gone.guards);
+	if (err)
 		layout_free(ret);
-		return phaul_fail(err, code, "layout", "the source's description of pid %d's memory is "
-				  "malformed", pid);
-	}
-	return 0;
+	return err;
 }
 
 void layout_free(struct layout *layout)
 {
 	memory_map_free(&layout->map);
-	free(layout->tids);
 	range_list_free(&layout->gone.dirty);
 	range_list_free(&layout->gone.absent);
 	range_list_free(&layout->gone.sparse);

@@ -1,5 +1,5 @@
-/* layout.h - what a round says before its pages: an image set with the mappings ("mm", "files"), the
- * threads, and in the last round the parts of memory that went away.
+/* layout.h - what a round says before its pages: an image set with the processes and their threads ("pstree", "ids"),
+ * their mappings ("mm", "files-PID"), and in the last round the parts of memory that went away.
  */
 #ifndef PHAUL_LAYOUT_H
 #define PHAUL_LAYOUT_H
@@ -8,20 +8,23 @@
 #include "memory_map.h"
 #include "track.h"
 
+/* Of one process. */
 struct layout {
-	uint32_t round;
-	uint32_t descriptor_room;	/* of the process's table, whatever part of it is in use */
 	struct memory_map map;
-	pid_t *tids;
-	size_t tid_count;
 	struct final_scan gone;		/* dirty is left out: those pages come */
 };
 
+int layout_put_round(struct image_set *set, uint32_t round);
+/* `birth`: another number for another process of the same pid, and for one that its husk can't become any more.
+ * `descriptor_room`: of its table, whatever part of it is in use. */
+int layout_put_process(struct image_set *set, pid_t pid, uint32_t birth, uint32_t descriptor_room);
 /* `gone` is NULL but in the last round. */
-int layout_pack(pid_t pid, const struct layout *layout, const struct final_scan *gone, uint8_t **ret,
-		size_t *ret_size, struct phaul_error *err);
+int layout_put(struct image_set *set, pid_t pid, const struct memory_map *map, const struct final_scan *gone);
 /* Hostile input ends in -EPROTO: mappings are ascending, aligned, apart and in user space. */
-int layout_unpack(pid_t pid, const void *bytes, size_t size, struct layout *ret, struct phaul_error *err);
+int layout_read_round(const struct image_set *set, uint32_t *ret);
+/* Both are 0 in images that know none. */
+int layout_read_process(const struct image_set *set, pid_t pid, uint32_t *ret_birth, uint32_t *ret_descriptor_room);
+int layout_read(const struct image_set *set, pid_t pid, struct layout *ret);
 void layout_free(struct layout *layout);
 
 /* The threads of a process, leader first. */
@@ -29,9 +32,6 @@ int threads_list(pid_t pid, pid_t **ret, size_t *ret_count);
 
 /* Fills a VmaEntry; `file_id` is what a file mapping refers to. */
 void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret);
-
-/* The file of a mapping, for "files". */
-int layout_put_file(struct image_set *set, const struct vma *vma, uint32_t id);
 
 struct built_files;
 /* From the images of a process: its mappings, checked as those of layout_unpack() are; its guard regions. */

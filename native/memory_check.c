@@ -57,8 +57,7 @@ static void check_vma(struct check *c, const struct vma *vma)
 	snprintf(subject, sizeof(subject), "memory %llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
 	if (vma->kind == VMA_OTHER || (!(c->flags & PHAUL_TO_DIRECTORY) &&
-				       (vma->kind == VMA_SHMEM || vma->kind == VMA_SYSV || is_deleted(vma) ||
-					vma->flags & VMA_HUGETLB || memfd_is_name(vma->path) ||
+				       (is_deleted(vma) || vma->flags & VMA_HUGETLB || memfd_is_name(vma->path) ||
 					!strncmp(vma->path, "/dev/shm/", 9))))
 		obstacle(c, "MEMORY_KIND", subject, "%s is %s%s%s%s: %s", subject, what_is(vma),
 			 *vma->path ? " (" : "", vma->path, *vma->path ? ")" : "", remedy(vma));

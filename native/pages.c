@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "checksum.h"
 #include "clock.h"
 #include "error.h"
 
@@ -25,6 +26,7 @@ enum { FRAME_END = 1, FRAME_LZ4 = 2 };
 
 struct frame_head {
 	uint32_t magic, round, extents, flags, data, wire;
+	uint64_t owner;
 };
 
 /* What one stream needs for its frames. `out`: head and extents, as one write. */
@@ -54,11 +56,9 @@ struct worker {
 };
 
 struct job {
-	pid_t tid;
-	int mem;
-	const struct page_range *ranges;
-	size_t count, at;		/* the next range */
-	uint64_t done_pages;		/* of it */
+	const struct page_source *sources;
+	size_t count, source, at;	/* the next: whose, and which of its ranges */
+	uint64_t done_pages;		/* of that */
 	uint32_t round;
 	bool frozen;
 };
@@ -133,25 +133,33 @@ static bool is_zero(const uint8_t *page)
 
 /* ---- sending ---- */
 
-/* Takes up to a frame's pages from the job; returns how many extents that are. */
-static size_t take(struct pump *p, struct page_extent *to)
+/* Takes up to a frame's pages of one source from the job; returns how many extents that are. */
+static size_t take(struct pump *p, const struct page_source **ret_from, struct page_extent *to)
 {
 	struct job *job = &p->job;
+	const struct page_source *from;
 	size_t n = 0;
 	uint64_t pages = 0;
 
-	while (job->at < job->count && pages < FRAME_PAGES && n < FRAME_PAGES) {
-		const struct page_range *r = &job->ranges[job->at];
-		uint64_t left = r->pages - job->done_pages;
-		uint64_t some = left < FRAME_PAGES - pages ? left : FRAME_PAGES - pages;
+	while (job->source < job->count && !n) {
+		from = *ret_from = &job->sources[job->source];
+		while (job->at < from->count && pages < FRAME_PAGES && n < FRAME_PAGES) {
+			const struct page_range *r = &from->ranges[job->at];
+			uint64_t left = r->pages - job->done_pages;
+			uint64_t some = left < FRAME_PAGES - pages ? left : FRAME_PAGES - pages;
 
-		if (some)
-			to[n++] = (struct page_extent){ r->address + job->done_pages * PAGE, some, 0 };
-		pages += some;
-		job->done_pages += some;
-		if (job->done_pages == r->pages) {
-			job->at++;
-			job->done_pages = 0;
+			if (some)
+				to[n++] = (struct page_extent){ r->address + job->done_pages * PAGE, some, 0 };
+			pages += some;
+			job->done_pages += some;
+			if (job->done_pages == r->pages) {
+				job->at++;
+				job->done_pages = 0;
+			}
+		}
+		if (job->at == from->count) {
+			job->source++;
+			job->at = 0;
 		}
 	}
 	return n;
@@ -159,20 +167,31 @@ static size_t take(struct pump *p, struct page_extent *to)
 
 /* One by one, where reading them together failed: forced, as a debugger reads, so that PROT_NONE is no
  * obstacle. Pages that are gone leave the list. */
-static int read_singly(struct worker *w, const struct page_extent *extents, size_t n, size_t *ret_pages)
+static int read_singly(struct worker *w, const struct page_source *from, const struct page_extent *extents, size_t n,
+		       size_t *ret_pages)
 {
-	const struct job *job = &w->pump->job;
 	size_t pages = 0;
 
 	for (size_t i = 0; i < n; i++) {
 		for (uint32_t j = 0; j < extents[i].pages; j++) {
 			uint64_t at = extents[i].address + j * (uint64_t)PAGE;
+			uint8_t *page = w->frame.data + pages * PAGE;
+			ssize_t got = pread(from->mem, page, PAGE, at);
 
-			if (pread(job->mem, w->frame.data + pages * PAGE, PAGE, at) == PAGE) {
+			/* Behind the end of shared memory there are zeros. */
+			if (!from->tid && got > 0 && got < PAGE) {
+				memset(page + got, 0, PAGE - got);
+				got = PAGE;
+			}
+			if (got == PAGE) {
+				if (from->sums)
+					from->sums[at / PAGE] = page_sum(at, (uint64_t *)page);
 				w->frame.address[pages++] = at;
-			} else if (job->frozen) {
+			} else if (w->pump->job.frozen) {
 				return phaul_fail(&w->pump->error, errno ? -errno : -EIO, "pages",
-						  "reading %llx of pid %d", (unsigned long long)at, job->tid);
+						  "reading %llx of %s %llu", (unsigned long long)at,
+						  from->tid ? "pid" : "shared memory",
+						  (unsigned long long)(from->owner & ~PAGES_SHARED));
 			}
 		}
 	}
@@ -181,7 +200,8 @@ static int read_singly(struct worker *w, const struct page_extent *extents, size
 }
 
 /* Reads the pages of the extents one behind the other into frame.data. */
-static int read_pages(struct worker *w, const struct page_extent *extents, size_t n, size_t *ret_pages)
+static int read_pages(struct worker *w, const struct page_source *from, const struct page_extent *extents, size_t n,
+		      size_t *ret_pages)
 {
 	struct iovec local = { w->frame.data, 0 };
 	size_t pages = 0;
@@ -191,9 +211,9 @@ static int read_pages(struct worker *w, const struct page_extent *extents, size_
 		w->frame.from[i] = (struct iovec){ (void *)extents[i].address, extents[i].pages * (size_t)PAGE };
 		local.iov_len += w->frame.from[i].iov_len;
 	}
-	got = process_vm_readv(w->pump->job.tid, &local, 1, w->frame.from, n, 0);
+	got = from->tid ? process_vm_readv(from->tid, &local, 1, w->frame.from, n, 0) : -1;
 	if (got != (ssize_t)local.iov_len)
-		return read_singly(w, extents, n, ret_pages);
+		return read_singly(w, from, extents, n, ret_pages);
 	for (size_t i = 0; i < n; i++)
 		for (uint32_t j = 0; j < extents[i].pages; j++)
 			w->frame.address[pages++] = extents[i].address + j * (uint64_t)PAGE;
@@ -250,12 +270,12 @@ static size_t compress(struct worker *w, size_t size)
 	return c->pays ? packed : 0;
 }
 
-static int send_frame(struct worker *w, size_t extents, size_t size, uint64_t *ret_wire)
+static int send_frame(struct worker *w, uint64_t owner, size_t extents, size_t size, uint64_t *ret_wire)
 {
 	size_t table = extents * sizeof(struct page_extent), packed = compress(w, size);
 	struct frame_head head = {
 		.magic = FRAME_MAGIC, .round = w->pump->job.round, .extents = extents,
-		.flags = packed ? FRAME_LZ4 : 0, .data = size, .wire = packed ? packed : size,
+		.flags = packed ? FRAME_LZ4 : 0, .data = size, .wire = packed ? packed : size, .owner = owner,
 	};
 	uint8_t *at = w->frame.out;
 	uint64_t start;
@@ -302,6 +322,7 @@ static int work(struct worker *w)
 {
 	struct pump *p = w->pump;
 	struct page_extent taken[FRAME_PAGES];
+	const struct page_source *from = NULL;
 	int err = 0;
 
 	while (!err) {
@@ -309,15 +330,15 @@ static int work(struct worker *w)
 		uint64_t wire;
 
 		pthread_mutex_lock(&p->lock);
-		n = p->code ? 0 : take(p, taken);
+		n = p->code ? 0 : take(p, &from, taken);
 		pthread_mutex_unlock(&p->lock);
 		if (!n)
 			break;
-		err = read_pages(w, taken, n, &pages);
+		err = read_pages(w, from, taken, n, &pages);
 		if (err || !pages)
 			continue;
 		extents = elide_zeros(w, pages, &data_pages);
-		err = send_frame(w, extents, data_pages * PAGE, &wire);
+		err = send_frame(w, from->owner, extents, data_pages * PAGE, &wire);
 		pthread_mutex_lock(&p->lock);
 		p->stats.pages += data_pages;
 		p->stats.zero_pages += pages - data_pages;
@@ -469,18 +490,18 @@ static int send_alone(struct pump *p)
 	return err;
 }
 
-int pages_send(struct phaul_channel *ch, pid_t tid, int mem, const struct page_range *ranges, size_t count,
-	       uint32_t round, bool frozen, struct pages_stats *ret, struct phaul_error *err)
+int pages_send(struct phaul_channel *ch, const struct page_source *sources, size_t count, uint32_t round, bool frozen,
+	       struct pages_stats *ret, struct phaul_error *err)
 {
 	struct pump *p = ch->pump;
 	uint64_t start_ns = phaul_now_ns(), pages = 0;
 
-	for (size_t i = 0; i < count && pages <= INLINE_PAGES; i++)
-		pages += ranges[i].pages;
+	for (size_t i = 0; i < count; i++)
+		for (size_t n = 0; n < sources[i].count && pages <= INLINE_PAGES; n++)
+			pages += sources[i].ranges[n].pages;
 	pthread_mutex_lock(&p->lock);
 	memset(&p->stats, 0, sizeof(p->stats));
-	p->job = (struct job){ .tid = tid, .mem = mem, .ranges = ranges, .count = count, .round = round,
-			       .frozen = frozen };
+	p->job = (struct job){ .sources = sources, .count = count, .round = round, .frozen = frozen };
 	if (pages <= INLINE_PAGES) {
 		pthread_mutex_unlock(&p->lock);
 		(void)send_alone(p);
@@ -505,13 +526,13 @@ static bool head_ok(const struct frame_head *h)
 	if (h->magic != FRAME_MAGIC || (h->flags & ~(FRAME_END | FRAME_LZ4)))
 		return false;
 	if (h->flags & FRAME_END)
-		return h->flags == FRAME_END && !h->extents && !h->data && !h->wire;
+		return h->flags == FRAME_END && !h->extents && !h->data && !h->wire && !h->owner;
 	return h->extents && h->extents <= FRAME_EXTENTS && h->data <= FRAME_PAGES * PAGE &&
 	       !(h->data % PAGE) && (h->flags & FRAME_LZ4 ? h->wire && h->wire < h->data
 							   : h->wire == h->data);
 }
 
-/* Extents are pages of user space, and their data is what the head says. */
+/* Extents are pages of user space, or of an object, and their data is what the head says. */
 static bool extents_ok(const struct frame_head *h, const struct page_extent *extents)
 {
 	uint64_t data = 0, pages = 0;
@@ -519,7 +540,8 @@ static bool extents_ok(const struct frame_head *h, const struct page_extent *ext
 	for (uint32_t i = 0; i < h->extents; i++) {
 		const struct page_extent *e = &extents[i];
 
-		if (!e->pages || e->pages > FRAME_PAGES || e->address % PAGE || e->address < PAGE ||
+		if (!e->pages || e->pages > FRAME_PAGES || e->address % PAGE ||
+		    (e->address < PAGE && !(h->owner & PAGES_SHARED)) ||
 		    e->address >= USER_END || (e->flags & ~PAGE_EXTENT_ZERO) ||
 		    e->pages * (uint64_t)PAGE > USER_END - e->address)
 			return false;
@@ -586,7 +608,7 @@ static void *receiver(void *arg)
 			continue;
 		}
 		if (!err)
-			err = p->sink.apply(p->sink.ctx, head.round, w->frame.extents, head.extents,
+			err = p->sink.apply(p->sink.ctx, head.round, head.owner, w->frame.extents, head.extents,
 					    w->frame.data, &error);
 		if (err) {
 			pthread_mutex_lock(&p->lock);

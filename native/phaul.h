@@ -26,7 +26,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 5
+#define PHAUL_ABI_VERSION 6
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -109,7 +109,8 @@ struct phaul_freeze {
 	uint64_t send_ns;	/* pages */
 	uint64_t dump_ns;	/* registers, descriptors and the rest */
 	uint64_t state_bytes;
-	uint32_t threads;
+	uint32_t threads, processes;
+	uint64_t fresh_pages;	/* of processes that the last round didn't know, or not as they are now; all ones: they can't be moved now */
 	struct phaul_round last;	/* the pages that went over in the freeze */
 };
 

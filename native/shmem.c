@@ -50,9 +50,14 @@ static uint64_t id_in_images(const struct vma *vma)
 	return vma->inode + (vma->kind == VMA_SYSV ? SYSV_IDS : 0);
 }
 
+int shmem_segment(uint64_t id)
+{
+	return id >= SYSV_IDS && id < HUGE_IDS ? (int)(id - SYSV_IDS) : -1;
+}
+
 static bool is_segment(const struct shmem *object)
 {
-	return object->id >= SYSV_IDS && object->id < HUGE_IDS;
+	return shmem_segment(object->id) >= 0;
 }
 
 static int read_object(void *ctx, uint64_t at, uint8_t *to, size_t size)
@@ -156,6 +161,47 @@ static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, s
 	return 0;
 }
 
+int shmem_note_sizes(struct shmem_set *set, const struct image_set *images)
+{
+	struct image_reader reader;
+	const void *bytes;
+	uint64_t numbers[2];
+	int err = image_read(images, "phaul-shared", -1, &reader);
+
+	while (!err && image_left(&reader)) {
+		struct shmem *object;
+
+		err = image_next_raw(&reader, sizeof(numbers), &bytes);
+		if (err)
+			break;
+		memcpy(numbers, bytes, sizeof(numbers));
+		object = find(set, numbers[0]);
+		if (object && !object->at && numbers[1] > object->size)
+			object->size = numbers[1];
+	}
+	return err == -ENOENT ? 0 : err;
+}
+
+static int make(struct shmem *object, const struct image_set *images, struct phaul_error *err)
+{
+	int code;
+
+	if (is_segment(object)) {
+		code = sysv_shm_make(images, shmem_segment(object->id), &object->sysv, err);
+		object->at = object->sysv.at;
+		if (!code && object->size > ((object->sysv.size + PAGE - 1) & ~(PAGE - 1)))
+			code = phaul_fail(err, -EPROTO, "shared memory", "System V shared memory %d is mapped beyond its end",
+					  object->sysv.id);
+		return code;
+	}
+	object->at = mmap(NULL, object->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE |
+			  (object->huge_shift ? MAP_HUGETLB | object->huge_shift << MAP_HUGE_SHIFT : 0), -1, 0);
+	if (object->at != MAP_FAILED)
+		return 0;
+	object->at = NULL;
+	return phaul_fail(err, -errno, "shared memory", "making %llu bytes of it", (unsigned long long)object->size);
+}
+
 int shmem_make(struct shmem_set *set, const struct image_set *images, int directory, struct phaul_error *err)
 {
 	int code = 0;
@@ -163,26 +209,35 @@ int shmem_make(struct shmem_set *set, const struct image_set *images, int direct
 	for (size_t i = 0; i < set->count && !code; i++) {
 		struct shmem *object = &set->at[i];
 
-		if (is_segment(object)) {
-			code = sysv_shm_make(images, object->id - SYSV_IDS, &object->sysv, err);
-			object->at = object->sysv.at;
-			if (!code && object->size > ((object->sysv.size + PAGE - 1) & ~(PAGE - 1)))
-				code = phaul_fail(err, -EPROTO, "shared memory", "System V shared memory %d is mapped beyond its end",
-						  object->sysv.id);
-			code = code ?: page_file_read(images, directory, "pagemap-shmem", object->id, place, object, err);
+		if (object->at)
 			continue;
-		}
-		object->at = mmap(NULL, object->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE |
-				  (object->huge_shift ? MAP_HUGETLB | object->huge_shift << MAP_HUGE_SHIFT : 0), -1, 0);
-		if (object->at == MAP_FAILED) {
-			object->at = NULL;
-			code = phaul_fail(err, -errno, "shared memory", "making %llu bytes of it",
-					  (unsigned long long)object->size);
-		} else {
+		code = make(object, images, err);
+		if (!code && directory >= 0)
 			code = page_file_read(images, directory, "pagemap-shmem", object->id, place, object, err);
-		}
 	}
 	return code;
+}
+
+int shmem_pages(const struct shmem_set *set, uint64_t id, const struct page_extent *extents, size_t count,
+		const uint8_t *data, struct phaul_error *err)
+{
+	const struct shmem *object = find(set, id);
+	uint64_t size = object && object->at ? (object->size + PAGE - 1) & ~(PAGE - 1) : 0;
+
+	for (size_t i = 0; i < count; i++) {
+		uint64_t bytes = extents[i].pages * PAGE;
+
+		if (extents[i].address > size || bytes > size - extents[i].address)
+			return phaul_fail(err, -EPROTO, "shared memory", "the source sent page %llx of shared memory %llu, which has "
+					  "none there", (unsigned long long)extents[i].address, (unsigned long long)id);
+		if (extents[i].flags & PAGE_EXTENT_ZERO) {
+			memset(object->at + extents[i].address, 0, bytes);
+			continue;
+		}
+		memcpy(object->at + extents[i].address, data, bytes);
+		data += bytes;
+	}
+	return 0;
 }
 
 bool shmem_attachable(const struct shmem_set *set, const struct vma *vma)

@@ -8,6 +8,7 @@
 
 #include "memory_map.h"
 #include "page_file.h"
+#include "pages.h"
 #include "sysv_shm.h"
 
 /* Made here, in our own memory, from where husks map them as well. */
@@ -27,6 +28,8 @@ struct shmem_set {
 uint64_t shmem_id(const struct stat *st);
 uint64_t shmem_id_of(const struct vma *vma);
 bool shmem_known(const struct shmem_set *set, uint64_t id);
+/* The id that System V knows it by; -1: it is none of those. */
+int shmem_segment(uint64_t id);
 /* Writes one that isn't known yet, through a descriptor of it. */
 int shmem_dump_object(struct shmem_set *known, uint64_t id, int object, struct page_writer *w);
 /* Writes all objects that `map` has and `known` hasn't, which it adds there. */
@@ -37,8 +40,13 @@ bool shmem_attachable(const struct shmem_set *set, const struct vma *vma);
 
 /* Takes note of the objects of a map, and how large they must be. */
 int shmem_note(struct shmem_set *set, const struct memory_map *map);
-/* Makes all that were noted, with their content. */
+/* What "phaul-shared" of a round says of their size. */
+int shmem_note_sizes(struct shmem_set *set, const struct image_set *images);
+/* Makes all that were noted, with their content from the directory; -1: it is still to come. */
 int shmem_make(struct shmem_set *set, const struct image_set *images, int directory, struct phaul_error *err);
+/* Pages of one. Any thread. */
+int shmem_pages(const struct shmem_set *set, uint64_t id, const struct page_extent *extents, size_t count,
+		const uint8_t *data, struct phaul_error *err);
 /* Where a process of this host can open the object. -ENOENT */
 int shmem_path(const struct shmem_set *set, const struct vma *vma, char *ret, size_t size);
 /* `done`: all processes are restored. */

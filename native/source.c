@@ -1,4 +1,4 @@
-/* source.c - one process that leaves: tracked, copied round by round, frozen, and gone or given back. */
+/* source.c - processes that leave: tracked, copied round by round, frozen, and gone or given back. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -6,32 +6,48 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "channel.h"
 #include "checksum.h"
 #include "error.h"
-#include "freeze.h"
 #include "layout.h"
 #include "objects/proc_status.h"
-#include "state.h"
+#include "shared_track.h"
+#include "shmem.h"
 #include "track.h"
+#include "tree_state.h"
 
 #define ARM_TIMEOUT_MS 2000	/* to stop one thread for a moment; longer means it hangs in the kernel */
+#define LOOKS_MAX 100		/* at a tree that changes while it is looked at */
+#define LOOK_AGAIN_US 2000
+#define ROOT_BIRTH 1u
 
-struct phaul_source {
-	pid_t pid;
-	uint32_t flags, round;
-	int mem;			/* /proc/PID/mem */
+/* One process of the tree. A dead one has no memory. */
+struct member {
+	struct task task;		/* as it was when it was last looked at; not frozen */
+	uint32_t birth;			/* layout.h; that of the root is 1 */
+	bool is_new;			/* no round has told of it yet */
+	bool tracked;
+	int mem;			/* /proc/PID/mem, of the program that it ran then: exec() ends that */
 	remote_addr syscall_at;
 	struct tracker tracker;
 	struct memory_map known;	/* of the last round, with flags */
-	struct frozen frozen;
 	bool map_is_settled;		/* `known` was the same for two rounds */
-	bool is_frozen, committed;
 	struct range_list dirty;
 	struct final_scan gone;
+};
+
+struct phaul_source {
+	pid_t pid;
+	uint32_t flags, round, births;
+	struct member *members;		/* parents before their children */
+	size_t count;
+	struct shared_track shared;
+	struct tree tree;		/* frozen, or nothing */
+	struct tree_state state;
+	uint64_t longest_stop_ns;	/* of one process, while the others ran */
+	bool committed;
 };
 
 int phaul_abi_version(void)
@@ -39,166 +55,484 @@ int phaul_abi_version(void)
 	return PHAUL_ABI_VERSION;
 }
 
-int phaul_source_open(int pid, uint32_t flags, struct phaul_source **ret, struct phaul_error *err)
+static bool is_frozen(const struct phaul_source *src)
 {
-	struct phaul_source *src = calloc(1, sizeof(*src));
-	char path[32];
-	int code;
+	return src->tree.count;
+}
 
-	if (!src)
-		return phaul_fail(err, -ENOMEM, "source", "opening pid %d", pid);
-	src->pid = pid;
-	src->flags = flags;
-	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
-	src->mem = open(path, O_RDWR | O_CLOEXEC);
-	if (src->mem < 0) {
-		code = phaul_fail(err, -errno, "source", "opening %s", path);
-		goto fail;
+/* ---- who belongs to it ---- */
+
+static void forget_memory(struct member *m)
+{
+	if (m->tracked) {
+		tracker_close(&m->tracker);
+		close(m->mem);
 	}
-	code = memory_map_read(pid, true, &src->known, err);
-	if (code)
-		goto fail;
-	code = remote_find_syscall(pid, &src->known, &src->syscall_at);
-	if (code) {
-		phaul_fail(err, code, "source", "finding the vdso of pid %d, through which it would be asked "
-			   "for its state", pid);
-		goto fail;
+	m->tracked = m->map_is_settled = false;
+	memory_map_free(&m->known);
+	range_list_free(&m->dirty);
+	range_list_free(&m->gone.dirty);
+	range_list_free(&m->gone.absent);
+	range_list_free(&m->gone.sparse);
+	range_list_free(&m->gone.populated);
+	range_list_free(&m->gone.guards);
+}
+
+/* exec() leaves nothing of what was tracked. */
+static bool has_memory(const struct member *m)
+{
+	const struct vma *vdso = memory_map_named(&m->known, "[vdso]");
+	char byte;
+
+	return m->tracked && vdso && pread(m->mem, &byte, 1, vdso->start) == 1;
+}
+
+static struct member *find(struct member *members, size_t count, pid_t pid)
+{
+	for (size_t i = 0; i < count; i++)
+		if (members[i].task.pid == pid)
+			return &members[i];
+	return NULL;
+}
+
+/* The husk of such a one would have to be forked before its parent's became the leader of a session. */
+static bool born_before_session(const struct task *task, const struct task *parent)
+{
+	return task->sid != task->pid && task->sid != parent->sid && parent->sid == parent->pid;
+}
+
+/* Can the husk that it has on the target still become what it is now? */
+static bool is_same(const struct member *m, const struct task *now)
+{
+	return m->task.started == now->started && m->task.ppid == now->ppid && m->task.sid == now->sid &&
+	       (now->state == TASK_DEAD || (m->task.shares_files == now->shares_files && m->task.shares_fs == now->shares_fs &&
+					    has_memory(m)));
+}
+
+/* Takes the tree as it is for that of the next round. */
+static int take_tree(struct phaul_source *src, const struct tree *tree)
+{
+	struct member *members = calloc(tree->count, sizeof(*members));
+	int code = 0;
+
+	if (!members)
+		return -ENOMEM;
+	for (size_t i = 0; i < tree->count; i++) {
+		const struct task *now = &tree->tasks[i];
+		struct member *old = find(src->members, src->count, now->pid);
+
+		if (old && is_same(old, now)) {
+			members[i] = *old;
+			memset(old, 0, sizeof(*old));
+		} else {
+			members[i].is_new = true;
+		}
+		members[i].task = *now;
+		members[i].task.frozen = (struct frozen){0};
 	}
-	*ret = src;
-	return 0;
-fail:
-	phaul_source_close(src);
+	for (size_t i = 0; i < src->count; i++)
+		forget_memory(&src->members[i]);
+	free(src->members);
+	src->members = members;
+	src->count = tree->count;
+	/* Children go on growing below the husk of their parent only, and come later than that here. The root's stays. */
+	for (size_t i = src->count; i-- > 1; ) {
+		struct member *parent = find(members, i, members[i].task.ppid);
+
+		if (parent && members[i].is_new && born_before_session(&members[i].task, &parent->task))
+			parent->is_new = true;
+	}
+	for (size_t i = 0; i < src->count; i++) {
+		struct member *m = &members[i], *parent = find(members, i, m->task.ppid);
+
+		if ((i && !parent) || m->task.shares_memory)
+			code = -EAGAIN;
+		m->is_new = m->is_new || (parent && parent != members && parent->is_new);
+		if (m->is_new || m->task.state == TASK_DEAD)
+			forget_memory(m);
+		if (m->is_new)
+			m->birth = i ? ++src->births : ROOT_BIRTH;
+	}
 	return code;
 }
 
-int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns, struct phaul_error *err)
+/* ---- their memory ---- */
+
+/* With flags: while it is frozen only for one that has just begun. */
+static int prepare(struct member *m, struct phaul_error *err)
 {
-	uint64_t start = phaul_now_ns();
-	struct frozen leader;
-	struct remote r;
-	int code = freeze_leader(src->pid, ARM_TIMEOUT_MS, &leader, err);
+	char path[32];
+	int code = memory_map_read(m->task.pid, true, &m->known, err);
 
 	if (code)
 		return code;
-	code = remote_begin(&r, src->pid, src->syscall_at);
+	if (!m->known.count)
+		return -ESRCH;
+	code = remote_find_syscall(m->task.pid, &m->known, &m->syscall_at);
 	if (code)
-		phaul_fail(err, code, "source", "borrowing the main thread of pid %d", src->pid);
-	else
-		code = tracker_open(&src->tracker, src->pid, &r, err);
-	(void)remote_end(&r);
+		return phaul_fail(err, code == -ENOENT ? -EOPNOTSUPP : code, "source", "finding the vdso of pid %d, through which "
+				  "it would be asked for its state", m->task.pid);
+	snprintf(path, sizeof(path), "/proc/%d/mem", m->task.pid);
+	m->mem = open(path, O_RDWR | O_CLOEXEC);
+	return m->mem < 0 ? phaul_fail(err, -errno, "source", "opening %s", path) : 0;
+}
+
+/* Its main thread is stopped. */
+static int track(struct member *m, struct remote *leader, struct phaul_error *err)
+{
+	int code = tracker_open(&m->tracker, m->task.pid, leader, err);
+
+	m->tracked = !code;
+	if (code) {
+		tracker_close(&m->tracker);
+		close(m->mem);
+	}
+	(void)remote_end(leader);
+	return code;
+}
+
+static int arm(struct phaul_source *src, struct member *m, struct phaul_error *err)
+{
+	struct frozen leader;
+	struct remote r;
+	uint64_t start;
+	int code = prepare(m, err);
+
+	if (code)
+		return code;
+	start = phaul_now_ns();
+	code = freeze_leader(m->task.pid, ARM_TIMEOUT_MS, &leader, err);
+	if (code) {
+		close(m->mem);
+		return code;
+	}
+	code = remote_begin(&r, m->task.pid, m->syscall_at);
+	if (code) {
+		close(m->mem);
+		phaul_fail(err, code, "source", "borrowing the main thread of pid %d", m->task.pid);
+	} else {
+		code = track(m, &r, err);
+	}
 	(void)thaw(&leader);
-	*ret_stop_ns = phaul_now_ns() - start;
-	return code;
-}
-
-static int list_threads(struct phaul_source *src, struct layout *to)
-{
-	const struct frozen *f = &src->frozen;
-
-	if (!src->is_frozen)
-		return threads_list(src->pid, &to->tids, &to->tid_count);
-	to->tids = calloc(f->count, sizeof(*to->tids));
-	if (!to->tids)
-		return -ENOMEM;
-	for (size_t i = 0; i < f->count; i++)
-		to->tids[to->tid_count++] = f->threads[i].tid;
-	return 0;
-}
-
-static uint32_t descriptor_room(struct phaul_source *src)
-{
-	struct proc_status s;
-	long long room = proc_status_read(src->pid, src->pid, &s) ? 0 : proc_status_number(&s, "FDSize");
-
-	return room > 0 ? room : 0;
-}
-
-static int send_layout(struct phaul_source *src, struct phaul_channel *ch, const struct memory_map *map,
-		       const struct final_scan *gone, struct phaul_error *err)
-{
-	struct layout layout = { .round = src->round, .map = *map, .descriptor_room = descriptor_room(src) };
-	uint8_t *bytes = NULL;
-	size_t size;
-	int code = list_threads(src, &layout);
-
-	if (code)
-		return phaul_fail(err, code, "source", "listing the threads of pid %d", src->pid);
-	code = layout_pack(src->pid, &layout, gone, &bytes, &size, err);
-	if (!code)
-		code = phaul_note_send(ch, PHAUL_NOTE_LAYOUT, bytes, size, err);
-	free(bytes);
-	free(layout.tids);
-	return code;
-}
-
-static int send_pages(struct phaul_source *src, struct phaul_channel *ch, const struct range_list *dirty,
-		      bool frozen, struct phaul_round *ret, struct phaul_error *err)
-{
-	struct pages_stats stats = {0};
-	int code = pages_send(ch, src->pid, src->mem, dirty->at, dirty->count, src->round, frozen, &stats,
-			      err);
-
-	ret->round = src->round;
-	ret->pages_dirty = dirty->pages;
-	ret->pages_sent = stats.pages;
-	ret->pages_zero = stats.zero_pages;
-	ret->bytes_sent = stats.bytes_wire;
-	ret->send_ns = stats.ns;
+	if (phaul_now_ns() - start > src->longest_stop_ns)
+		src->longest_stop_ns = phaul_now_ns() - start;
 	return code;
 }
 
 /* The map with its flags. smaps takes 10 ms per GiB, in which the process dirties what the freeze has to send:
  * once the map has not changed for a round, its flags are taken to be the same, too. */
-static int read_map(struct phaul_source *src, struct memory_map *ret, struct phaul_error *err)
+static int read_map(struct member *m, struct memory_map *ret, struct phaul_error *err)
 {
-	int code = memory_map_read(src->pid, false, ret, err);
+	int code = memory_map_read(m->task.pid, false, ret, err);
 
 	if (code)
 		return code;
-	if (src->map_is_settled && memory_map_equal(ret, &src->known)) {
-		memory_map_inherit_flags(ret, &src->known);
+	if (m->map_is_settled && memory_map_equal(ret, &m->known)) {
+		memory_map_inherit_flags(ret, &m->known);
 		return 0;
 	}
-	src->map_is_settled = src->round > 0 && memory_map_equal(ret, &src->known);
+	m->map_is_settled = memory_map_equal(ret, &m->known);
 	memory_map_free(ret);
-	return memory_map_read(src->pid, true, ret, err);
+	return memory_map_read(m->task.pid, true, ret, err);
+}
+
+/* A look that was in vain: no scan has taken note of what it had found. */
+static void keep_fresh(struct memory_map *map, const struct memory_map *before)
+{
+	for (size_t i = 0; i < before->count; i++)
+		for (size_t n = 0; before->at[i].flags & VMA_FRESH && n < map->count; n++)
+			if (map->at[n].start < before->at[i].end && before->at[i].start < map->at[n].end)
+				map->at[n].flags |= VMA_FRESH;
+}
+
+/* What it had mapped is known; one that has no husk on the target yet sends all that it has. */
+static int look_at(struct phaul_source *src, struct member *m, bool frozen, struct phaul_error *err)
+{
+	struct memory_map map;
+	int code;
+
+	if (m->is_new) {
+		m->is_new = false;
+		return shared_track_cover(&src->shared, &m->known, err);
+	}
+	code = frozen ? memory_map_read(m->task.pid, false, &map, err) : read_map(m, &map, err);
+	if (code)
+		return code;
+	if (!map.count) {
+		memory_map_free(&map);
+		return -ESRCH;
+	}
+	if (frozen)
+		memory_map_inherit_flags(&map, &m->known);
+	memory_map_mark_fresh(&map, &m->known);
+	keep_fresh(&map, &m->known);
+	memory_map_free(&m->known);
+	m->known = map;
+	return shared_track_cover(&src->shared, &m->known, err);
+}
+
+/* Is the process of this failure simply gone, or another program by now? */
+static bool is_transient(const struct member *m, int code)
+{
+	struct task now;
+
+	if (code == -ESRCH || code == -ENOENT)
+		return true;
+	return task_read(m->task.pid, &now) || now.started != m->task.started || now.state == TASK_DEAD ||
+	       (m->tracked && !has_memory(m));
+}
+
+/* -EAGAIN: what was looked at has changed meanwhile. */
+static int try_look(struct phaul_source *src, struct phaul_error *err)
+{
+	struct tree tree;
+	int code = tree_list(src->pid, &tree, err);
+
+	if (code)
+		return code;
+	code = take_tree(src, &tree);
+	tree_free(&tree);
+	if (code && code != -EAGAIN)
+		return phaul_fail(err, code, "source", "listing the processes below pid %d", src->pid);
+	for (size_t i = 0; i < src->count && !code; i++) {
+		struct member *m = &src->members[i];
+
+		if (m->task.state == TASK_DEAD)
+			continue;
+		code = m->tracked ? 0 : arm(src, m, err);
+		code = code ?: look_at(src, m, false, err);
+		if (code && i && is_transient(m, code))
+			code = -EAGAIN;
+	}
+	return code;
+}
+
+static int look(struct phaul_source *src, struct phaul_error *err)
+{
+	int code = -EAGAIN;
+
+	for (int i = 0; i < LOOKS_MAX && code == -EAGAIN; i++) {
+		if (i)
+			usleep(LOOK_AGAIN_US);
+		code = try_look(src, err);
+	}
+	return code != -EAGAIN ? code :
+	       phaul_fail(err, -EBUSY, "source", "the processes below pid %d come and go faster than they can be listed", src->pid);
+}
+
+/* ---- rounds ---- */
+
+int phaul_source_open(int pid, uint32_t flags, struct phaul_source **ret, struct phaul_error *err)
+{
+	struct phaul_source *src = calloc(1, sizeof(*src));
+	struct task task;
+
+	if (!src)
+		return phaul_fail(err, -ENOMEM, "source", "opening pid %d", pid);
+	src->pid = pid;
+	src->flags = flags;
+	src->births = ROOT_BIRTH;
+	if (task_read(pid, &task) || task.state == TASK_DEAD) {
+		free(src);
+		return phaul_fail(err, -ESRCH, "source", "there is no process %d here", pid);
+	}
+	*ret = src;
+	return 0;
+}
+
+int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns, struct phaul_error *err)
+{
+	int code = look(src, err);
+
+	*ret_stop_ns = src->longest_stop_ns;
+	return code;
+}
+
+static uint32_t descriptor_room(pid_t pid)
+{
+	struct proc_status s;
+	long long room = proc_status_read(pid, pid, &s) ? 0 : proc_status_number(&s, "FDSize");
+
+	return room > 0 ? room : 0;
+}
+
+static int put_threads(struct phaul_source *src, const struct member *m, struct image_set *to)
+{
+	const struct frozen *f = NULL;
+	pid_t *tids = NULL;
+	size_t count = 0;
+	int err;
+
+	for (size_t i = 0; i < src->tree.count && !f; i++)
+		f = src->tree.tasks[i].pid == m->task.pid ? &src->tree.tasks[i].frozen : NULL;
+	if (!f) {
+		err = threads_list(m->task.pid, &tids, &count);
+	} else {
+		tids = calloc(f->count, sizeof(*tids));
+		err = tids ? 0 : -ENOMEM;
+		for (size_t i = 0; tids && i < f->count; i++)
+			tids[count++] = f->threads[i].tid;
+	}
+	/* One that is about to end has none: its husk goes with the next round. */
+	if (err == -ESRCH)
+		err = state_put_tree(to, &m->task, &m->task.pid, 1);
+	else if (!err)
+		err = state_put_tree(to, &m->task, tids, count);
+	free(tids);
+	return err;
+}
+
+static int put_member(struct phaul_source *src, const struct tree *tree, const struct member *m, bool last, struct image_set *to)
+{
+	if (m->task.state == TASK_DEAD)
+		return tree_put_dead(to, &m->task) ?: layout_put_process(to, m->task.pid, m->birth, 0);
+	return put_threads(src, m, to) ?: tree_put_ids(to, tree, &m->task) ?:
+	       layout_put_process(to, m->task.pid, m->birth, descriptor_room(m->task.pid)) ?:
+	       layout_put(to, m->task.pid, &m->known, last ? &m->gone : NULL);
+}
+
+static int send_images(struct phaul_channel *ch, uint32_t kind, const struct image_set *images, uint64_t *ret_bytes,
+		       struct phaul_error *err)
+{
+	uint8_t *bytes = NULL;
+	size_t size = 0;
+	int code = image_set_pack(images, &bytes, &size);
+
+	if (code)
+		phaul_fail(err, code, "source", "packing %zu bytes of state", size);
+	else
+		code = phaul_note_send(ch, kind, bytes, size, err);
+	*ret_bytes += size;
+	free(bytes);
+	return code;
+}
+
+static int send_layout(struct phaul_source *src, struct phaul_channel *ch, bool last, struct phaul_error *err)
+{
+	struct image_set *images = image_set_new();
+	struct tree tree = { .tasks = calloc(src->count, sizeof(*tree.tasks)), .count = src->count };
+	uint64_t bytes = 0;
+	int code = images && tree.tasks ? layout_put_round(images, src->round) : -ENOMEM;
+
+	for (size_t i = 0; tree.tasks && i < src->count; i++)
+		tree.tasks[i] = src->members[i].task;
+	for (size_t i = 0; i < src->count && !code; i++)
+		code = put_member(src, &tree, &src->members[i], last, images);
+	code = code ?: shared_track_put(&src->shared, images);
+	if (code)
+		phaul_fail(err, code, "source", "packing the mappings below pid %d", src->pid);
+	else
+		code = send_images(ch, PHAUL_NOTE_LAYOUT, images, &bytes, err);
+	free(tree.tasks);
+	image_set_free(images);
+	return code;
+}
+
+static int send_pages(struct phaul_source *src, struct phaul_channel *ch, bool last, struct phaul_round *ret,
+		      struct phaul_error *err)
+{
+	struct page_source *sources = calloc(src->count + src->shared.count + 1, sizeof(*sources));
+	struct pages_stats stats = {0};
+	size_t count = 0;
+	int code;
+
+	ret->round = src->round;
+	for (size_t i = 0; sources && i < src->count; i++) {
+		const struct member *m = &src->members[i];
+		const struct range_list *dirty = last ? &m->gone.dirty : &m->dirty;
+
+		ret->vmas += m->known.count;
+		if (!m->tracked)
+			continue;
+		sources[count++] = (struct page_source){ m->task.pid, m->task.pid, m->mem, dirty->at, dirty->count, NULL };
+		ret->pages_dirty += dirty->pages;
+	}
+	for (size_t i = 0; sources && i < src->shared.count; i++) {
+		const struct shared_object *o = &src->shared.at[i];
+
+		sources[count++] = (struct page_source){ PAGES_SHARED | o->id, 0, o->fd, o->dirty.at, o->dirty.count, o->sums };
+		ret->pages_dirty += o->dirty.pages;
+	}
+	code = sources ? pages_send(ch, sources, count, src->round, last, &stats, err) :
+			 phaul_fail(err, -ENOMEM, "source", "sending pages");
+	ret->pages_sent = stats.pages;
+	ret->pages_zero = stats.zero_pages;
+	ret->bytes_sent = stats.bytes_wire;
+	ret->send_ns = stats.ns;
+	free(sources);
+	return code;
+}
+
+static int scan_all(struct phaul_source *src, struct phaul_error *err)
+{
+	int64_t shared;
+
+	for (size_t i = 0; i < src->count; i++) {
+		struct member *m = &src->members[i];
+		int code;
+
+		if (!m->tracked)
+			continue;
+		range_list_reset(&m->dirty);
+		code = m->tracker.kind->cover(&m->tracker, &m->known, err) ?:
+		       m->tracker.kind->scan(&m->tracker, &m->known, true, &m->dirty, err);
+		/* The next look sees what has become of it. */
+		if (code && (!i || !is_transient(m, code)))
+			return code;
+		for (size_t n = 0; n < m->known.count; n++)
+			m->known.at[n].flags &= ~VMA_FRESH;
+	}
+	shared = shared_track_scan(&src->shared, err);
+	return shared < 0 ? shared : 0;
 }
 
 int phaul_source_round(struct phaul_source *src, struct phaul_channel *ch, struct phaul_round *ret,
 		       struct phaul_error *err)
 {
-	struct memory_map map;
 	uint64_t start = phaul_now_ns();
-	int code = read_map(src, &map, err);
+	/* The first look was that of arming. */
+	int code = src->round++ ? look(src, err) : 0;
 
 	memset(ret, 0, sizeof(*ret));
-	if (code)
-		return code;
-	if (src->round++)
-		memory_map_mark_fresh(&map, &src->known);
-	memory_map_free(&src->known);
-	src->known = map;
-	range_list_reset(&src->dirty);
-	code = src->tracker.kind->cover(&src->tracker, &map, err) ?:
-	       src->tracker.kind->scan(&src->tracker, &map, true, &src->dirty, err);
-	for (size_t i = 0; i < map.count; i++)
-		map.at[i].flags &= ~VMA_FRESH;
+	code = code ?: scan_all(src, err);
 	ret->scan_ns = phaul_now_ns() - start;
-	ret->vmas = map.count;
-	if (!code)
-		code = send_layout(src, ch, &map, NULL, err);
-	if (!code)
-		code = send_pages(src, ch, &src->dirty, false, ret, err);
-	return code;
+	return code ?: send_layout(src, ch, false, err) ?: send_pages(src, ch, false, ret, err);
 }
 
 int64_t phaul_source_dirty(struct phaul_source *src, struct phaul_error *err)
 {
-	int code;
+	int64_t pages = shared_track_scan(&src->shared, err);
 
-	range_list_reset(&src->dirty);
-	code = src->tracker.kind->scan(&src->tracker, &src->known, false, &src->dirty, err);
-	return code ? code : (int64_t)src->dirty.pages;
+	for (size_t i = 0; i < src->count && pages >= 0; i++) {
+		struct member *m = &src->members[i];
+		int code;
+
+		if (!m->tracked)
+			continue;
+		range_list_reset(&m->dirty);
+		code = m->tracker.kind->scan(&m->tracker, &m->known, false, &m->dirty, err);
+		if (code && (!i || !is_transient(m, code)))
+			return code;
+		pages += m->dirty.pages;
+	}
+	return pages;
+}
+
+/* ---- the freeze ---- */
+
+static uint64_t resident_pages(pid_t pid)
+{
+	unsigned long size, resident = 0;
+	char path[32];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+	f = fopen(path, "re");
+	if (f && fscanf(f, "%lu %lu", &size, &resident) != 2)
+		resident = 0;
+	if (f)
+		fclose(f);
+	return resident;
 }
 
 int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_freeze *ret,
@@ -207,91 +541,105 @@ int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_f
 	int code;
 
 	memset(ret, 0, sizeof(*ret));
-	code = freeze(src->pid, timeout_ms, &src->frozen, err);
-	ret->frozen_at_ns = src->frozen.since_ns;
+	ret->frozen_at_ns = phaul_now_ns();
+	code = tree_freeze(src->pid, timeout_ms, &src->tree, err);
 	ret->stop_ns = phaul_now_ns() - ret->frozen_at_ns;
-	ret->threads = src->frozen.count;
-	src->is_frozen = !code;
-	return code;
+	if (code)
+		return code;
+	code = take_tree(src, &src->tree);
+	ret->processes = src->count;
+	for (size_t i = 0; i < src->count; i++) {
+		ret->threads += src->tree.tasks[i].frozen.count;
+		if (src->members[i].is_new && src->members[i].task.state != TASK_DEAD)
+			ret->fresh_pages += resident_pages(src->members[i].task.pid);
+	}
+	if (code == -EAGAIN)
+		ret->fresh_pages = ~0ull;
+	else if (code)
+		return phaul_fail(err, code, "source", "listing the processes below pid %d", src->pid);
+	return 0;
 }
 
-/* Sends an image set, or a part of one, as a note. */
+static int final_scan(struct phaul_source *src, struct member *m, const struct frozen *frozen, struct phaul_error *err)
+{
+	struct remote leader;
+	int code = 0;
+
+	if (!m->tracked) {
+		code = prepare(m, err);
+		remote_begin_with(&leader, m->task.pid, m->syscall_at, &frozen->threads[0].regs, frozen->threads[0].mask);
+		code = code ?: track(m, &leader, err);
+	}
+	return code ?: look_at(src, m, true, err) ?: m->tracker.kind->final(&m->tracker, &m->known, &m->gone, err);
+}
+
 struct note_sink {
 	struct phaul_channel *channel;
-	uint32_t kind;
 	uint64_t bytes;			/* sent so far */
 };
 
-static int send_images(void *ctx, const struct image_set *images, struct phaul_error *err)
+static int send_threads(void *ctx, const struct image_set *images, struct phaul_error *err)
 {
 	struct note_sink *sink = ctx;
-	uint8_t *bytes = NULL;
-	size_t size = 0;
-	int code = image_set_pack(images, &bytes, &size);
 
-	if (code)
-		phaul_fail(err, code, "source", "packing %zu bytes of state", size);
-	else
-		code = phaul_note_send(sink->channel, sink->kind, bytes, size, err);
-	sink->bytes += size;
-	free(bytes);
-	return code;
+	return send_images(sink->channel, PHAUL_NOTE_THREADS, images, &sink->bytes, err);
 }
 
-static int send_state(struct phaul_source *src, struct phaul_channel *ch, const struct memory_map *map,
-		      struct phaul_freeze *ret, struct phaul_error *err)
+static int send_state(struct phaul_source *src, struct phaul_channel *ch, struct phaul_freeze *ret, struct phaul_error *err)
 {
-	struct image_set *images = image_set_new();
-	struct note_sink threads = { ch, PHAUL_NOTE_THREADS, 0 }, state = { ch, PHAUL_NOTE_STATE, 0 };
-	struct thread_sink sink = { &threads, send_images };
-	int code = images ? 0 : phaul_fail(err, -ENOMEM, "source", "collecting the state");
+	struct note_sink threads = { ch, 0 };
+	struct thread_sink sink = { &threads, send_threads };
+	struct tree_state *s = &src->state;
+	int code;
 
-	if (!code)
-		code = state_dump(&src->frozen, src->syscall_at, memory_map_gap(map), src->flags, NULL, NULL, images, &sink,
-				  err);
-	if (!code)
-		code = send_images(&state, images, err);
-	ret->state_bytes = threads.bytes + state.bytes;
-	image_set_free(images);
+	*s = (struct tree_state){ .tree = &src->tree, .flags = src->flags, .images = image_set_new(), .err = err };
+	code = s->images ? tree_state_read(s) : phaul_fail(err, -ENOMEM, "source", "collecting the state");
+	for (size_t i = 0; i < src->count && !code; i++) {
+		const struct member *m = &src->members[i];
+		const struct task *task = &src->tree.tasks[i];
+
+		code = task->state == TASK_DEAD ? tree_state_put_dead(s, task) :
+		       tree_state_put(s, task, m->syscall_at, memory_map_gap(&m->known), NULL, &sink);
+	}
+	code = code ?: tree_state_put_queued(s) ?: send_images(ch, PHAUL_NOTE_STATE, s->images, &ret->state_bytes, err);
+	ret->state_bytes += threads.bytes;
+	image_set_free(s->images);
+	s->images = NULL;
 	return code;
 }
 
 int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struct phaul_freeze *ret,
 		       struct phaul_error *err)
 {
-	struct memory_map map;
 	uint64_t at = phaul_now_ns();
-	int code = memory_map_read(src->pid, false, &map, err);
+	int64_t shared;
+	int code = 0;
 
-	if (code)
-		return code;
-	memory_map_inherit_flags(&map, &src->known);
-	memory_map_mark_fresh(&map, &src->known);
 	src->round++;
-	code = src->tracker.kind->final(&src->tracker, &map, &src->gone, err);
+	for (size_t i = 0; i < src->count && !code; i++)
+		if (src->members[i].task.state != TASK_DEAD)
+			code = final_scan(src, &src->members[i], &src->tree.tasks[i].frozen, err);
+	shared = code ? code : shared_track_scan(&src->shared, err);
+	code = shared < 0 ? shared : 0;
 	ret->scan_ns = phaul_now_ns() - at;
 	at = phaul_now_ns();
-	if (!code)
-		code = send_layout(src, ch, &map, &src->gone, err);
-	if (!code)
-		code = send_pages(src, ch, &src->gone.dirty, true, &ret->last, err);
-	ret->last.vmas = map.count;
+	code = code ?: send_layout(src, ch, true, err) ?: send_pages(src, ch, true, &ret->last, err);
 	ret->send_ns = phaul_now_ns() - at;
 	at = phaul_now_ns();
-	if (!code)
-		code = send_state(src, ch, &map, ret, err);
+	code = code ?: send_state(src, ch, ret, err);
 	ret->dump_ns = phaul_now_ns() - at;
-	memory_map_free(&src->known);
-	src->known = map;
 	return code;
 }
 
+/* ---- the end ---- */
+
 static int set_options(struct phaul_source *src, unsigned long options, struct phaul_error *err)
 {
-	for (size_t i = 0; i < src->frozen.count; i++)
-		if (ptrace(PTRACE_SETOPTIONS, src->frozen.threads[i].tid, 0, options) < 0)
-			return phaul_fail(err, -errno, "source", "setting what becomes of thread %d when phaul "
-					  "ends", src->frozen.threads[i].tid);
+	for (size_t i = 0; i < src->tree.count; i++)
+		for (size_t n = 0; n < src->tree.tasks[i].frozen.count; n++)
+			if (ptrace(PTRACE_SETOPTIONS, src->tree.tasks[i].frozen.threads[n].tid, 0, options) < 0)
+				return phaul_fail(err, -errno, "source", "setting what becomes of thread %d when phaul "
+						  "ends", src->tree.tasks[i].frozen.threads[n].tid);
 	return 0;
 }
 
@@ -299,38 +647,40 @@ int phaul_source_commit(struct phaul_source *src, struct phaul_error *err)
 {
 	int code;
 
-	if (!src->is_frozen)
+	if (!is_frozen(src))
 		return phaul_fail(err, -EINVAL, "source", "pid %d is not frozen", src->pid);
 	code = set_options(src, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL, err);
 	src->committed = !code;
 	return code;
 }
 
-/* Threads before the leader, or the wait for the leader would never end. Whoever is the parent reaps what
- * is left of it. */
 int phaul_source_kill(struct phaul_source *src, struct phaul_error *err)
 {
-	if (kill(src->pid, SIGKILL) < 0 && errno != ESRCH)
-		return phaul_fail(err, -errno, "source", "ending the original, pid %d", src->pid);
-	for (size_t i = src->frozen.count; i-- > 0; )
-		while (waitpid(src->frozen.threads[i].tid, NULL, __WALL) < 0 && errno == EINTR)
-			;
-	frozen_free(&src->frozen);
-	src->is_frozen = false;
+	(void)err;
+	tree_state_free(&src->state, false);
+	tree_kill(&src->tree);
 	return 0;
+}
+
+static void stop_tracking(struct phaul_source *src)
+{
+	for (size_t i = 0; i < src->count; i++)
+		forget_memory(&src->members[i]);
 }
 
 int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_error *err)
 {
 	int code = set_options(src, PTRACE_O_TRACESYSGOOD, err);
 
-	if (!code && stopped && kill(src->pid, SIGSTOP) < 0)
-		code = phaul_fail(err, -errno, "source", "stopping pid %d", src->pid);
+	for (size_t i = 0; i < src->tree.count && stopped && !code; i++)
+		if (src->tree.tasks[i].state != TASK_DEAD && kill(src->tree.tasks[i].pid, SIGSTOP) < 0)
+			code = phaul_fail(err, -errno, "source", "stopping pid %d", src->tree.tasks[i].pid);
 	if (code)
 		return code;
-	src->is_frozen = src->committed = false;
-	tracker_close(&src->tracker);
-	return thaw(&src->frozen);
+	src->committed = false;
+	stop_tracking(src);
+	tree_state_free(&src->state, true);
+	return tree_thaw(&src->tree);
 }
 
 int phaul_source_thaw(struct phaul_source *src, struct phaul_error *err)
@@ -340,8 +690,8 @@ int phaul_source_thaw(struct phaul_source *src, struct phaul_error *err)
 	if (src->committed)
 		return phaul_fail(err, -EINVAL, "source", "pid %d is committed: it may run on the target, so "
 				  "that it must not run here", src->pid);
-	src->is_frozen = false;
-	code = thaw(&src->frozen);
+	tree_state_free(&src->state, true);
+	code = tree_thaw(&src->tree);
 	return code ? phaul_fail(err, code, "source", "letting pid %d go on", src->pid) : 0;
 }
 
@@ -349,30 +699,45 @@ void phaul_source_close(struct phaul_source *src)
 {
 	if (!src)
 		return;
-	if (src->is_frozen && !src->committed)
+	if (is_frozen(src) && !src->committed)
 		(void)phaul_source_thaw(src, NULL);
-	frozen_free(&src->frozen);
-	tracker_close(&src->tracker);
-	memory_map_free(&src->known);
-	range_list_free(&src->dirty);
-	range_list_free(&src->gone.dirty);
-	range_list_free(&src->gone.absent);
-	range_list_free(&src->gone.sparse);
-	range_list_free(&src->gone.populated);
-	range_list_free(&src->gone.guards);
-	if (src->mem >= 0)
-		close(src->mem);
+	tree_state_free(&src->state, false);
+	tree_free(&src->tree);
+	stop_tracking(src);
+	free(src->members);
+	shared_track_free(&src->shared);
 	free(src);
 }
 
 int phaul_source_checksum(struct phaul_source *src, char *ret_text, size_t size, struct phaul_error *err)
 {
-	struct memory_map map;
-	int code = memory_map_read(src->pid, false, &map, err);
+	size_t used = 0;
+	int code = 0;
 
-	if (code)
-		return code;
-	code = checksum(src->mem, &map, ret_text, size, err);
-	memory_map_free(&map);
+	for (size_t i = 0; i < src->count && !code; i++) {
+		struct memory_map map;
+		pid_t pid = src->members[i].task.pid;
+		int mem;
+		char path[32];
+
+		if (src->members[i].task.state == TASK_DEAD)
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+		mem = open(path, O_RDONLY | O_CLOEXEC);
+		code = mem < 0 ? phaul_fail(err, -errno, "source", "opening %s", path) : memory_map_read(pid, false, &map, err);
+		if (!code) {
+			code = checksum(mem, &map, ret_text + used, size - used, err);
+			used += strlen(ret_text + used);
+			memory_map_free(&map);
+		}
+		if (mem >= 0)
+			close(mem);
+	}
+	for (size_t i = 0; i < src->shared.count && !code; i++) {
+		const struct shared_object *o = &src->shared.at[i];
+
+		code = checksum_shared(o->id, o->at, o->size, ret_text + used, size - used, err);
+		used += strlen(ret_text + used);
+	}
 	return code;
 }

@@ -264,8 +264,6 @@ int stage_open(struct stage *s, struct husk *husk, struct phaul_error *err)
 	s->husk = husk;
 	s->fill.uffd = -1;
 	received_init(&s->received);
-	pthread_mutex_init(&s->lock, NULL);
-	pthread_cond_init(&s->opened, NULL);
 	snprintf(path, sizeof(path), "/proc/%d/mem", husk->pid);
 	s->mem = open(path, O_RDWR | O_CLOEXEC);
 	return s->mem < 0 ? phaul_fail(err, -errno, "stage", "opening %s", path) : 0;
@@ -365,25 +363,27 @@ int64_t stage_drop(struct stage *s, const struct final_scan *gone, struct phaul_
 	return d.change.code ? d.change.code : d.pages;
 }
 
-void stage_open_round(struct stage *s, uint32_t round)
-{
-	pthread_mutex_lock(&s->lock);
-	s->open_round = round;
-	pthread_cond_broadcast(&s->opened);
-	pthread_mutex_unlock(&s->lock);
-}
-
 void stage_filled(struct stage *s)
 {
 	fill_close(&s->fill);
 }
 
-void stage_shut(struct stage *s)
+int stage_spare(struct stage *s, bool spare, struct phaul_error *err)
 {
-	pthread_mutex_lock(&s->lock);
-	s->closed = true;
-	pthread_cond_broadcast(&s->opened);
-	pthread_mutex_unlock(&s->lock);
+	struct change c = { .stage = s, .err = err };
+
+	begin(&c);
+	for (size_t i = 0; i < s->layout.count; i++) {
+		const struct vma *vma = &s->layout.at[i];
+
+		if (!moves(vma) || vma->flags & VMA_DONTFORK)
+			continue;
+		reserve(&c);
+		batch_call(&c.batch, "keep memory from a child", SYS_madvise, vma->start, vma->end - vma->start,
+			   spare ? MADV_DONTFORK : MADV_DOFORK);
+	}
+	run(&c);
+	return c.code;
 }
 
 void stage_close(struct stage *s)
@@ -393,23 +393,9 @@ void stage_close(struct stage *s)
 	memory_map_free(&s->layout);
 	received_free(&s->received);
 	fill_close(&s->fill);
-	pthread_mutex_destroy(&s->lock);
-	pthread_cond_destroy(&s->opened);
 	if (s->mem >= 0)
 		close(s->mem);
 	memset(s, 0, sizeof(*s));
-}
-
-static int wait_open(struct stage *s, uint32_t round)
-{
-	bool open;
-
-	pthread_mutex_lock(&s->lock);
-	while (s->open_round < round && !s->closed)
-		pthread_cond_wait(&s->opened, &s->lock);
-	open = !s->closed;
-	pthread_mutex_unlock(&s->lock);
-	return open ? 0 : -ECANCELED;
 }
 
 /* Local pieces and where they go, as process_vm_writev wants them. */
@@ -518,18 +504,17 @@ static int place_extent(struct stage *s, struct pieces *p, const struct page_ext
 	return err;
 }
 
-int stage_pages(void *ctx, uint32_t round, const struct page_extent *extents, size_t n,
-		const uint8_t *data, struct phaul_error *err)
+int stage_pages(struct stage *s, const struct page_extent *extents, size_t n, const uint8_t *data,
+		struct phaul_error *err)
 {
-	struct stage *s = ctx;
 	struct pieces pieces = {0};
-	int code = wait_open(s, round);
+	int code = 0;
 
 	for (size_t i = 0; i < n && !code; i++) {
 		code = place_extent(s, &pieces, &extents[i], data);
 		if (!(extents[i].flags & PAGE_EXTENT_ZERO))
 			data += extents[i].pages * PAGE;
-		if (code && code != -ECANCELED)
+		if (code)
 			return phaul_fail(err, code, "stage", "placing %u pages at %llx of pid %d",
 					  extents[i].pages, (unsigned long long)extents[i].address,
 					  s->husk->pid);

@@ -75,25 +75,28 @@ void dump_free(struct dump *d)
 	d->blocks = NULL;
 }
 
-int state_put_tree(struct image_set *to, const struct task *task, const struct frozen *f)
+int state_put_tree(struct image_set *to, const struct task *task, const pid_t *tids, size_t count)
 {
 	PstreeEntry tree = PSTREE_ENTRY__INIT;
-	uint32_t *threads = calloc(f->count, sizeof(*threads));
-	int err;
 
-	if (!threads)
-		return -ENOMEM;
-	for (size_t i = 0; i < f->count; i++)
-		threads[i] = f->threads[i].tid;
 	tree.pid = task->pid;
 	tree.ppid = task->ppid;
 	tree.pgid = task->pgid;
 	tree.sid = task->sid;
-	tree.n_threads = f->count;
-	tree.threads = threads;
-	err = image_put(to, "pstree", -1, &tree.base);
-	free(threads);
-	return err;
+	tree.n_threads = count;
+	tree.threads = (uint32_t *)tids;
+	return image_put(to, "pstree", -1, &tree.base);
+}
+
+static int put_tree(struct dump *d, const struct task *task, const struct frozen *f)
+{
+	pid_t *tids = dump_alloc(d, f->count * sizeof(*tids));
+
+	if (!tids)
+		return -ENOMEM;
+	for (size_t i = 0; i < f->count; i++)
+		tids[i] = f->threads[i].tid;
+	return state_put_tree(d->images, task, tids, f->count);
 }
 
 /* Threads come before descriptors: the other side builds them meanwhile. */
@@ -120,32 +123,7 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 	tc.blk_sigset = leader->saved_mask;
 	code = ask_parts(d, leader, &core) ?: threads_dump(d, f, leader, &core, sink) ?: descriptors_dump(d);
 	place->next_file_id = d->next_file_id;
-	return code ? code : state_put_tree(d->images, place->task, f);
-}
-
-/* Without a tree. */
-static int dump_alone(struct dump *d, const struct frozen *f, struct remote *leader, const struct thread_sink *sink)
-{
-	struct task task = { .pid = d->ns_pid, .pgid = d->ns_pid, .sid = d->ns_pid, .state = TASK_ALIVE };
-	struct descriptor_table tables[2];	/* its own, and what waits in its unix sockets */
-	struct unix_queues queues = { 0 };
-	struct state_of_tree place = { .task = &task, .descriptors = tables, .queues = &queues };
-	size_t count = 1;
-	int code = descriptors_read(d->pid, &tables[0], d->err);
-
-	if (code)
-		return code;
-	code = unix_queues_collect(&queues, tables, &count, d->err);
-	if (!code && count > 1 && descriptors_group(tables, count))
-		code = phaul_fail(d->err, -ENOMEM, "state", "comparing descriptors");
-	place.next_file_id = tables[0].count + (count > 1 ? tables[1].count : 0) + 1;
-	code = code ?: dump_all(d, f, leader, &place, sink);
-	if (!code && count > 1)
-		code = descriptors_dump_queued(d, &tables[1]);
-	for (size_t i = 0; i < count; i++)
-		descriptors_free(&tables[i]);
-	unix_queues_free(&queues);
-	return code;
+	return code ? code : put_tree(d, place->task, f);
 }
 
 static void choose_signal(struct remote *leader)
@@ -174,7 +152,7 @@ int state_dump(const struct frozen *f, remote_addr syscall_at, remote_addr area_
 	if (code)
 		phaul_fail(err, code, "state", "mapping a batch area in pid %d", f->pid);
 	else
-		code = tree ? dump_all(&d, f, &leader, tree, sink) : dump_alone(&d, f, &leader, sink);
+		code = dump_all(&d, f, &leader, tree, sink);
 	unmapped = remote_area_unmap(&leader, &area);
 	if (!code && unmapped)
 		code = phaul_fail(err, unmapped, "state", "unmapping the batch area in pid %d", f->pid);
@@ -282,9 +260,11 @@ static bool all_built(const struct husk *h)
 static int build_all(struct husk *h, struct build *b, const struct thread_image *leader, struct phaul_built *ret)
 {
 	uint64_t at = phaul_now_ns();
-	int code = descriptors_build(b, &ret->descriptors);
+	uint32_t descriptors = 0;
+	int code = descriptors_build(b, &descriptors);
 
-	ret->files_ns = phaul_now_ns() - at;
+	ret->files_ns += phaul_now_ns() - at;
+	ret->descriptors += descriptors;
 	if (!code)
 		code = build_parts(b, leader->core) ?: threads_build(b, h, leader, 1);
 	if (code)
@@ -324,7 +304,7 @@ int state_build(struct husk *h, const struct image_set *from, struct built_files
 		code = build_all(h, &b, &leader, ret);
 	if (leader.core)
 		core_entry__free_unpacked(leader.core, NULL);
-	ret->threads = 1 + h->thread_count;
+	ret->threads += 1 + h->thread_count;
 	dump_free(&b.scratch);
 	return code;
 }

@@ -5,7 +5,7 @@
 #include "threads.h"
 #include "tree.h"
 
-/* What the process has from its place in a tree; without one it is its own session's leader, and init's child. */
+/* What the process has from its place in a tree. */
 struct state_of_tree {
 	const struct task *task;
 	struct descriptor_table *descriptors;	/* its own, of the group's */
@@ -24,14 +24,15 @@ int state_dump(const struct frozen *f, remote_addr syscall_at, remote_addr area_
 	       const struct thread_sink *sink, struct phaul_error *err);
 
 /* The place of a process, dead ones included, in "pstree". */
-int state_put_tree(struct image_set *to, const struct task *task, const struct frozen *f);
+int state_put_tree(struct image_set *to, const struct task *task, const pid_t *tids, size_t count);
 
 /* The husk's memory is complete. Some of its threads become those of the process. */
 int state_build_threads(struct husk *h, const struct image_set *from, struct phaul_error *err);
 /* What takes that the husk has no descriptors, which it may share with another one. */
 int state_build_first(struct husk *h, const struct image_set *from, struct built_files *files, struct phaul_error *err);
-/* All other threads are built, and that is done. `files` are those of all processes of the images; `table` is that of its descriptors, as in struct build.
- * Afterwards the husk is the process, held before its first instruction. */
+/* All other threads are built, and that is done. `files` are those of all processes of the images; `table` is that of
+ * its descriptors, as in struct build. Afterwards the husk is the process, held before its first instruction; `ret`
+ * counts on. */
 int state_build(struct husk *h, const struct image_set *from, struct built_files *files, int64_t table, struct phaul_built *ret,
 		struct phaul_error *err);
 

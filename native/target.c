@@ -1,47 +1,56 @@
-/* target.c - one process that arrives: a husk, filled round by round, built, held, and let go. */
+/* target.c - processes that arrive: husks, filled round by round, built, held, and let go. */
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "channel.h"
 #include "checksum.h"
 #include "error.h"
-#include "husk.h"
 #include "layout.h"
-#include "objects/object.h"
-#include "stage.h"
 #include "objects/inet_socket.h"
 #include "objects/unix_socket.h"
-#include "state.h"
+#include "rebirth.h"
 
 #define FIRST_ROOM 64u	/* descriptors, in a table that never grew */
 #define ROOM_SPARE 3u	/* descriptors_reserve() takes the highest number, and two above it for itself */
 
 struct phaul_target {
 	pid_t pid;
-	struct husk husk;
-	struct stage stage;
-	struct built_files files;
-	uint32_t descriptor_room;	/* that the husk's table has */
+	struct rebirth tree;
 	uint64_t threads_ns;		/* spent on building them so far */
-	bool released;
+	/* Pages of a round wait until its layout is there. */
+	pthread_mutex_t lock;
+	pthread_cond_t opened;
+	uint32_t open_round;
+	bool closed;
 };
 
 int phaul_target_open(int pid, uint32_t flags, struct phaul_target **ret, struct phaul_error *err)
 {
 	struct phaul_target *tgt = calloc(1, sizeof(*tgt));
-	int code;
+	struct reborn *root = calloc(1, sizeof(*root));
+	PstreeEntry *entry = calloc(1, sizeof(*entry));
+	int code = flags ? phaul_fail(err, -EINVAL, "target", "unknown flags %x", flags) : 0;
 
-	if (!tgt)
-		return phaul_fail(err, -ENOMEM, "target", "preparing for pid %d", pid);
-	if (flags) {
+	if (tgt)
+		tgt->tree.tasks = calloc(1, sizeof(*tgt->tree.tasks));
+	if (!tgt || !root || !entry || !tgt->tree.tasks)
+		code = phaul_fail(err, -ENOMEM, "target", "preparing for pid %d", pid);
+	if (code) {
+		free(tgt ? tgt->tree.tasks : NULL);
 		free(tgt);
-		return phaul_fail(err, -EINVAL, "target", "unknown flags %x", flags);
+		free(root);
+		free(entry);
+		return code;
 	}
-	tgt->pid = pid;
-	code = husk_open(pid, &tgt->husk, err);
-	if (!code)
-		code = stage_open(&tgt->stage, &tgt->husk, err);
+	pthread_mutex_init(&tgt->lock, NULL);
+	pthread_cond_init(&tgt->opened, NULL);
+	pstree_entry__init(entry);
+	entry->pid = entry->pgid = entry->sid = tgt->pid = pid;
+	*root = (struct reborn){ .entry = entry, .state = TASK_ALIVE, .birth = 1 };
+	tgt->tree.tasks[tgt->tree.count++] = root;
+	code = husk_open(pid, &root->husk, err);
 	if (code) {
 		phaul_target_close(tgt);
 		return code;
@@ -50,63 +59,175 @@ int phaul_target_open(int pid, uint32_t flags, struct phaul_target **ret, struct
 	return 0;
 }
 
-static void shut_stage(void *ctx)
+/* ---- pages ---- */
+
+static void open_round(struct phaul_target *tgt, uint32_t round, bool close)
 {
-	stage_shut(ctx);
+	pthread_mutex_lock(&tgt->lock);
+	tgt->open_round = round;
+	tgt->closed = tgt->closed || close;
+	pthread_cond_broadcast(&tgt->opened);
+	pthread_mutex_unlock(&tgt->lock);
+}
+
+static bool wait_open(struct phaul_target *tgt, uint32_t round)
+{
+	bool open;
+
+	pthread_mutex_lock(&tgt->lock);
+	while (tgt->open_round < round && !tgt->closed)
+		pthread_cond_wait(&tgt->opened, &tgt->lock);
+	open = !tgt->closed;
+	pthread_mutex_unlock(&tgt->lock);
+	return open;
+}
+
+static int apply(void *ctx, uint32_t round, uint64_t owner, const struct page_extent *extents, size_t count,
+		 const uint8_t *data, struct phaul_error *err)
+{
+	struct phaul_target *tgt = ctx;
+
+	if (!wait_open(tgt, round))
+		return -ECANCELED;
+	if (owner & PAGES_SHARED)
+		return shmem_pages(&tgt->tree.shmem, owner & ~PAGES_SHARED, extents, count, data, err);
+	for (size_t i = 0; i < tgt->tree.count; i++)
+		if (owner == tgt->tree.tasks[i]->entry->pid && tgt->tree.tasks[i]->staged)
+			return stage_pages(&tgt->tree.tasks[i]->stage, extents, count, data, err);
+	return phaul_fail(err, -EPROTO, "target", "the source sent pages of a process %llu, which it had not told of",
+			  (unsigned long long)owner);
+}
+
+static void shut(void *ctx)
+{
+	struct phaul_target *tgt = ctx;
+
+	open_round(tgt, tgt->open_round, true);
 }
 
 int phaul_target_receive(struct phaul_target *tgt, struct phaul_channel *ch, struct phaul_error *err)
 {
-	struct page_sink sink = { .ctx = &tgt->stage, .apply = stage_pages, .shut = shut_stage };
+	struct page_sink sink = { .ctx = tgt, .apply = apply, .shut = shut };
 	int code = pages_receive_start(ch, &sink);
 
 	return code ? phaul_fail(err, code, "target", "starting the page streams") : 0;
 }
 
+/* ---- rounds ---- */
+
 /* Growing the table takes 16 ms once there are threads, and would have to be done in the freeze. What can't be
  * done here is done there, or fails there with its reason. */
-static void make_room(struct phaul_target *tgt, uint32_t room)
+static void make_room(struct reborn *task)
 {
-	struct build b = { .pid = tgt->pid, .leader = &tgt->husk.leader };
+	struct build b = { .pid = reborn_pid(task), .leader = &task->husk.leader };
 
-	if (room > tgt->descriptor_room && room > FIRST_ROOM)
-		(void)descriptors_reserve(&b, room - ROOM_SPARE);
-	tgt->descriptor_room = room;
+	if (task->descriptor_room > task->room_made && task->descriptor_room > FIRST_ROOM)
+		(void)descriptors_reserve(&b, task->descriptor_room - ROOM_SPARE);
+	task->room_made = task->descriptor_room;
+}
+
+/* The mappings of all must be known before the first is made: they may share them. */
+static int read_layouts(struct phaul_target *tgt, const struct image_set *images, struct layout *layouts, struct phaul_error *err)
+{
+	struct rebirth *tree = &tgt->tree;
+	int code = 0;
+
+	for (size_t i = 0; i < tree->count && !code; i++) {
+		const struct reborn *task = tree->tasks[i];
+
+		if (task->state == TASK_DEAD)
+			continue;
+		code = layout_read(images, reborn_pid(task), &layouts[i]) ?: shmem_note(&tree->shmem, &layouts[i].map);
+		if (code)
+			phaul_fail(err, code, "layout", "the source's description of pid %d's memory is malformed", reborn_pid(task));
+	}
+	code = code ?: shmem_note_sizes(&tree->shmem, images);
+	return code ? code : shmem_make(&tree->shmem, images, -1, err);
+}
+
+static int lay_out(struct phaul_target *tgt, struct reborn *task, struct layout *layout, struct phaul_applied *ret,
+		   struct phaul_error *err)
+{
+	const struct final_scan *gone = &layout->gone;
+	int64_t dropped = 0;
+	int code = rebirth_stage(&tgt->tree, task);
+
+	ret->vmas += layout->map.count;
+	if (code)
+		return code;
+	make_room(task);
+	code = stage_layout(&task->stage, &layout->map, err) ?:
+	       husk_threads(&task->husk, (pid_t *)task->entry->threads, task->entry->n_threads, err);
+	if (!code && (gone->absent.count || gone->sparse.count || gone->guards.count))
+		dropped = stage_drop(&task->stage, gone, err);
+	ret->pages_dropped += dropped > 0 ? dropped : 0;
+	return dropped < 0 ? dropped : code;
+}
+
+/* The tree becomes that of the round. */
+static int follow(struct phaul_target *tgt, const struct image_set *images, struct phaul_applied *ret, struct phaul_error *err)
+{
+	struct rebirth *tree = &tgt->tree, next = { .err = err };
+	struct layout *layouts = NULL;
+	int code;
+
+	tree->err = err;
+	code = rebirth_read(&next, images);
+	if (!code && reborn_pid(next.tasks[0]) != tgt->pid)
+		code = phaul_fail(err, -EPROTO, "target", "the source sent pid %d, where pid %d was announced",
+				  reborn_pid(next.tasks[0]), tgt->pid);
+	if (code) {
+		rebirth_free(&next);
+		return code;
+	}
+	rebirth_become(tree, &next);
+	layouts = calloc(tree->count, sizeof(*layouts));
+	code = layouts ? rebirth_make(tree, images) : phaul_fail(err, -ENOMEM, "target", "reading mappings");
+	code = code ?: read_layouts(tgt, images, layouts, err);
+	for (size_t i = 0; i < tree->count && !code; i++)
+		if (tree->tasks[i]->state != TASK_DEAD)
+			code = lay_out(tgt, tree->tasks[i], &layouts[i], ret, err);
+	for (size_t i = 0; layouts && i < tree->count; i++)
+		layout_free(&layouts[i]);
+	free(layouts);
+	return code;
 }
 
 int phaul_target_round(struct phaul_target *tgt, struct phaul_channel *ch, const void *bytes, size_t size,
 		       int timeout_ms, struct phaul_applied *ret, struct phaul_error *err)
 {
-	struct layout layout;
+	struct image_set *images = NULL;
 	struct pages_stats stats = {0};
 	uint64_t at = phaul_now_ns();
-	int64_t dropped = 0;
-	int code = layout_unpack(tgt->pid, bytes, size, &layout, err);
+	int code = image_set_unpack(bytes, size, &images, err);
 
 	memset(ret, 0, sizeof(*ret));
 	if (code)
 		return code;
-	ret->round = layout.round;
-	ret->vmas = layout.map.count;
-	make_room(tgt, layout.descriptor_room);
-	code = stage_layout(&tgt->stage, &layout.map, err) ?:
-	       husk_threads(&tgt->husk, layout.tids, layout.tid_count, err);
-	if (!code && (layout.gone.absent.count || layout.gone.sparse.count || layout.gone.guards.count)) {
-		dropped = stage_drop(&tgt->stage, &layout.gone, err);
-		code = dropped < 0 ? dropped : 0;
-	}
-	ret->pages_dropped = dropped;
+	code = layout_read_round(images, &ret->round);
+	if (code || ret->round <= tgt->open_round)
+		code = phaul_fail(err, -EPROTO, "target", "the source's description of a round is malformed");
+	code = code ?: follow(tgt, images, ret, err);
+	image_set_free(images);
 	ret->layout_ns = phaul_now_ns() - at;
 	at = phaul_now_ns();
 	if (!code) {
-		stage_open_round(&tgt->stage, layout.round);
-		code = pages_wait_round(ch, layout.round, timeout_ms, &stats, err);
-		stage_filled(&tgt->stage);
+		open_round(tgt, ret->round, false);
+		code = pages_wait_round(ch, ret->round, timeout_ms, &stats, err);
+		for (size_t i = 0; i < tgt->tree.count; i++)
+			if (tgt->tree.tasks[i]->staged)
+				stage_filled(&tgt->tree.tasks[i]->stage);
 	}
 	ret->bytes = stats.bytes_raw;
 	ret->wait_ns = phaul_now_ns() - at;
-	layout_free(&layout);
 	return code;
+}
+
+/* ---- the end ---- */
+
+static void join(struct phaul_target *tgt, bool join)
+{
+	husk_join(&tgt->tree.tasks[0]->husk, join);
 }
 
 int phaul_target_threads(struct phaul_target *tgt, const void *bytes, size_t size, struct phaul_error *err)
@@ -115,10 +236,9 @@ int phaul_target_threads(struct phaul_target *tgt, const void *bytes, size_t siz
 	struct image_set *images = NULL;
 	int code;
 
-	husk_join(&tgt->husk, true);
-	code = image_set_unpack(bytes, size, &images, err);
-	if (!code)
-		code = state_build_threads(&tgt->husk, images, err);
+	join(tgt, true);
+	tgt->tree.err = err;
+	code = image_set_unpack(bytes, size, &images, err) ?: rebirth_build_threads(&tgt->tree, images);
 	image_set_free(images);
 	tgt->threads_ns += phaul_now_ns() - start;
 	return code;
@@ -128,16 +248,16 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 		       struct phaul_error *err)
 {
 	uint64_t start = phaul_now_ns();
+	struct rebirth *tree = &tgt->tree;
 	struct image_set *images = NULL;
 	int code;
 
-	husk_join(&tgt->husk, true);
-	code = image_set_unpack(bytes, size, &images, err);
+	join(tgt, true);
+	tree->err = err;
 	memset(ret, 0, sizeof(*ret));
-	if (!code)
-		code = built_files_read(images, &tgt->pid, 1, &tgt->files, err) ?:
-		       state_build_first(&tgt->husk, images, &tgt->files, err) ?:
-		       state_build(&tgt->husk, images, &tgt->files, tgt->pid, ret, err);
+	code = image_set_unpack(bytes, size, &images, err) ?: rebirth_read_states(tree, images) ?:
+	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?:
+	       rebirth_settle(tree, images) ?: rebirth_build(tree, images, ret);
 	image_set_free(images);
 	ret->build_ns = phaul_now_ns() - start;
 	ret->threads_ns = tgt->threads_ns;
@@ -146,20 +266,39 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 
 int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, size_t size, struct phaul_error *err)
 {
-	tgt->stage.layout.tid = tgt->pid;
-	return checksum(tgt->stage.mem, &tgt->stage.layout, ret_text, size, err);
+	const struct rebirth *tree = &tgt->tree;
+	size_t used = 0;
+	int code = 0;
+
+	*ret_text = 0;
+	for (size_t i = 0; i < tree->count && !code; i++) {
+		struct reborn *task = tree->tasks[i];
+
+		if (!task->staged || task->state == TASK_DEAD)
+			continue;
+		task->stage.layout.tid = reborn_pid(task);
+		code = checksum(task->stage.mem, &task->stage.layout, ret_text + used, size - used, err);
+		used += strlen(ret_text + used);
+	}
+	for (size_t i = 0; i < tree->shmem.count && !code; i++) {
+		const struct shmem *object = &tree->shmem.at[i];
+
+		code = checksum_shared(object->id, object->at, object->size, ret_text + used, size - used, err);
+		used += strlen(ret_text + used);
+	}
+	return code;
 }
 
 int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 {
 	int code;
 
+	tgt->tree.err = err;
 	/* What the process is depends on its names less than on that it runs. */
-	(void)unix_names_publish(&tgt->files, NULL);
-	(void)inet_resume(&tgt->files, NULL);
-	code = husk_release(&tgt->husk, err);
-	tgt->released = !code;
-	husk_join(&tgt->husk, false);
+	(void)unix_names_publish(&tgt->tree.files, NULL);
+	(void)inet_resume(&tgt->tree.files, NULL);
+	code = rebirth_release(&tgt->tree);
+	join(tgt, false);
 	return code;
 }
 
@@ -167,11 +306,9 @@ void phaul_target_close(struct phaul_target *tgt)
 {
 	if (!tgt)
 		return;
-	stage_shut(&tgt->stage);
-	if (tgt->released)
-		tgt->husk.pid = 0;
-	stage_close(&tgt->stage);
-	built_files_free(&tgt->files);
-	husk_close(&tgt->husk);
+	shut(tgt);
+	rebirth_free(&tgt->tree);
+	pthread_mutex_destroy(&tgt->lock);
+	pthread_cond_destroy(&tgt->opened);
 	free(tgt);
 }

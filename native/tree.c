@@ -30,6 +30,7 @@ int task_read(pid_t pid, struct task *ret)
 	ret->pgid = stat.field[STAT_PGID];
 	ret->sid = stat.field[STAT_SID];
 	ret->exit_code = stat.field[STAT_EXIT_CODE];
+	ret->started = stat.field[STAT_STARTED];
 	return 0;
 }
 
@@ -149,6 +150,7 @@ static int take(struct tree *t, pid_t pid, int timeout_ms, bool stop, struct pha
 	settle(t, &task);
 	task.shares_files = task.ppid && task.state != TASK_DEAD && task_shares(pid, task.ppid, KCMP_FILES);
 	task.shares_fs = task.ppid && task.state != TASK_DEAD && task_shares(pid, task.ppid, KCMP_FS);
+	task.shares_memory = task.ppid && task.state != TASK_DEAD && task_shares(pid, task.ppid, KCMP_VM);
 	code = add(t, &task);
 	if (!code)
 		return 1;

@@ -10,8 +10,10 @@ enum task_state { TASK_ALIVE = 1, TASK_DEAD = 2, TASK_STOPPED = 3 };
 struct task {
 	pid_t pid, ppid, pgid, sid;	/* ppid 0: the root */
 	enum task_state state;
+	uint64_t started;		/* clock ticks since boot: another process of the same pid has another number */
 	uint32_t exit_code;		/* of a dead one, as wait() tells it */
 	bool shares_files, shares_fs;	/* with its parent: CLONE_FILES, CLONE_FS */
+	bool shares_memory;		/* for the moment: vfork() */
 	struct frozen frozen;		/* of no thread, if it is dead */
 };
 

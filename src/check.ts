@@ -23,6 +23,7 @@ export const preflightEvent = (plan: Plan, pid: number, host: string, obstacles:
   pid,
   comm: plan.comm,
   host,
+  processes: plan.processes.length,
   threads: plan.tids.length,
   rssBytes: plan.rssBytes,
   obstacles,

@@ -14,6 +14,8 @@ export interface PreflightEvent extends Base {
   pid: number;
   comm: string;
   host: string;
+  /** It and all that descend from it. */
+  processes: number;
   threads: number;
   rssBytes: number;
   obstacles: Obstacle[];
@@ -140,7 +142,7 @@ export function formatMs(ms: number): string {
 
 export const formatRate = (bytesPerSecond: number): string => `${formatBytes(bytesPerSecond)}/s`;
 
-export const plural = (count: number, noun: string): string => `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
+export const plural = (count: number, noun: string, many = `${noun}s`): string => `${formatCount(count)} ${count === 1 ? noun : many}`;
 
 /** Two spaces stand between columns, so that a log can be read and cut. */
 const columns = (...parts: string[]): string => parts.filter((part) => part !== '').join('  ');
@@ -152,6 +154,7 @@ const formatters: Formatters = {
     columns(
       `preflight on ${e.host}`,
       `${e.comm} (pid ${e.pid})`,
+      ...(e.processes > 1 ? [plural(e.processes, 'process', 'processes')] : []),
       plural(e.threads, 'thread'),
       `${formatBytes(e.rssBytes)} resident`,
       plural(e.obstacles.length, 'obstacle'),

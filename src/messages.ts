@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { planSchema } from './source/plan.ts';
 
 /** Raised when an older peer could misunderstand; hello carries it outside of any schema. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** A plan lists every mapped and open file: some MiB for the largest of processes. */
 export const MESSAGE_BYTES_MAX = 32 << 20;

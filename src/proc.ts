@@ -72,6 +72,18 @@ export async function listThreads(pid: Pid): Promise<number[]> {
   }
 }
 
+/** The process and all that descend from it, parents first. One that ends meanwhile is left out. */
+export async function listTree(root: number): Promise<number[]> {
+  const tree = [root];
+  for (const pid of tree) {
+    for (const tid of await listThreads(pid).catch(() => [])) {
+      const children = await readFile(`/proc/${pid}/task/${tid}/children`, 'utf8').catch(() => '');
+      tree.push(...children.split(' ').filter((child) => child !== '').map(Number).filter((child) => !tree.includes(child)));
+    }
+  }
+  return tree;
+}
+
 export interface Mapping {
   start: bigint;
   end: bigint;
@@ -187,6 +199,9 @@ export async function hashVdso(pid: Pid, mappings?: Mapping[]): Promise<string> 
     await using memory = await open(`/proc/${pid}/mem`);
     await memory.read(bytes, 0, bytes.length, vdso.start);
   } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EIO') {
+      throw new PhaulError('ERR_NO_PROCESS', `Process ${pid} on ${hostname()} has begun another program, or ended, while it was looked at: try again.`, { cause: error });
+    }
     throw procError(pid, 'mem', error);
   }
   return createHash('sha256').update(bytes).digest('hex');

@@ -24,7 +24,7 @@ struct check {
 	int count;
 	struct descriptor_table *descriptors;	/* collected from /proc and pidfd_getfd */
 	bool frozen;		/* in the freeze: no look at other processes */
-	const struct tree *tree;	/* that moves together, NULL: the process alone */
+	const struct tree *tree;	/* that moves together; NULL in the freeze */
 	struct pipe_holder *pipe_holders;	/* who else holds pipes and sockets; descriptors_check's */
 	size_t pipe_holder_count;
 };

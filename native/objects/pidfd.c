@@ -31,8 +31,8 @@ static bool comes_along(const struct check *c, int pid)
 {
 	char path[64];
 
-	for (size_t i = 0; i < (c->tree ? c->tree->count : 1); i++) {
-		pid_t process = c->tree ? c->tree->tasks[i].pid : c->pid;
+	for (size_t i = 0; i < c->tree->count; i++) {
+		pid_t process = c->tree->tasks[i].pid;
 
 		snprintf(path, sizeof(path), "/proc/%d/task/%d", process, pid);
 		if (pid == process || !access(path, F_OK))

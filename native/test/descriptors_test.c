@@ -30,6 +30,7 @@
 
 #include "../husk.h"
 #include "../objects/descriptors.h"
+#include "../tree.h"
 
 #define die(format, ...) \
 	do { \
@@ -107,7 +108,9 @@ static char *check_text(pid_t pid, uint32_t flags)
 {
 	struct descriptor_table table;
 	struct phaul_error err = { 0 };
-	struct check c = { .pid = pid, .flags = flags, .descriptors = &table, .capacity = 1 << 16 };
+	struct task task = { .pid = pid, .state = TASK_ALIVE };
+	struct tree alone = { .tasks = &task, .count = 1 };
+	struct check c = { .pid = pid, .flags = flags, .descriptors = &table, .tree = &alone, .capacity = 1 << 16 };
 
 	c.text = calloc(1, c.capacity);
 	if (descriptors_read(pid, &table, &err))

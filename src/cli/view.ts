@@ -156,7 +156,7 @@ function createLiveView(stdout: Output, stderr: Output): View {
 
 /** redis-server (pid 1042)  5 threads  1.1 GiB resident */
 export const subjectText = (e: PreflightEvent): string =>
-  oneLine(`${e.comm} (pid ${e.pid})  ${plural(e.threads, 'thread')}  ${formatBytes(e.rssBytes)} resident`);
+  oneLine(`${e.comm} (pid ${e.pid})  ${e.processes > 1 ? `${plural(e.processes, 'process', 'processes')}  ` : ''}${plural(e.threads, 'thread')}  ${formatBytes(e.rssBytes)} resident`);
 
 const row = (cells: string[]): string => cells.map((cell, at) => cell.padStart(at === 0 ? 5 : 13)).join('');
 

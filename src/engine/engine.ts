@@ -27,6 +27,9 @@ export interface Freeze {
   dumpMs: number;
   stateBytes: number;
   threads: number;
+  processes: number;
+  /** Of processes that the last round didn't know: they would all have to go over in the freeze. */
+  freshPages: number;
   last: SourceRound;
 }
 
@@ -108,7 +111,7 @@ export interface Findings {
 export interface CheckFlags {
   /** Established TCP connections move as reset ones. */
   tcpClose: boolean;
-  /** For a checkpoint: the process with all its children. */
+  /** For a checkpoint, which can hold more than can move. */
   toDirectory?: boolean;
   /** Links may be made for files whose name is gone but that have another. */
   linkRemap?: boolean;

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 import type { Applied, Built, Channel, CheckFlags, DumpFlags, Engine, Findings, Freeze, Note, Priority, Source, SourceRound, Target } from './engine.ts';
 
-const ABI_VERSION = 5;
+const ABI_VERSION = 6;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_RUNNING = 4;
@@ -29,7 +29,7 @@ const roundType = koffi.struct('phaul_round', {
 });
 koffi.struct('phaul_freeze', {
   frozen_at_ns: 'uint64_t', stop_ns: 'uint64_t', scan_ns: 'uint64_t', send_ns: 'uint64_t', dump_ns: 'uint64_t',
-  state_bytes: 'uint64_t', threads: 'uint32_t', last: roundType,
+  state_bytes: 'uint64_t', threads: 'uint32_t', processes: 'uint32_t', fresh_pages: 'uint64_t', last: roundType,
 });
 koffi.struct('phaul_applied', {
   round: 'uint32_t', vmas: 'uint32_t', bytes: 'uint64_t', pages_dropped: 'uint64_t', layout_ns: 'uint64_t', wait_ns: 'uint64_t',
@@ -41,7 +41,7 @@ koffi.struct('phaul_built', {
 
 type Numbers<K extends string> = Record<K, number>;
 type RawRound = Numbers<'round' | 'vmas' | 'pages_dirty' | 'pages_sent' | 'pages_zero' | 'bytes_sent' | 'scan_ns' | 'send_ns'>;
-type RawFreeze = Numbers<'frozen_at_ns' | 'stop_ns' | 'scan_ns' | 'send_ns' | 'dump_ns' | 'state_bytes' | 'threads'> & { last: RawRound };
+type RawFreeze = Numbers<'frozen_at_ns' | 'stop_ns' | 'scan_ns' | 'send_ns' | 'dump_ns' | 'state_bytes' | 'threads' | 'processes' | 'fresh_pages'> & { last: RawRound };
 type RawError = { code: number; where: string; what: string };
 type Pointer = bigint | null;
 
@@ -270,6 +270,8 @@ class LibrarySource extends Handle implements Source {
       dumpMs: ms(raw.dump_ns),
       stateBytes: Number(raw.state_bytes),
       threads: raw.threads,
+      processes: raw.processes,
+      freshPages: Number(raw.fresh_pages),
       last: asRound(raw.last),
     } satisfies Freeze);
   }

@@ -18,6 +18,11 @@ const RUNNING_TIMEOUT_MS = 5_000;
 
 const PINGS = 3;
 
+/** Some ms: a child that has just been forked has less. */
+const FRESH_PAGES_MAX = 2_000;
+
+const FREEZE_TRIES = 20;
+
 export interface Cutover {
   /** Undefined while it isn't known whether the target runs the process. */
   downtimeMs: number | undefined;
@@ -39,9 +44,28 @@ function roundTrip(channel: Channel, host: string): number {
   return best;
 }
 
+/**
+ * Processes that the last round did not know would have all their memory to be sent while they stand still. They go on,
+ * and a round is made for them.
+ */
+function freezeKnown(source: Source, channel: Channel, order: SourceOrder): Freeze {
+  for (let tries = 1; ; tries++) {
+    const freeze = source.freeze(FREEZE_TIMEOUT_MS);
+    if (freeze.freshPages <= FRESH_PAGES_MAX) {
+      return freeze;
+    }
+    source.thaw();
+    if (tries === FREEZE_TRIES) {
+      throw new PhaulError('ERR_DIVERGES', `Process ${order.pid} (${order.comm}) has new children whenever it is stopped to be moved: try again when it has fewer.`);
+    }
+    source.round(channel);
+    hear(channel, APPLIED, READY_TIMEOUT_MS, order.host);
+  }
+}
+
 /** Everything before the commit: whatever fails here, the caller thaws. */
 function hand(source: Source, channel: Channel, order: SourceOrder): { freeze: Freeze; builtMs: number } {
-  const freeze = source.freeze(FREEZE_TIMEOUT_MS);
+  const freeze = freezeKnown(source, channel, order);
   fault('source:frozen');
   const sums = order.verify ? source.checksum() : '';
   source.final(channel);

@@ -1,9 +1,9 @@
 /** The files that a process maps or holds open, with what tells whether the target has the same ones. */
-import { open, readlink, stat } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import type { Stats } from 'node:fs';
 import { z } from 'zod';
 import { hashContent, readBuildId } from '../identity.ts';
-import { procError, type Descriptor, type Mapping } from '../proc.ts';
+import type { Descriptor, Mapping } from '../proc.ts';
 
 export const planFileSchema = z.strictObject({
   path: z.string().startsWith('/').max(4096),
@@ -39,36 +39,37 @@ const DELETED = ' (deleted)';
 // Made by the kernel for whoever reads: there is no content to compare.
 const isVirtual = (path: string): boolean => /^\/(proc|sys|dev)\//.test(path);
 
-export async function collectFiles(
-  pid: number,
-  mappings: Mapping[],
-  descriptors: Descriptor[],
-): Promise<{ exe: string; cwd: string; files: PlanFile[] }> {
-  const [exe, cwd] = await Promise.all([readlink(`/proc/${pid}/exe`), readlink(`/proc/${pid}/cwd`)]).catch(
-    (error: unknown) => {
-      throw procError(pid, 'exe', error);
-    },
-  );
-  const found: Found[] = [
-    { path: exe, source: `/proc/${pid}/exe`, how: 'exe', writable: false },
-    ...mappings.map((mapping) => foundMapping(pid, mapping)),
-    ...descriptors.map(({ fd, link, flags }): Found => ({
-      path: link,
-      source: `/proc/${pid}/fd/${fd}`,
-      how: 'open',
-      writable: (flags & O_ACCMODE) !== 0,
-    })),
-    { path: cwd, source: `/proc/${pid}/cwd`, how: 'cwd', writable: false },
-  ];
+/** What one process of the tree has of files. */
+export interface Holder {
+  pid: number;
+  exe: string;
+  cwd: string;
+  mappings: Mapping[];
+  descriptors: Descriptor[];
+}
+
+export async function collectFiles(holders: Holder[]): Promise<PlanFile[]> {
   const files: PlanFile[] = [];
-  for (const file of mergeByPath(found)) {
+  for (const file of mergeByPath(holders.flatMap(foundOf))) {
     const described = await describe(file);
     if (described !== undefined) {
       files.push(described);
     }
   }
-  return { exe, cwd, files };
+  return files;
 }
+
+const foundOf = ({ pid, exe, cwd, mappings, descriptors }: Holder): Found[] => [
+  { path: exe, source: `/proc/${pid}/exe`, how: 'exe', writable: false },
+  ...mappings.map((mapping) => foundMapping(pid, mapping)),
+  ...descriptors.map(({ fd, link, flags }): Found => ({
+    path: link,
+    source: `/proc/${pid}/fd/${fd}`,
+    how: 'open',
+    writable: (flags & O_ACCMODE) !== 0,
+  })),
+  { path: cwd, source: `/proc/${pid}/cwd`, how: 'cwd', writable: false },
+];
 
 function foundMapping(pid: number, { start, end, path, protection }: Mapping): Found {
   return {

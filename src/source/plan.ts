@@ -2,7 +2,7 @@
  * What the target has to know before anything is moved: the plan travels in the first messages and is
  * checked there by preflight. Everything comes from /proc; the process isn't stopped.
  */
-import { stat } from 'node:fs/promises';
+import { readlink, stat } from 'node:fs/promises';
 import { arch, hostname, release } from 'node:os';
 import { basename } from 'node:path';
 import { z } from 'zod';
@@ -13,6 +13,7 @@ import {
   isKernelThread,
   kilobytes,
   listThreads,
+  listTree,
   procError,
   readCpuFlags,
   readDescriptors,
@@ -24,7 +25,7 @@ import {
   type Descriptor,
 } from '../proc.ts';
 import { PROTOCOLS, readBoundSockets, type BoundSocket } from '../sockets.ts';
-import { collectFiles, planFileSchema } from './files.ts';
+import { collectFiles, planFileSchema, type Holder } from './files.ts';
 
 // Bounds of what a peer may send: Linux itself allows no more, or no real process comes near.
 const PIDS_MAX = 2 ** 22;
@@ -40,12 +41,16 @@ const word = z.string().max(64);
 export const planSchema = z.strictObject({
   /** As the process itself sees it, which may differ from what the operator typed. */
   pid,
+  /** All that move with it, itself first. */
+  processes: z.array(pid).min(1).max(THREADS_MAX),
+  /** All threads of all of them. */
   tids: z.array(pid).min(1).max(THREADS_MAX),
   /** What operators know it by; see nameOf. */
   comm: word,
   cmdline: z.array(z.string().max(PATH_MAX)).max(1024),
   exe: z.string().max(PATH_MAX),
   cwd: z.string().max(PATH_MAX),
+  /** 0 if all are root's. */
   uid: id,
   gid: id,
   rssBytes: size,
@@ -53,8 +58,9 @@ export const planSchema = z.strictObject({
   vszBytes: size,
   /** Private writable memory, which a host that doesn't overcommit must reserve. */
   dataBytes: size,
+  /** Of the one that has the most. */
   mappings: z.int().min(1).max(2 ** 31),
-  /** Hard limits by short name ("nofile"); null is unlimited. */
+  /** The highest hard limits of any, by short name ("nofile"); null is unlimited. */
   limits: z.record(word, z.number().min(0).nullable()),
   sockets: z
     .array(z.strictObject({ protocol: z.enum(PROTOCOLS), address: word, port: z.int().min(1).max(65_535) }))
@@ -71,46 +77,94 @@ export const planSchema = z.strictObject({
 
 export type Plan = z.infer<typeof planSchema>;
 
-export async function readPlan(pid: number): Promise<Plan> {
-  const [status, tids, mappings, descriptors, limits, cmdline, pageSize, cpuFlags, sockets] = await Promise.all([
+/** One process of the tree, as it is now. */
+interface Member extends Holder {
+  status: Map<string, string>;
+  tids: number[];
+  limits: Record<string, number | null>;
+}
+
+async function readMember(pid: number): Promise<Member> {
+  const [status, tids, mappings, descriptors, limits, exe, cwd] = await Promise.all([
     readStatus(pid),
     readInnermostTids(pid),
     readMaps(pid),
     readDescriptors(pid),
     readHardLimits(pid),
+    readLink(pid, 'exe'),
+    readLink(pid, 'cwd'),
+  ]);
+  return { pid, status, tids, mappings, descriptors, limits, exe, cwd };
+}
+
+async function readLink(pid: number, name: string): Promise<string> {
+  try {
+    return await readlink(`/proc/${pid}/${name}`);
+  } catch (error) {
+    throw procError(pid, name, error);
+  }
+}
+
+/** Of a descendant that has ended there is a pid at most. */
+async function readDescendant(pid: number): Promise<Member | { status: Map<string, string> } | undefined> {
+  try {
+    return await readMember(pid);
+  } catch {
+    return readStatus(pid).then((status) => ({ status }), () => undefined);
+  }
+}
+
+export async function readPlan(pid: number): Promise<Plan> {
+  const [root, cmdline, pageSize, cpuFlags, sockets, tree] = await Promise.all([
+    readMember(pid),
     readProc(pid, 'cmdline'),
     readPageSize(pid),
     readCpuFlags(),
     readBoundSockets(pid),
+    listTree(pid),
   ]);
-  if (mappings.length === 0) {
+  if (root.mappings.length === 0) {
     throw new PhaulError('ERR_NO_PROCESS', `Process ${pid} on ${hostname()} has no memory: it has ended, or it is a kernel thread.`);
   }
-  const { exe, cwd, files } = await collectFiles(pid, mappings, descriptors);
+  const descendants = (await Promise.all(tree.slice(1).map(readDescendant))).filter((some) => some !== undefined);
+  const members = [root, ...descendants.filter((some) => 'mappings' in some).filter(({ mappings }) => mappings.length > 0)];
+  const sum = (of: (member: Member) => number): number => members.reduce((total, member) => total + of(member), 0);
   return {
-    pid: innermostPid(status),
-    tids,
-    comm: nameOf(status.get('Name') ?? '', splitArguments(cmdline)),
+    pid: innermostPid(root.status),
+    processes: [root, ...descendants].map(({ status }) => innermostPid(status)),
+    tids: [...new Set([...members.flatMap(({ tids }) => tids), ...descendants.map(({ status }) => innermostPid(status))])],
+    comm: nameOf(root.status.get('Name') ?? '', splitArguments(cmdline)),
     cmdline: splitArguments(cmdline),
-    exe,
-    cwd,
-    uid: effective(status.get('Uid')),
-    gid: effective(status.get('Gid')),
-    rssBytes: kilobytes(status.get('VmRSS')),
-    swapBytes: kilobytes(status.get('VmSwap')),
-    vszBytes: kilobytes(status.get('VmSize')),
-    dataBytes: kilobytes(status.get('VmData')) + kilobytes(status.get('VmStk')),
-    mappings: mappings.length,
-    limits,
-    sockets: socketsOf(descriptors, sockets),
-    files,
+    exe: root.exe,
+    cwd: root.cwd,
+    uid: Math.max(...members.map(({ status }) => effective(status.get('Uid')))),
+    gid: Math.max(...members.map(({ status }) => effective(status.get('Gid')))),
+    // Pages of files and of shared memory are there once, whoever maps them.
+    rssBytes: kilobytes(root.status.get('VmRSS')) + sum(({ pid: other, status }) => (other === pid ? 0 : kilobytes(status.get('RssAnon')))),
+    swapBytes: sum(({ status }) => kilobytes(status.get('VmSwap'))),
+    vszBytes: sum(({ status }) => kilobytes(status.get('VmSize'))),
+    dataBytes: sum(({ status }) => kilobytes(status.get('VmData')) + kilobytes(status.get('VmStk'))),
+    mappings: Math.max(...members.map(({ mappings }) => mappings.length)),
+    limits: highestLimits(members),
+    sockets: socketsOf(members.flatMap(({ descriptors }) => descriptors), sockets),
+    files: await collectFiles(members),
     host: hostname(),
     arch: arch(),
     kernel: release(),
     pageSize,
     cpuFlags,
-    vdso: await hashVdso(pid, mappings),
+    vdso: await hashVdso(pid, root.mappings),
   };
+}
+
+/** null is unlimited. */
+function highestLimits(members: Member[]): Plan['limits'] {
+  const highest: Plan['limits'] = {};
+  for (const [name, hard] of members.flatMap(({ limits }) => Object.entries(limits))) {
+    const known = highest[name];
+    highest[name] = known === null || hard === null ? null : Math.max(known ?? 0, hard);
+  }
+  return highest;
 }
 
 /** A thread that ends meanwhile is left out: the freeze takes the list that counts. */

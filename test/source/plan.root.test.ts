@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { readStatus } from '../../src/proc.ts';
+import { readDescriptors, readStatus } from '../../src/proc.ts';
 import { planSchema, readPlan, requireProgram } from '../../src/source/plan.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'phaul-plan-'));
@@ -110,7 +110,9 @@ test('descriptors that come and go while a plan is made are no error', async (t)
   const child = spawn('python3', ['-c', 'import glob, os\nnames = glob.glob(os.path.dirname(os.__file__) + "/*.py")[:100]\nwhile True: held = [open(name) for name in names]; del held'], { stdio: 'ignore' });
   t.teardown(() => child.kill());
   await once(child, 'spawn');
-  await sleep(300); // it becomes python3 first
+  while ((await readDescriptors(child.pid!)).length < 20) {
+    await sleep(20); // it becomes python3 first
+  }
   for (let i = 0; i < 20; i++) {
     const { exe } = await readPlan(child.pid!);
     t.regex(exe, /python3/);

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import test from 'ava';
 import type { Obstacle } from '../../src/errors.ts';
+import { listThreads } from '../../src/proc.ts';
 import { readPlan, type Plan } from '../../src/source/plan.ts';
 import { preflight } from '../../src/target/preflight.ts';
 
@@ -55,8 +56,7 @@ test('a taken pid is an obstacle that names who has it', async (t) => {
 });
 
 test('threads of other processes count, and one owner is one obstacle', async (t) => {
-  const { tids } = await readPlan(process.pid);
-  const others = tids.filter((tid) => tid !== process.pid);
+  const others = (await listThreads(process.pid)).filter((tid) => tid !== process.pid);
   const obstacles = await check({ tids: [running.pid, ...others] });
   t.deepEqual(codes(obstacles), ['PID_TAKEN_BY_PHAUL']);
   t.regex(obstacles[0]!.sentence, /its agent and ssh session have other pids then/);

@@ -1,0 +1,403 @@
+#include "rebirth.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "layout.h"
+#include "objects/tty.h"
+#include "state.h"
+
+#define TASKS_MAX (1u << 20)
+
+/* ---- reading ---- */
+
+static int find_parent(struct rebirth *r, struct reborn *task)
+{
+	for (size_t i = 0; i < r->count; i++)
+		if (r->tasks[i]->entry->pid == task->entry->ppid && r->tasks[i]->state != TASK_DEAD) {
+			task->parent = i;
+			return 0;
+		}
+	task->parent = r->count;
+	return r->count ? -EPROTO : 0;
+}
+
+static int read_ids(struct rebirth *r, const struct image_set *images, struct reborn *task)
+{
+	struct image_reader reader;
+	ProtobufCMessage *msg = NULL;
+
+	if (image_read(images, "ids", reborn_pid(task), &reader) ||
+	    image_next(&reader, &task_kobj_ids_entry__descriptor, &msg) != 1)
+		return image_malformed("ids", reborn_pid(task), r->err);
+	task->files_id = ((TaskKobjIdsEntry *)msg)->files_id;
+	task->fs_id = ((TaskKobjIdsEntry *)msg)->fs_id;
+	protobuf_c_message_free_unpacked(msg, NULL);
+	for (size_t i = 0; i < r->table_count; i++)
+		if (r->tables[i] == (pid_t)task->files_id)
+			return 0;
+	r->tables[r->table_count++] = task->files_id;
+	return 0;
+}
+
+static int read_core(struct rebirth *r, const struct image_set *images, struct reborn *task, bool needed)
+{
+	struct image_reader reader;
+	ProtobufCMessage *msg = NULL;
+	const CoreEntry *core;
+	int code = image_read(images, "core", reborn_pid(task), &reader);
+
+	task->state = TASK_ALIVE;
+	if (code == -ENOENT && !needed)
+		return 0;
+	if (code || image_next(&reader, &core_entry__descriptor, &msg) != 1)
+		return image_malformed("core", reborn_pid(task), r->err);
+	core = (CoreEntry *)msg;
+	task->state = core->tc ? core->tc->task_state : 0;
+	task->exit_code = core->tc ? core->tc->exit_code : 0;
+	task->stop_signal = core->tc && core->tc->has_stop_signo ? core->tc->stop_signo : SIGSTOP;
+	protobuf_c_message_free_unpacked(msg, NULL);
+	if (task->state != TASK_DEAD && task->state != TASK_ALIVE && task->state != TASK_STOPPED)
+		return image_malformed("core", reborn_pid(task), r->err);
+	return 0;
+}
+
+static void reborn_free(struct reborn *task)
+{
+	if (task->staged)
+		stage_close(&task->stage);
+	husk_close(&task->husk);
+	if (task->entry)
+		pstree_entry__free_unpacked(task->entry, NULL);
+	free(task);
+}
+
+static int add_task(struct rebirth *r, const struct image_set *images, PstreeEntry *entry)
+{
+	struct reborn **tasks = reallocarray(r->tasks, r->count + 1, sizeof(*tasks));
+	pid_t *tables = reallocarray(r->tables, r->count + 1, sizeof(*tables));
+	struct reborn *task = calloc(1, sizeof(*task));
+
+	r->tasks = tasks ? tasks : r->tasks;
+	r->tables = tables ? tables : r->tables;
+	if (!tasks || !tables || !task || r->count == TASKS_MAX) {
+		pstree_entry__free_unpacked(entry, NULL);
+		free(task);
+		return phaul_fail(r->err, -ENOMEM, "restore", "listing the processes");
+	}
+	task->entry = entry;
+	if (!entry->n_threads || entry->threads[0] != entry->pid || find_parent(r, task)) {
+		reborn_free(task);
+		return image_malformed("pstree", -1, r->err);
+	}
+	r->tasks[r->count++] = task;
+	if (layout_read_process(images, reborn_pid(task), &task->birth, &task->descriptor_room))
+		return image_malformed("phaul-process", reborn_pid(task), r->err);
+	return read_core(r, images, task, false) ?: task->state == TASK_DEAD ? 0 : read_ids(r, images, task);
+}
+
+int rebirth_read(struct rebirth *r, const struct image_set *images)
+{
+	struct image_reader reader;
+	ProtobufCMessage *msg = NULL;
+	int more = 0, code = image_read(images, "pstree", -1, &reader) ? image_malformed("pstree", -1, r->err) : 0;
+
+	while (!code && (more = image_next(&reader, &pstree_entry__descriptor, &msg)) > 0)
+		code = add_task(r, images, (PstreeEntry *)msg);
+	if (!code && (more < 0 || !r->count || r->tasks[0]->state == TASK_DEAD))
+		code = image_malformed("pstree", -1, r->err);
+	return code;
+}
+
+int rebirth_read_states(struct rebirth *r, const struct image_set *images)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < r->count && !code; i++)
+		code = read_core(r, images, r->tasks[i], true);
+	return code;
+}
+
+/* ---- one round after the other ---- */
+
+static struct reborn **find(const struct rebirth *r, const struct reborn *task)
+{
+	for (size_t i = 0; i < r->count; i++)
+		if (reborn_pid(r->tasks[i]) == reborn_pid(task) && r->tasks[i]->birth == task->birth)
+			return &r->tasks[i];
+	return NULL;
+}
+
+/* What its tracer has seen the end of is its parent's to take note of; only then the pid is free. */
+static void end_child(struct rebirth *r, struct reborn *task)
+{
+	struct reborn *parent = r->tasks[task->parent];
+	pid_t pid = task->husk.pid;
+
+	husk_close(&task->husk);
+	if (pid && parent != task && parent->husk.pid)
+		(void)remote_call(&parent->husk.leader, SYS_wait4, pid, 0, __WALL, 0);
+}
+
+void rebirth_become(struct rebirth *r, struct rebirth *next)
+{
+	/* Children before their parents. */
+	for (size_t i = r->count; i-- > 0; )
+		if (!find(next, r->tasks[i]))
+			end_child(r, r->tasks[i]);
+	for (size_t i = 0; i < next->count; i++) {
+		struct reborn *told = next->tasks[i], **kept = find(r, told);
+		PstreeEntry *entry = told->entry;
+
+		if (!kept || !(*kept)->husk.pid)
+			continue;
+		told->entry = (*kept)->entry;
+		next->tasks[i] = *kept;
+		*kept = told;
+		next->tasks[i]->entry = entry;
+		next->tasks[i]->parent = told->parent;
+		next->tasks[i]->state = told->state;
+		next->tasks[i]->files_id = told->files_id;
+		next->tasks[i]->fs_id = told->fs_id;
+		next->tasks[i]->exit_code = told->exit_code;
+		next->tasks[i]->descriptor_room = told->descriptor_room;
+	}
+	for (size_t i = 0; i < r->count; i++)
+		reborn_free(r->tasks[i]);
+	free(r->tasks);
+	free(r->tables);
+	r->tasks = next->tasks;
+	r->count = next->count;
+	r->tables = next->tables;
+	r->table_count = next->table_count;
+	next->tasks = NULL;
+	next->tables = NULL;
+	next->count = next->table_count = 0;
+}
+
+/* ---- husks ---- */
+
+static int make(struct rebirth *r, const struct image_set *images, size_t i);
+
+/* Children that are no part of a session that their parent began were born before it did. */
+static int make_children(struct rebirth *r, const struct image_set *images, size_t of, bool elder)
+{
+	const struct reborn *parent = r->tasks[of];
+	int code = 0;
+
+	for (size_t i = 1; i < r->count && !code; i++) {
+		const PstreeEntry *entry = r->tasks[i]->entry;
+		bool older = entry->sid != entry->pid && entry->sid != parent->entry->sid;
+
+		if (r->tasks[i]->parent == of && older == elder)
+			code = make(r, images, i);
+	}
+	return code;
+}
+
+static uint64_t shared_by_birth(const struct rebirth *r, const struct reborn *task)
+{
+	const struct reborn *parent = r->tasks[task->parent];
+
+	return (task->files_id && task->files_id == parent->files_id ? CLONE_FILES : 0) |
+	       (task->fs_id && task->fs_id == parent->fs_id ? CLONE_FS : 0);
+}
+
+/* A parent that has memory already keeps it for itself. */
+static int fork_husk(struct reborn *parent, pid_t pid, uint64_t flags, struct husk *ret, struct phaul_error *err)
+{
+	int code = parent->staged ? stage_spare(&parent->stage, true, err) : 0;
+
+	code = code ?: husk_fork(&parent->husk, pid, flags, ret, err);
+	return code ?: parent->staged ? stage_spare(&parent->stage, false, err) : 0;
+}
+
+static int beget(struct rebirth *r, const struct image_set *images, size_t i)
+{
+	struct reborn *task = r->tasks[i];
+	pid_t pid = reborn_pid(task);
+	int64_t session = 0;
+	int code = i ? fork_husk(r->tasks[task->parent], pid, shared_by_birth(r, task), &task->husk, r->err) :
+		       husk_open(pid, &task->husk, r->err);
+
+	if (!code)
+		code = make_children(r, images, i, true);
+	/* The root leads a session from the start. */
+	if (!code && i && task->entry->sid == task->entry->pid)
+		session = remote_call(&task->husk.leader, SYS_setsid);
+	if (session < 0)
+		return phaul_fail(r->err, session, "restore", "beginning session %d", pid);
+	return code ?: ttys_take(&r->files, images, &task->husk.leader, false, r->err);
+}
+
+static int make(struct rebirth *r, const struct image_set *images, size_t i)
+{
+	int code = r->tasks[i]->husk.pid ? 0 : beget(r, images, i);
+
+	return code ?: make_children(r, images, i, false);
+}
+
+static int check_session(struct rebirth *r, const struct reborn *task)
+{
+	pid_t session = getsid(reborn_pid(task));
+
+	if (session == (pid_t)task->entry->sid)
+		return 0;
+	return phaul_fail(r->err, -EOPNOTSUPP, "restore", "process %d belongs to session %u, whose leader is not among those "
+			  "that come with it", reborn_pid(task), task->entry->sid);
+}
+
+int rebirth_make(struct rebirth *r, const struct image_set *images)
+{
+	int code = make(r, images, 0);
+
+	for (size_t i = 0; i < r->count && !code; i++)
+		code = check_session(r, r->tasks[i]);
+	return code;
+}
+
+int rebirth_stage(struct rebirth *r, struct reborn *task)
+{
+	int code = task->staged ? 0 : stage_open(&task->stage, &task->husk, r->err);
+
+	task->staged = task->staged || !code;
+	task->stage.shmem = &r->shmem;
+	return code;
+}
+
+/* ---- what they are to each other ---- */
+
+static int join_group(struct rebirth *r, struct reborn *task)
+{
+	uint32_t group = task->entry->pgid;
+	int64_t code = getpgid(reborn_pid(task)) == (pid_t)group ? 0 :
+		       remote_call(&task->husk.leader, SYS_setpgid, 0, group);
+
+	return code < 0 ? phaul_fail(r->err, code, "restore", "making process %d a member of process group %u, whose "
+				     "leader may have ended before", reborn_pid(task), group) : 0;
+}
+
+/* A group whose leader has ended, and was waited for, begins with one that stands in for it for a moment. */
+static int make_group(struct rebirth *r, struct reborn *member)
+{
+	uint32_t group = member->entry->pgid;
+	struct husk leader;
+	int64_t code;
+
+	for (size_t i = 0; i < r->count; i++)
+		if (r->tasks[i]->entry->pid == group)
+			return 0;
+	if (getpgid(reborn_pid(member)) == (pid_t)group)
+		return 0;
+	code = fork_husk(member, group, 0, &leader, r->err);
+	if (code)
+		return code;
+	code = remote_call(&leader.leader, SYS_setpgid, 0, 0);
+	for (size_t i = 0; i < r->count && !code; i++)
+		if (r->tasks[i]->entry->pgid == group)
+			code = remote_call(&r->tasks[i]->husk.leader, SYS_setpgid, 0, group);
+	if (code)
+		phaul_fail(r->err, code, "restore", "beginning process group %u, whose leader had ended", group);
+	code = code ?: husk_end(&leader, SIGKILL);
+	husk_close(&leader);
+	/* It is its parent's to take note of the end. */
+	return code ? code : remote_call(&member->husk.leader, SYS_wait4, group, 0, __WALL, 0) == group ? 0 :
+	       phaul_fail(r->err, -ECHILD, "restore", "ending the leader of process group %u", group);
+}
+
+static int end(struct rebirth *r, struct reborn *task)
+{
+	int code = husk_end(&task->husk, task->exit_code);
+
+	return code ? phaul_fail(r->err, code, "restore", "ending process %d, which shall be a zombie", reborn_pid(task)) : 0;
+}
+
+int rebirth_settle(struct rebirth *r, const struct image_set *images)
+{
+	int code = 0;
+
+	for (int leaders = 1; leaders >= 0; leaders--)
+		for (size_t i = 0; i < r->count && !code; i++)
+			if ((r->tasks[i]->entry->pgid == r->tasks[i]->entry->pid) == leaders)
+				code = leaders ? join_group(r, r->tasks[i]) : make_group(r, r->tasks[i]) ?:
+				       join_group(r, r->tasks[i]);
+	for (size_t i = 0; i < r->count && !code; i++)
+		code = ttys_take(&r->files, images, &r->tasks[i]->husk.leader, true, r->err);
+	for (size_t i = 0; i < r->count && !code; i++)
+		if (r->tasks[i]->state == TASK_DEAD)
+			code = end(r, r->tasks[i]);
+	return code;
+}
+
+/* ---- all else ---- */
+
+/* The first that has a table makes it for all. */
+static int64_t table_of(const struct rebirth *r, size_t i)
+{
+	for (size_t n = 0; n < i; n++)
+		if (r->tasks[n]->state != TASK_DEAD && r->tasks[n]->files_id == r->tasks[i]->files_id)
+			return -1;
+	return r->tasks[i]->files_id;
+}
+
+int rebirth_build_threads(struct rebirth *r, const struct image_set *images)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < r->count && !code; i++)
+		if (r->tasks[i]->state != TASK_DEAD)
+			code = state_build_threads(&r->tasks[i]->husk, images, r->err);
+	return code;
+}
+
+int rebirth_build(struct rebirth *r, const struct image_set *images, struct phaul_built *ret)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < r->count && !code; i++)
+		if (r->tasks[i]->state != TASK_DEAD)
+			code = state_build_first(&r->tasks[i]->husk, images, &r->files, r->err);
+	code = code ?: rebirth_build_threads(r, images);
+	for (size_t i = 0; i < r->count && !code; i++)
+		if (r->tasks[i]->state != TASK_DEAD)
+			code = state_build(&r->tasks[i]->husk, images, &r->files, table_of(r, i), ret, r->err);
+	return code;
+}
+
+/* Those that run already may end the others, which are then what they should be. */
+int rebirth_release(struct rebirth *r)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < r->count && !code; i++) {
+		struct reborn *task = r->tasks[i];
+
+		if (task->state == TASK_STOPPED)
+			(void)kill(reborn_pid(task), task->stop_signal);
+		if (task->state != TASK_DEAD)
+			code = husk_release(&task->husk, i > 0, r->err);
+	}
+	r->released = !code;
+	return code;
+}
+
+void rebirth_free(struct rebirth *r)
+{
+	for (size_t i = r->count; i-- > 0; ) {
+		/* Nobody's any more. */
+		if (r->released)
+			r->tasks[i]->husk.pid = 0;
+		reborn_free(r->tasks[i]);
+	}
+	free(r->tasks);
+	free(r->tables);
+	shmem_free(&r->shmem, r->released);
+	built_files_free(&r->files);
+	memset(r, 0, sizeof(*r));
+}

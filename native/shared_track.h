@@ -1,0 +1,34 @@
+/* shared_track.h - which pages of memory that processes share were written since the last look.
+ *
+ * By what is in them: a sum of each page is kept, and compared. The page tables of the processes would tell sooner, but
+ * not of what one wrote that has ended since, or that came and went between two looks.
+ */
+#ifndef PHAUL_SHARED_TRACK_H
+#define PHAUL_SHARED_TRACK_H
+
+#include "image.h"
+#include "memory_map.h"
+#include "track.h"
+
+struct shared_object {
+	uint64_t id, size;		/* as in shmem.h; bytes */
+	int fd;
+	const uint8_t *at;		/* mapped here */
+	uint64_t *sums;			/* of each page, as it was sent (pages.h); 0: all zero */
+	struct range_list dirty;	/* of the last look; addresses are offsets */
+};
+
+struct shared_track {
+	struct shared_object *at;
+	size_t count;
+};
+
+/* Takes up those that `map` has and that aren't known yet. */
+int shared_track_cover(struct shared_track *t, const struct memory_map *map, struct phaul_error *err);
+/* Fills all `dirty`: they count as such until they are sent. Returns how many pages. */
+int64_t shared_track_scan(struct shared_track *t, struct phaul_error *err);
+/* Their ids and sizes, and what there is to say of segments of System V. */
+int shared_track_put(const struct shared_track *t, struct image_set *to);
+void shared_track_free(struct shared_track *t);
+
+#endif
