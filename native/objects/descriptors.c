@@ -16,6 +16,8 @@
 #include "locks.h"
 #include "socket_options.h"
 
+#include "../tree.h"
+
 /* ---- reading ---- */
 
 static int pidfd_of(pid_t pid)
@@ -407,14 +409,25 @@ void remark(struct check *c, const struct descriptor *d, const char *code, const
 	notice(c, code, subject, "%s", text);
 }
 
+static bool comes_along(const struct check *c, const FownEntry *owner)
+{
+	for (size_t i = 0; i < c->tree->count; i++)
+		if (owner->pid == (uint32_t)(owner->pid_type == F_OWNER_PGRP ? c->tree->tasks[i].pgid : c->tree->tasks[i].pid) ||
+		    (owner->pid_type == F_OWNER_TID && task_shares(owner->pid, c->tree->tasks[i].pid, KCMP_VM)))
+			return true;
+	return false;
+}
+
 static void check_owner(struct check *c, struct descriptor *d)
 {
 	owner_read(d);
-	if (!(c->flags & PHAUL_TO_DIRECTORY) && (d->flags & O_ASYNC || d->owner.pid))
-		refuse(c, d, "FD_OWNER",
-		       "(%s) sends signals when it is ready (fcntl F_SETOWN): "
-		       "this is not moved yet; start the program without signal-driven I/O",
-		       d->link);
+	/* In the freeze the tree isn't asked once more. */
+	if (c->flags & PHAUL_TO_DIRECTORY || !d->owner.pid || c->frozen || comes_along(c, &d->owner))
+		return;
+	refuse(c, d, "FD_OWNER",
+	       "(%s) sends a signal to pid %d when it is ready (fcntl F_SETOWN), which stays on this host: "
+	       "start the program without signal-driven I/O",
+	       d->link, (int)d->owner.pid);
 }
 
 static void check_one(struct check *c, struct descriptor *d)

@@ -364,7 +364,7 @@ static void set_up_refused_files(void)
 	put_at(listen_or_connect(1, getppid()), 19);
 	put_at(open("/dev/ptmx", O_RDWR | O_NOCTTY), 21);
 	put_at(socket(AF_INET, SOCK_STREAM, 0), 23);
-	must(fcntl(23, F_SETOWN, getpid()));
+	must(fcntl(23, F_SETOWN, getppid()));
 	must(dup2(16, 30));
 	fd = syscall(SYS_io_uring_setup, 4, (char[256]){ 0 });
 	if (fd >= 0)
