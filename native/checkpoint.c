@@ -179,12 +179,11 @@ static int dump(const struct tree *tree, int directory, uint32_t flags, struct p
 	ret->processes = tree->count;
 	for (size_t i = 0; i < tree->count; i++)
 		ret->threads += tree->tasks[i].frozen.count;
-	tree_state_free(&d.state, code || flags & PHAUL_LEAVE_RUNNING);
 	shmem_free(&d.shmem, false);
 	ghost_set_free(&d.ghosts, !code);
 	if (d.state.images)
 		page_writer_close(&d.pages);
-	image_set_free(d.state.images);
+	tree_state_free(&d.state, code || flags & PHAUL_LEAVE_RUNNING);
 	return code;
 }
 

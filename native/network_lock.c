@@ -9,16 +9,32 @@
 
 #include "error.h"
 
-static int run(const char *commands, pid_t pid, const char *what, struct phaul_error *err)
+static struct nft_ctx *open_nft(void)
 {
 	struct nft_ctx *nft = nft_ctx_new(NFT_CTX_DEFAULT);
-	int code = 0;
 
-	if (!nft || nft_ctx_buffer_error(nft) || nft_ctx_buffer_output(nft))
-		code = phaul_fail(err, -ENOMEM, "network lock", "preparing nftables for pid %d", pid);
-	else if (nft_run_cmd_from_buffer(nft, commands))
-		code = phaul_fail(err, -EPERM, "network lock", "%s the connections of pid %d by nftables: %.*s", what, pid,
-				  (int)strcspn(nft_ctx_get_error_buffer(nft), "\n"), nft_ctx_get_error_buffer(nft));
+	if (nft && (nft_ctx_buffer_error(nft) || nft_ctx_buffer_output(nft))) {
+		nft_ctx_free(nft);
+		nft = NULL;
+	}
+	return nft;
+}
+
+static int run_in(struct nft_ctx *nft, const char *commands, pid_t pid, const char *what, struct phaul_error *err)
+{
+	if (!nft)
+		return phaul_fail(err, -ENOMEM, "network lock", "preparing nftables for pid %d", pid);
+	if (!nft_run_cmd_from_buffer(nft, commands))
+		return 0;
+	return phaul_fail(err, -EPERM, "network lock", "%s the connections of pid %d by nftables: %.*s", what, pid,
+			  (int)strcspn(nft_ctx_get_error_buffer(nft), "\n"), nft_ctx_get_error_buffer(nft));
+}
+
+static int run(const char *commands, pid_t pid, const char *what, struct phaul_error *err)
+{
+	struct nft_ctx *nft = open_nft();
+	int code = run_in(nft, commands, pid, what, err);
+
 	if (nft)
 		nft_ctx_free(nft);
 	return code;
@@ -104,4 +120,107 @@ int network_unlock(pid_t pid, struct phaul_error *err)
 
 	snprintf(commands, sizeof(commands), "add table inet phaul-%d\ndelete table inet phaul-%d\n", pid, pid);
 	return run(commands, pid, "unlocking", err);
+}
+
+/* ---- for the time of a switch ---- */
+
+static void print_addresses(FILE *to, const struct moved_addresses *a, int family)
+{
+	int version = family == AF_INET6 ? 6 : 4;
+	char text[INET6_ADDRSTRLEN];
+	size_t n = 0;
+
+	fprintf(to, " set a%d { type ipv%d_addr;", version, version);
+	for (size_t i = 0; i < a->count; i++)
+		if (a->at[i].family == family)
+			fprintf(to, "%s%s", n++ ? ", " : " elements = { ", inet_ntop(family, &a->at[i].at, text, sizeof(text)));
+	fprintf(to, n ? " } }\n" : " }\n");
+}
+
+/* Before the routing decision: one that has been taken off this host is no local address any more. */
+static void print_address_chain(FILE *to, const char *hook, const char *side)
+{
+	fprintf(to, " chain a%s { type filter hook %s priority -400;\n", hook, hook);
+	for (int version = 4; version <= 6; version += 2)
+		fprintf(to, "  meta mark != 0x%x meta iifname != \"lo\" ip%s %saddr @a%d drop\n", TCP_RESTORE_MARK, version == 6 ? "6" : "", side, version);
+	fprintf(to, " }\n");
+}
+
+/* Who asks for such an address is not answered; by its place in the packet, as this nft has no name for it. */
+static void print_solicitations(FILE *to, const struct moved_addresses *a)
+{
+	for (size_t i = 0; i < a->count; i++) {
+		if (a->at[i].family != AF_INET6)
+			continue;
+		fprintf(to, "  icmpv6 type nd-neighbor-solicit @th,64,128 0x");
+		for (size_t n = 0; n < 16; n++)
+			fprintf(to, "%02x", a->at[i].at.v6.s6_addr[n]);
+		fprintf(to, " drop\n");
+	}
+}
+
+static bool moves(const struct connection_pair *pair, const struct moved_addresses *a)
+{
+	bool six = pair->local.any.sa_family == AF_INET6, mapped = six && IN6_IS_ADDR_V4MAPPED(&pair->local.v6.sin6_addr);
+	const void *address = !six ? (void *)&pair->local.v4.sin_addr :
+			      mapped ? &pair->local.v6.sin6_addr.s6_addr[12] : (void *)&pair->local.v6.sin6_addr;
+
+	for (size_t i = 0; i < a->count; i++)
+		if (a->at[i].family == (six && !mapped ? AF_INET6 : AF_INET) && !memcmp(&a->at[i].at, address, six && !mapped ? 16 : 4))
+			return true;
+	return false;
+}
+
+static void print_hold(FILE *to, pid_t pid, const struct connection_pair *pairs, size_t count, const struct moved_addresses *addresses)
+{
+	fprintf(to, "table inet phaul-%d-move { flags owner;\n", pid);
+	print_set(to, false, pairs, count);
+	print_set(to, true, pairs, count);
+	print_addresses(to, addresses, AF_INET);
+	print_addresses(to, addresses, AF_INET6);
+	print_chain(to, "input", "d", "s");
+	print_chain(to, "output", "s", "d");
+	print_address_chain(to, "prerouting", "d");
+	print_address_chain(to, "output", "s");
+	fprintf(to, " chain neighbours { type filter hook input priority -400;\n");
+	print_solicitations(to, addresses);
+	fprintf(to, " }\n}\ntable arp phaul-%d-move { flags owner;\n", pid);
+	print_addresses(to, addresses, AF_INET);
+	fprintf(to, " chain in { type filter hook input priority 0; arp daddr ip @a4 drop\n }\n"
+		" chain out { type filter hook output priority 0; arp saddr ip @a4 drop\n }\n}\n");
+}
+
+int network_hold(struct network_hold *h, pid_t pid, const struct connection_pair *pairs, size_t count,
+		 const struct moved_addresses *addresses, struct phaul_error *err)
+{
+	struct connection_pair *others = calloc(count + 1, sizeof(*others));
+	char *commands = NULL;
+	size_t size, other_count = 0;
+	FILE *to = open_memstream(&commands, &size);
+	int code = others && to ? 0 : phaul_fail(err, -ENOMEM, "network lock", "preparing nftables for pid %d", pid);
+
+	for (size_t i = 0; i < count && !code; i++)
+		if (!moves(&pairs[i], addresses))
+			others[other_count++] = pairs[i];
+	if (to) {
+		if (!code)
+			print_hold(to, pid, others, other_count, addresses);
+		fclose(to);
+	}
+	if (!code && !h->nft)
+		h->nft = open_nft();
+	code = code ?: run_in(h->nft, commands, pid, "locking", err);
+	free(commands);
+	free(others);
+	if (code)
+		network_let_go(h);
+	return code;
+}
+
+/* The kernel takes such tables away with the socket that made them. */
+void network_let_go(struct network_hold *h)
+{
+	if (h->nft)
+		nft_ctx_free(h->nft);
+	h->nft = NULL;
 }

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "address.h"
 #include "phaul.h"
 #include "tcp.h"
 
@@ -17,5 +18,15 @@ struct connection_pair {
 /* Replaces the lock of this process, if there is one; *ret_was_locked, if not NULL, says whether there was. */
 int network_lock(pid_t pid, const struct connection_pair *pairs, size_t count, bool *ret_was_locked, struct phaul_error *err);
 int network_unlock(pid_t pid, struct phaul_error *err);
+
+/* The same for the time of a switch: it ends when phaul ends, whatever that dies of. */
+struct network_hold {
+	struct nft_ctx *nft;		/* NULL: nothing is held */
+};
+
+/* Nothing at all reaches or leaves the addresses, nor is told about them to neighbours; nothing of the connections. */
+int network_hold(struct network_hold *h, pid_t pid, const struct connection_pair *pairs, size_t count,
+		 const struct moved_addresses *addresses, struct phaul_error *err);
+void network_let_go(struct network_hold *h);
 
 #endif

@@ -114,7 +114,8 @@ struct phaul_freeze {
 	struct phaul_round last;	/* the pages that went over in the freeze */
 };
 
-PHAUL_API int phaul_source_open(int pid, uint32_t flags, struct phaul_source **ret,
+/* `addresses`: those of this host that go along, "10.0.0.7/24@eth0 fd00::7/64@eth1". */
+PHAUL_API int phaul_source_open(int pid, uint32_t flags, const char *addresses, struct phaul_source **ret,
 				struct phaul_error *err);
 /* Stops the process for about a millisecond and starts tracking. `ret_stop_ns`: how long it stood. */
 PHAUL_API int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns,
@@ -129,7 +130,7 @@ PHAUL_API int phaul_source_freeze(struct phaul_source *src, int timeout_ms,
 /* Sends the last LAYOUT and pages, then THREADS by the hundred, then STATE. */
 PHAUL_API int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch,
 				 struct phaul_freeze *ret, struct phaul_error *err);
-/* From here on the original may not run again: it dies with this thread. */
+/* From here on the original may not run again: it dies with this thread. The addresses are taken off this host. */
 PHAUL_API int phaul_source_commit(struct phaul_source *src, struct phaul_error *err);
 PHAUL_API int phaul_source_kill(struct phaul_source *src, struct phaul_error *err);
 /* After commit, when the target's answer never came. `stopped`: leaves the original stopped ('T'), untraced
@@ -167,8 +168,8 @@ struct phaul_built {
 };
 
 /* Makes a husk with the wanted pid in the caller's pid namespace; it dies with the caller. `flags` is
- * zero. -EEXIST: the pid is taken. */
-PHAUL_API int phaul_target_open(int pid, uint32_t flags, struct phaul_target **ret,
+ * zero. `addresses` are this host's from the release on. -EEXIST: the pid is taken. */
+PHAUL_API int phaul_target_open(int pid, uint32_t flags, const char *addresses, struct phaul_target **ret,
 				struct phaul_error *err);
 /* Starts the threads that put arriving pages in place. */
 PHAUL_API int phaul_target_receive(struct phaul_target *tgt, struct phaul_channel *ch,

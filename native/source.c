@@ -46,6 +46,8 @@ struct phaul_source {
 	struct shared_track shared;
 	struct tree tree;		/* frozen, or nothing */
 	struct tree_state state;
+	struct moved_addresses addresses;
+	struct network_hold hold;
 	uint64_t longest_stop_ns;	/* of one process, while the others ran */
 	bool committed;
 };
@@ -322,10 +324,11 @@ static int look(struct phaul_source *src, struct phaul_error *err)
 
 /* ---- rounds ---- */
 
-int phaul_source_open(int pid, uint32_t flags, struct phaul_source **ret, struct phaul_error *err)
+int phaul_source_open(int pid, uint32_t flags, const char *addresses, struct phaul_source **ret, struct phaul_error *err)
 {
 	struct phaul_source *src = calloc(1, sizeof(*src));
 	struct task task;
+	int code;
 
 	if (!src)
 		return phaul_fail(err, -ENOMEM, "source", "opening pid %d", pid);
@@ -335,6 +338,11 @@ int phaul_source_open(int pid, uint32_t flags, struct phaul_source **ret, struct
 	if (task_read(pid, &task) || task.state == TASK_DEAD) {
 		free(src);
 		return phaul_fail(err, -ESRCH, "source", "there is no process %d here", pid);
+	}
+	code = addresses_parse(addresses, &src->addresses, err);
+	if (code) {
+		free(src);
+		return code;
 	}
 	*ret = src;
 	return 0;
@@ -590,10 +598,8 @@ static int send_state(struct phaul_source *src, struct phaul_channel *ch, struct
 	struct note_sink threads = { ch, 0 };
 	struct thread_sink sink = { &threads, send_threads };
 	struct tree_state *s = &src->state;
-	int code;
+	int code = 0;
 
-	*s = (struct tree_state){ .tree = &src->tree, .flags = src->flags, .images = image_set_new(), .err = err };
-	code = s->images ? tree_state_read(s) : phaul_fail(err, -ENOMEM, "source", "collecting the state");
 	for (size_t i = 0; i < src->count && !code; i++) {
 		const struct member *m = &src->members[i];
 		const struct task *task = &src->tree.tasks[i];
@@ -603,8 +609,6 @@ static int send_state(struct phaul_source *src, struct phaul_channel *ch, struct
 	}
 	code = code ?: tree_state_put_queued(s) ?: send_images(ch, PHAUL_NOTE_STATE, s->images, &ret->state_bytes, err);
 	ret->state_bytes += threads.bytes;
-	image_set_free(s->images);
-	s->images = NULL;
 	return code;
 }
 
@@ -616,6 +620,11 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 	int code = 0;
 
 	src->round++;
+	src->state = (struct tree_state){
+		.tree = &src->tree, .flags = src->flags, .images = image_set_new(), .hold = &src->hold, .addresses = &src->addresses,
+		.err = err,
+	};
+	code = src->state.images ? tree_state_read(&src->state) : phaul_fail(err, -ENOMEM, "source", "collecting the state");
 	for (size_t i = 0; i < src->count && !code; i++)
 		if (src->members[i].task.state != TASK_DEAD)
 			code = final_scan(src, &src->members[i], &src->tree.tasks[i].frozen, err);
@@ -649,16 +658,20 @@ int phaul_source_commit(struct phaul_source *src, struct phaul_error *err)
 
 	if (!is_frozen(src))
 		return phaul_fail(err, -EINVAL, "source", "pid %d is not frozen", src->pid);
-	code = set_options(src, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL, err);
+	code = set_options(src, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL, err) ?: addresses_remove(&src->addresses, err);
 	src->committed = !code;
+	if (code)
+		(void)set_options(src, PTRACE_O_TRACESYSGOOD, NULL);
 	return code;
 }
 
 int phaul_source_kill(struct phaul_source *src, struct phaul_error *err)
 {
 	(void)err;
-	tree_state_free(&src->state, false);
+	paused_set_pause(&src->state.paused);
 	tree_kill(&src->tree);
+	tree_state_free(&src->state, false);
+	network_let_go(&src->hold);
 	return 0;
 }
 
@@ -679,6 +692,9 @@ int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_err
 		return code;
 	src->committed = false;
 	stop_tracking(src);
+	/* It has been there before; what speaks against it now is not worth a process. */
+	if (!stopped && !addresses_add(&src->addresses, NULL))
+		addresses_announce(&src->addresses);
 	tree_state_free(&src->state, true);
 	return tree_thaw(&src->tree);
 }
@@ -702,6 +718,8 @@ void phaul_source_close(struct phaul_source *src)
 	if (is_frozen(src) && !src->committed)
 		(void)phaul_source_thaw(src, NULL);
 	tree_state_free(&src->state, false);
+	network_let_go(&src->hold);
+	addresses_free(&src->addresses);
 	tree_free(&src->tree);
 	stop_tracking(src);
 	free(src->members);

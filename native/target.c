@@ -9,6 +9,7 @@
 #include "error.h"
 #include "layout.h"
 #include "objects/inet_socket.h"
+#include "network_lock.h"
 #include "objects/unix_socket.h"
 #include "rebirth.h"
 
@@ -18,6 +19,9 @@
 struct phaul_target {
 	pid_t pid;
 	struct rebirth tree;
+	struct moved_addresses addresses;
+	bool addresses_on;		/* and not heard of until the release */
+	struct network_hold hold;
 	uint64_t threads_ns;		/* spent on building them so far */
 	/* Pages of a round wait until its layout is there. */
 	pthread_mutex_t lock;
@@ -26,7 +30,7 @@ struct phaul_target {
 	bool closed;
 };
 
-int phaul_target_open(int pid, uint32_t flags, struct phaul_target **ret, struct phaul_error *err)
+int phaul_target_open(int pid, uint32_t flags, const char *addresses, struct phaul_target **ret, struct phaul_error *err)
 {
 	struct phaul_target *tgt = calloc(1, sizeof(*tgt));
 	struct reborn *root = calloc(1, sizeof(*root));
@@ -50,7 +54,7 @@ int phaul_target_open(int pid, uint32_t flags, struct phaul_target **ret, struct
 	entry->pid = entry->pgid = entry->sid = tgt->pid = pid;
 	*root = (struct reborn){ .entry = entry, .state = TASK_ALIVE, .birth = 1 };
 	tgt->tree.tasks[tgt->tree.count++] = root;
-	code = husk_open(pid, &root->husk, err);
+	code = addresses_parse(addresses, &tgt->addresses, err) ?: husk_open(pid, &root->husk, err);
 	if (code) {
 		phaul_target_close(tgt);
 		return code;
@@ -244,6 +248,23 @@ int phaul_target_threads(struct phaul_target *tgt, const void *bytes, size_t siz
 	return code;
 }
 
+/* Until the release nobody hears of the connections, nor of the addresses. */
+static int take_addresses(struct phaul_target *tgt, struct phaul_error *err)
+{
+	struct connection_pair *pairs = NULL;
+	size_t count = 0;
+	int code = inet_connections_of_images(&tgt->tree.files, &pairs, &count);
+
+	if (code)
+		phaul_fail(err, code, "target", "listing TCP connections");
+	else if (count || tgt->addresses.count)
+		code = network_hold(&tgt->hold, tgt->pid, pairs, count, &tgt->addresses, err) ?:
+		       addresses_add(&tgt->addresses, err);
+	free(pairs);
+	tgt->addresses_on = !code;
+	return code;
+}
+
 int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size, struct phaul_built *ret,
 		       struct phaul_error *err)
 {
@@ -256,7 +277,7 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 	tree->err = err;
 	memset(ret, 0, sizeof(*ret));
 	code = image_set_unpack(bytes, size, &images, err) ?: rebirth_read_states(tree, images) ?:
-	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?:
+	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?: take_addresses(tgt, err) ?:
 	       rebirth_settle(tree, images) ?: rebirth_build(tree, images, ret);
 	image_set_free(images);
 	ret->build_ns = phaul_now_ns() - start;
@@ -296,6 +317,8 @@ int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 	tgt->tree.err = err;
 	/* What the process is depends on its names less than on that it runs. */
 	(void)unix_names_publish(&tgt->tree.files, NULL);
+	addresses_announce(&tgt->addresses);
+	network_let_go(&tgt->hold);
 	(void)inet_resume(&tgt->tree.files, NULL);
 	code = rebirth_release(&tgt->tree);
 	join(tgt, false);
@@ -307,7 +330,11 @@ void phaul_target_close(struct phaul_target *tgt)
 	if (!tgt)
 		return;
 	shut(tgt);
+	if (tgt->addresses_on && !tgt->tree.released)
+		(void)addresses_remove(&tgt->addresses, NULL);
 	rebirth_free(&tgt->tree);
+	network_let_go(&tgt->hold);
+	addresses_free(&tgt->addresses);
 	pthread_mutex_destroy(&tgt->lock);
 	pthread_cond_destroy(&tgt->opened);
 	free(tgt);

@@ -13,6 +13,7 @@
 #define IN(...) in_states(c->state, (const int[]){ __VA_ARGS__, 0 })
 #define CHUNK_MAX (1u << 20)	/* into a receive queue in one piece, if the kernel has a piece of that size */
 #define CHUNK_MIN 1024u
+#define MSS_MAX 32767u		/* that may be wished for */
 
 static bool in_states(int state, const int *list)
 {
@@ -50,6 +51,11 @@ int tcp_pause(int fd)
 int tcp_resume(int fd)
 {
 	return set(fd, TCP_REPAIR, TCP_REPAIR_OFF);
+}
+
+int tcp_resume_quietly(int fd)
+{
+	return set(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
 }
 
 /* ---- save ---- */
@@ -298,8 +304,12 @@ static int connect_again(int fd, const struct tcp_connection *c)
 	/* The first packet of a handshake is sent again. */
 	int err = c->state == TCP_SYN_SENT ? set(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP) : 0;
 
+	/* Without a wish of ours the segments would be of 536 bytes, until the path's MTU changes: what is restored
+	 * later as the peer's wish is only looked at then. */
+	(void)set(fd, TCP_MAXSEG, c->mss < MSS_MAX ? c->mss : MSS_MAX);
 	if (!err && connect(fd, &c->peer.any, size_of(&c->peer)) < 0 && errno != EINPROGRESS)
 		err = -errno;
+	(void)set(fd, TCP_MAXSEG, 0);
 	return err ? err : c->state == TCP_SYN_SENT ? tcp_pause(fd) : 0;
 }
 

@@ -43,6 +43,8 @@ void tcp_connection_free(struct tcp_connection *c);
 int tcp_restore(int fd, const struct tcp_connection *c);
 /* Ends the pause: the peer is sent what shows it that we are there. SO_REUSEADDR is off afterwards. */
 int tcp_resume(int fd);
+/* The same, and the peer is sent nothing. */
+int tcp_resume_quietly(int fd);
 
 /* Packets that stand for those of the peer while a connection is restored have this mark. */
 #define TCP_RESTORE_MARK 0x7068u

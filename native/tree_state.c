@@ -83,16 +83,18 @@ static int lock_connections(struct tree_state *s)
 {
 	struct connection_pair *pairs = NULL;
 	size_t count = 0;
-	int code;
+	int code = 0;
 
-	if (!(s->flags & PHAUL_TCP_ESTABLISHED))
-		return 0;
-	code = inet_connections(s->descriptors, s->descriptor_count, &pairs, &count);
+	s->paused.brief = s->hold;
+	if (s->flags & PHAUL_TCP_ESTABLISHED)
+		code = inet_connections(s->descriptors, s->descriptor_count, &pairs, &count);
 	if (code)
 		phaul_fail(s->err, code, "state", "listing TCP connections");
+	else if (s->hold && (count || s->addresses->count))
+		code = network_hold(s->hold, s->tree->tasks[0].pid, pairs, count, s->addresses, s->err);
 	else if (count)
 		code = network_lock(s->tree->tasks[0].pid, pairs, count, NULL, s->err);
-	s->locked = !code && count;
+	s->locked = !code && count && !s->hold;
 	free(pairs);
 	return code;
 }
@@ -142,9 +144,13 @@ void tree_state_free(struct tree_state *s, bool stays)
 	free(s->descriptors);
 	s->descriptors = NULL;
 	s->descriptor_count = s->put_count = 0;
+	image_set_free(s->images);
+	s->images = NULL;
 	unix_queues_free(&s->queues);
 	if (stays && s->locked)
 		(void)network_unlock(s->tree->tasks[0].pid, NULL);
+	if (stays && s->hold)
+		network_let_go(s->hold);
 	s->locked = false;
 	paused_set_free(&s->paused, stays);
 }

@@ -13,6 +13,9 @@ struct tree_state {
 	struct shmem_set *shmem;	/* as in struct state_of_tree */
 	struct page_writer *pages;
 	struct ghost_set *ghosts;
+	/* For the time of a switch, and what moves with it; NULL: connections are stopped until they are restored. */
+	struct network_hold *hold;
+	const struct moved_addresses *addresses;
 	struct phaul_error *err;
 	/* The rest is its own. */
 	struct descriptor_table *descriptors;	/* of those that live, in the tree's order; then ours, of what was in queues */

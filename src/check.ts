@@ -1,5 +1,6 @@
 /** phaul check: all that stands in the way, of the process itself and on the host it is to go to. */
 import { hostname } from 'node:os';
+import { findMoved } from './addresses.ts';
 import type { CheckFlags } from './engine/engine.ts';
 import { engine } from './engine/library.ts';
 import type { Obstacle } from './errors.ts';
@@ -30,9 +31,10 @@ export const preflightEvent = (plan: Plan, pid: number, host: string, obstacles:
   notices,
 });
 
-export const check: Check = async ({ pid, tcp, reach: way }) => {
-  const { obstacles, notices } = localFindings(pid, { tcpClose: tcp === 'close' });
-  const plan = await readPlan(pid);
+export const check: Check = async ({ pid, tcp, moveIps, reach: way }) => {
+  const movedAddresses = findMoved(moveIps);
+  const { obstacles, notices } = localFindings(pid, { tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' });
+  const plan = await readPlan(pid, { tcp, movedAddresses });
   if (way === undefined) {
     return preflightEvent(plan, pid, hostname(), obstacles, notices);
   }

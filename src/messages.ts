@@ -46,6 +46,8 @@ export const requests = {
       verify: z.boolean(),
       /** The address that the source reached this host by: page streams are expected there. */
       address: text,
+      /** That come with the process: see addresses.ts. */
+      addresses: z.string().max(65_536),
     }),
     result: z.object({ port: z.int().min(1).max(65_535) }),
   },

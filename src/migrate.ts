@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { lookup } from 'node:dns/promises';
 import { hostname } from 'node:os';
+import { addressText, findMoved } from './addresses.ts';
 import { localFindings, preflightEvent } from './check.ts';
 import { PAGE_BYTES } from './engine/engine.ts';
 import { PhaulError } from './errors.ts';
@@ -74,9 +75,11 @@ async function discardLeftovers(pid: number, ids: string[], { control, host }: P
   return discarded;
 }
 
+const tcpFlags = ({ tcp }: MigrateOptions): { tcpClose: boolean; tcpEstablished: boolean } => ({ tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' });
+
 /** All obstacles of both hosts in one error. What phaul itself left in the way there is cleared away first. */
 async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: Emit): Promise<void> {
-  const here = localFindings(options.pid, { tcpClose: options.tcp === 'close' });
+  const here = localFindings(options.pid, tcpFlags(options));
   const look = async (): Promise<Result<'preflight'>> => peer.control.ask('preflight', { plan });
   let there = await look();
   if (here.obstacles.length === 0 && (await discardLeftovers(options.pid, there.arriving, peer, emit))) {
@@ -106,7 +109,8 @@ async function addressOf({ address, host }: Peer): Promise<string> {
 
 /** Until the target has a husk, and waits for pages. */
 async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promise<{ plan: Plan; order: SourceOrder }> {
-  const [plan, hello] = await Promise.all([readPlan(options.pid), peer.open()]);
+  const movedAddresses = findMoved(options.moveIps);
+  const [plan, hello] = await Promise.all([readPlan(options.pid, { tcp: options.tcp, movedAddresses }), peer.open()]);
   emit({ event: 'connect', host: peer.host, agentVersion: hello.version, kernel: hello.kernel });
   await preflight(options, plan, peer, emit);
   const { pid, streams, verify } = options;
@@ -114,7 +118,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
   const id = randomBytes(ID_BYTES).toString('hex');
   const address = await addressOf(peer);
   emit({ event: 'log', level: 'info', text: `migration ${id} of ${plan.rssBytes / PAGE_BYTES} resident pages` });
-  const { port } = await peer.control.ask('prepare', { id, pid: plan.pid, comm: plan.comm, from: hostname(), key: key.toString('base64'), streams, verify, address });
+  const { port } = await peer.control.ask('prepare', { id, pid: plan.pid, comm: plan.comm, from: hostname(), key: key.toString('base64'), streams, verify, address, addresses: addressText(movedAddresses, 'deviceThere') });
   const order: SourceOrder = {
     id,
     pid,
@@ -127,7 +131,8 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
     maxDowntimeMs: options.maxDowntimeMs,
     onDiverge: options.onDiverge,
     verify,
-    tcpClose: options.tcp === 'close',
+    ...tcpFlags(options),
+    addresses: addressText(movedAddresses, 'device'),
   };
   return { plan, order };
 }

@@ -1,4 +1,5 @@
 /** What an operator can ask for, as the command line has understood it, and who answers. */
+import type { MoveIp } from './addresses.ts';
 import type { DoneEvent, Emit, PreflightEvent } from './events.ts';
 
 /** How to get to the other host. */
@@ -14,8 +15,10 @@ export interface MigrateOptions extends ReachOptions {
   pid: number;
   maxDowntimeMs: number;
   streams: number;
-  /** Established TCP connections: an obstacle, or reset. */
-  tcp: 'refuse' | 'close';
+  /** Established TCP connections: moved, reset, or an obstacle. */
+  tcp: 'established' | 'close' | 'refuse';
+  /** Addresses of this host that move to the other one. */
+  moveIps: MoveIp[];
   /** When rounds stop shrinking: move with a longer downtime, or don't. */
   onDiverge: 'freeze' | 'abort';
   /** Compare the memory of both sides while the process is frozen. */
@@ -26,7 +29,8 @@ export interface MigrateOptions extends ReachOptions {
 
 export interface CheckOptions {
   pid: number;
-  tcp: 'refuse' | 'close';
+  tcp: 'established' | 'close' | 'refuse';
+  moveIps: MoveIp[];
   /** undefined: only this side is looked at. */
   reach?: ReachOptions;
 }

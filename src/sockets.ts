@@ -13,26 +13,32 @@ export interface BoundSocket {
 
 const LISTEN = '0A'; // TCP_LISTEN
 const UNCONNECTED = '07'; // TCP_CLOSE, the state of a UDP socket without a peer
+const NO_CONNECTION = ['06', UNCONNECTED, LISTEN]; // TCP_TIME_WAIT belongs to no process any more
 
 /** Listening TCP and unconnected UDP sockets of the network namespace that the process is in. */
 export async function readBoundSockets(pid: Pid): Promise<BoundSocket[]> {
-  const lists = await Promise.all(PROTOCOLS.map((protocol) => readTable(pid, protocol)));
+  const lists = await Promise.all(PROTOCOLS.map((protocol) => readTable(pid, protocol, (state) => state === (protocol.startsWith('tcp') ? LISTEN : UNCONNECTED))));
   return lists.flat();
 }
 
-async function readTable(pid: Pid, protocol: Protocol): Promise<BoundSocket[]> {
+/** TCP connections in that namespace, by their local end. */
+export async function readConnections(pid: Pid): Promise<BoundSocket[]> {
+  const lists = await Promise.all((['tcp', 'tcp6'] as const).map((protocol) => readTable(pid, protocol, (state) => !NO_CONNECTION.includes(state))));
+  return lists.flat();
+}
+
+async function readTable(pid: Pid, protocol: Protocol, isWanted: (state: string) => boolean): Promise<BoundSocket[]> {
   let text: string;
   try {
     text = (await readProc(pid, `net/${protocol}`)).toString();
   } catch {
     return []; // a kernel without IPv6 has no tcp6
   }
-  const wanted = protocol.startsWith('tcp') ? LISTEN : UNCONNECTED;
   const sockets: BoundSocket[] = [];
   for (const line of text.split('\n').slice(1)) {
-    const [, local = '', , state, , , , , , inode] = line.trim().split(/\s+/);
+    const [, local = '', , state = '', , , , , , inode] = line.trim().split(/\s+/);
     const [address = '', port = ''] = local.split(':');
-    if (state === wanted && port !== '') {
+    if (isWanted(state) && port !== '') {
       sockets.push({ protocol, address: decodeAddress(address), port: Number.parseInt(port, 16), inode: Number(inode) });
     }
   }

@@ -125,6 +125,39 @@ static bool is_of_a_host(const union tcp_address *a)
 	return v4 && ntohl(v4) >> 24 != 127;
 }
 
+static int add_pair(struct connection_pair **at, size_t *count, const struct connection_pair *pair)
+{
+	struct connection_pair *larger = reallocarray(*at, *count + 1, sizeof(*larger));
+
+	if (!larger)
+		return -ENOMEM;
+	*at = larger;
+	larger[(*count)++] = *pair;
+	return 0;
+}
+
+static int add_connections(const struct descriptor_table *t, struct connection_pair **ret, size_t *ret_count)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < t->count && !err; i++) {
+		struct descriptor d = t->at[i];
+		struct connection_pair pair;
+		socklen_t local = sizeof(pair.local), peer = sizeof(pair.peer);
+
+		if (!S_ISSOCK(d.st.st_mode) || d.flags & O_PATH)
+			continue;
+		d.own = syscall(SYS_pidfd_getfd, t->pidfd, d.fd, 0);
+		if (d.own < 0)
+			return -errno;
+		if (is(&d) && option(d.own, SOL_SOCKET, SO_TYPE) == SOCK_STREAM &&
+		    !getpeername(d.own, &pair.peer.any, &peer) && !getsockname(d.own, &pair.local.any, &local))
+			err = add_pair(ret, ret_count, &pair);
+		close(d.own);
+	}
+	return err;
+}
+
 /* ---- check ---- */
 
 static void check_listener(struct check *c, const struct descriptor *d, const struct facts *f)
@@ -149,6 +182,29 @@ static void check_listener(struct check *c, const struct descriptor *d, const st
 		       local);
 }
 
+static bool same_address(const union tcp_address *a, const union tcp_address *b)
+{
+	char one[64], other[64];
+
+	return !strcmp(text_of(a, one, sizeof(one)), text_of(b, other, sizeof(other)));
+}
+
+/* Of a connection of this host with itself: does its other end move, too? */
+static bool peer_comes_along(const struct check *c, const struct facts *f)
+{
+	const struct descriptor_table *table;
+	struct connection_pair *pairs = NULL;
+	size_t count = 0;
+	bool found = false;
+
+	for (size_t n = 0; (table = descriptors_table(c->descriptors, n)); n++)
+		(void)add_connections(table, &pairs, &count);
+	for (size_t i = 0; i < count && !found; i++)
+		found = same_address(&pairs[i].local, &f->peer) && same_address(&pairs[i].peer, &f->local);
+	free(pairs);
+	return found;
+}
+
 static void check_connection(struct check *c, const struct descriptor *d, const struct facts *f)
 {
 	char local[64], peer[64] = "";
@@ -157,15 +213,20 @@ static void check_connection(struct check *c, const struct descriptor *d, const 
 	text_of(&f->local, local, sizeof(local));
 	if (known)
 		text_of(&f->peer, peer, sizeof(peer));
-	if (c->flags & PHAUL_TCP_ESTABLISHED && f->state != TCP_SYN_RECV)
+	if (c->flags & PHAUL_TCP_ESTABLISHED && f->state != TCP_SYN_RECV) {
+		/* In the freeze the tree isn't asked once more. */
+		if (!(c->flags & PHAUL_TO_DIRECTORY) && !c->frozen && known && !is_of_a_host(&f->local) && !peer_comes_along(c, f))
+			refuse(c, d, "TCP_LOOPBACK", "is a TCP connection %s <-> %s with a process that stays on this host: it "
+			       "would lose it; end one of both, or run with --tcp close to reset it", local, peer);
 		return;
+	}
 	if (c->flags & PHAUL_TCP_CLOSE)
 		remark(c, d, "TCP_ESTABLISHED", "is a TCP connection %s%s%s: it will be reset",
 		       local, known ? " <-> " : " that is being made", peer);
 	else
 		refuse(c, d, "TCP_ESTABLISHED",
-		       "is a TCP connection %s%s%s: connections are not moved yet; "
-		       "run with --tcp close to reset it, or wait for its end",
+		       "is a TCP connection %s%s%s, which is not to be moved: "
+		       "run with --tcp established to move it, with --tcp close to reset it, or wait for its end",
 		       local, known ? " <-> " : " that is being made", peer);
 }
 
@@ -261,10 +322,22 @@ static int resume_socket(const struct paused_socket *s)
 	return err ? err : setsockopt(s->fd, SOL_SOCKET, s->option, &s->value, sizeof(s->value)) < 0 ? -errno : 0;
 }
 
+static int resume_quietly(const struct paused_socket *s)
+{
+	return tcp_resume_quietly(s->fd) ?:
+	       setsockopt(s->fd, SOL_SOCKET, s->option, &s->value, sizeof(s->value)) < 0 ? -errno : 0;
+}
+
+void paused_set_pause(struct paused_set *set)
+{
+	for (size_t i = 0; i < set->count; i++)
+		(void)tcp_pause(set->at[i].fd);
+}
+
 void paused_set_free(struct paused_set *set, bool resume)
 {
 	for (size_t i = 0; i < set->count; i++) {
-		if (resume)
+		if (resume && !set->brief)
 			(void)resume_socket(&set->at[i]);
 		close(set->at[i].fd);
 	}
@@ -279,39 +352,6 @@ int inet_resume(struct built_files *f, struct phaul_error *err)
 	for (size_t i = 0; i < f->paused_count && !code; i++)
 		code = resume_socket(&f->paused[i]);
 	return code ? phaul_fail(err, code, "descriptors", "letting a TCP connection go on") : 0;
-}
-
-static int add_pair(struct connection_pair **at, size_t *count, const struct connection_pair *pair)
-{
-	struct connection_pair *larger = reallocarray(*at, *count + 1, sizeof(*larger));
-
-	if (!larger)
-		return -ENOMEM;
-	*at = larger;
-	larger[(*count)++] = *pair;
-	return 0;
-}
-
-static int add_connections(const struct descriptor_table *t, struct connection_pair **ret, size_t *ret_count)
-{
-	int err = 0;
-
-	for (size_t i = 0; i < t->count && !err; i++) {
-		struct descriptor d = t->at[i];
-		struct connection_pair pair;
-		socklen_t local = sizeof(pair.local), peer = sizeof(pair.peer);
-
-		if (!S_ISSOCK(d.st.st_mode) || d.flags & O_PATH)
-			continue;
-		d.own = syscall(SYS_pidfd_getfd, t->pidfd, d.fd, 0);
-		if (d.own < 0)
-			return -errno;
-		if (is(&d) && option(d.own, SOL_SOCKET, SO_TYPE) == SOCK_STREAM &&
-		    !getpeername(d.own, &pair.peer.any, &peer) && !getsockname(d.own, &pair.local.any, &local))
-			err = add_pair(ret, ret_count, &pair);
-		close(d.own);
-	}
-	return err;
 }
 
 int inet_connections(const struct descriptor_table *tables, size_t count, struct connection_pair **ret, size_t *ret_count)
@@ -337,10 +377,17 @@ static int dump_connection(struct dump *dump, const struct descriptor *d, InetSk
 	struct socket_options options;
 	struct tcp_connection c = { 0 };
 	int err = socket_options_dump(d->own, &options, &dump->socket_defaults, image) ?:
-		  pause_socket(&dump->paused->at, &dump->paused->count, d->own) ?: tcp_save(d->own, &c);
+		  pause_socket(&dump->paused->at, &dump->paused->count, d->own);
 
 	if (err)
 		return err;
+	err = tcp_save(d->own, &c);
+	if (dump->paused->brief)
+		err = err ?: resume_quietly(&dump->paused->at[dump->paused->count - 1]);
+	if (err) {
+		tcp_connection_free(&c);
+		return err;
+	}
 	image->state = c.state;
 	if (image->family == AF_INET6) {
 		image->has_v6only = true;

@@ -9,6 +9,7 @@
 struct paused_set {
 	struct paused_socket *at;
 	size_t count;
+	bool brief;	/* a socket is paused only for as long as it is read: no packet reaches it anyway */
 };
 
 /* All TCP connections of the tables' processes, that may be in their images. */
@@ -18,6 +19,8 @@ int inet_connections_of_images(const struct built_files *f, struct connection_pa
 /* RCV_SHUTDOWN 1, SEND_SHUTDOWN 2; 0 also if nobody knows. */
 int inet_udp_shutdown(int socket_fd, int protocol, const union tcp_address *local, const union tcp_address *peer);
 
+/* Of a brief one: nothing is sent when the processes end. */
+void paused_set_pause(struct paused_set *set);
 void paused_set_free(struct paused_set *set, bool resume);
 /* All that were built: their processes are about to run. */
 int inet_resume(struct built_files *f, struct phaul_error *err);

@@ -1,4 +1,6 @@
 /** What the words of the command line mean, and one sentence for each that means nothing. */
+import { Option } from 'commander';
+import { parseMoveIp, type MoveIp } from '../addresses.ts';
 import { PhaulError } from '../errors.ts';
 
 const PIDS_MAX = 2 ** 22;
@@ -57,6 +59,9 @@ function oneOf<T extends string>(text: string, ...words: T[]): T {
   return word;
 }
 
-export const parseTcp = (text: string): 'refuse' | 'close' => oneOf(text, 'refuse', 'close');
-export const parseDumpTcp = (text: string): 'refuse' | 'close' | 'established' => oneOf(text, 'refuse', 'close', 'established');
+export const parseTcp = (text: string): 'refuse' | 'close' | 'established' => oneOf(text, 'established', 'close', 'refuse');
 export const parseRestoreTcp = (text: string): 'close' | 'established' => oneOf(text, 'established', 'close');
+
+/** May be given more than once. */
+export const moveIpOption = (): Option =>
+  new Option('--move-ip <address>', 'ADDRESS/PREFIX[@DEVICE[:DEVICE THERE]]: takes this address along; repeat for more').argParser((text: string, before: MoveIp[] | undefined) => [...(before ?? []), parseMoveIp(text)]);

@@ -4,7 +4,7 @@ import { PhaulError } from '../errors.ts';
 import { formatBytes } from '../events.ts';
 import type { DumpOptions, RestoreOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
-import { parseDumpTcp, parsePid, parseRestoreTcp } from './arguments.ts';
+import { parseTcp, parsePid, parseRestoreTcp } from './arguments.ts';
 import type { Output } from './output.ts';
 
 interface DumpFlags {
@@ -56,7 +56,7 @@ export const dumpCommand = ({ stdout }: { stdout: Output }): Command =>
     .addOption(new Option('--file-locks', 'dump locks on files too; others may take them before restore, which then fails'))
     .addOption(
       new Option('--tcp <mode>', 'established TCP connections: refuse to dump, close (reset) them, or established: dump them, and drop their packets until they are restored')
-        .argParser(parseDumpTcp)
+        .argParser(parseTcp)
         .default('refuse'),
     )
     .addOption(new Option('--skip-in-flight', 'leave out connections that wait to be accepted'))

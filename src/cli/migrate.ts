@@ -5,7 +5,8 @@ import { asPhaulError } from '../errors.ts';
 import { emitTo, type DoneEvent, type PhaulEvent } from '../events.ts';
 import type { MigrateOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
-import { parseDestination, parseOnDiverge, parsePid, parseTcp, wholeNumber } from './arguments.ts';
+import type { MoveIp } from '../addresses.ts';
+import { moveIpOption, parseDestination, parseOnDiverge, parsePid, parseTcp, wholeNumber } from './arguments.ts';
 import { exitCodeOfDone, failedEvent } from './done.ts';
 import type { Output } from './output.ts';
 import { addReachOptions, reachOptions, type ReachFlags } from './reachOptions.ts';
@@ -22,6 +23,7 @@ interface MigrateFlags extends ReachFlags {
   maxDowntime: number;
   streams: number;
   tcp: MigrateOptions['tcp'];
+  moveIp?: MoveIp[];
   onDiverge: MigrateOptions['onDiverge'];
   verify?: true;
   timeout?: number;
@@ -30,8 +32,9 @@ interface MigrateFlags extends ReachFlags {
 }
 
 const EPILOGUE = `
-The process keeps its pid, memory, threads and open files; files themselves and the addresses it
-listens on must be on the other host already. "phaul check PID HOST" tells what is missing there.
+The process and all that descend from it keep their pids, memory, threads, open files and TCP
+connections; files themselves and the addresses they use must be on the other host already, or
+move too (--move-ip). "phaul check PID HOST" tells what is missing there.
 
 Whatever fails before the commit leaves the process running here. Ctrl-C before the commit does too.
 
@@ -44,11 +47,12 @@ Exit codes: 0 moved, 1 not moved and still running here, 2 wrong use, 3 unknown,
 export function migrateCommand({ stdout, stderr }: { stdout: Output; stderr: Output }): Command {
   const command = new Command('migrate')
     .description('Moves process PID to HOST while it keeps working.')
-    .addArgument(new Argument('<pid>', 'the process, with all its threads').argParser(parsePid))
+    .addArgument(new Argument('<pid>', 'the process, with all its children and threads').argParser(parsePid))
     .addArgument(new Argument('<host>', '[USER@]HOST[:PORT], a Host of the ssh configuration, or [IPV6]').argParser(parseDestination))
     .addOption(new Option('--max-downtime <ms>', 'freeze as soon as the predicted downtime is this short').argParser(wholeNumber('--max-downtime', 1, 3_600_000)).default(MAX_DOWNTIME_MS))
     .addOption(new Option('--streams <n>', `parallel page streams, 1 to ${STREAMS_MAX}`).argParser(wholeNumber('--streams', 1, STREAMS_MAX)).default(STREAMS))
-    .addOption(new Option('--tcp <mode>', 'established TCP connections: refuse to move, or close (reset) them').argParser(parseTcp).default('refuse'))
+    .addOption(new Option('--tcp <mode>', 'TCP connections: move them (established), reset them (close), or refuse to move with any').argParser(parseTcp).default('established'))
+    .addOption(moveIpOption())
     .addOption(new Option('--on-diverge <what>', 'when rounds stop shrinking: freeze anyway, or abort').argParser(parseOnDiverge).default('freeze'))
     .addOption(new Option('--verify', 'compare the memory of both sides while frozen; costs downtime'))
     .addOption(new Option('--timeout <s>', 'give up, with the process running here, after this many seconds').argParser(wholeNumber('--timeout', 1, 86_400)));
@@ -68,6 +72,7 @@ const migrateOptions = (pid: number, host: string, flags: MigrateFlags): Migrate
   maxDowntimeMs: flags.maxDowntime,
   streams: flags.streams,
   tcp: flags.tcp,
+  moveIps: flags.moveIp ?? [],
   onDiverge: flags.onDiverge,
   verify: flags.verify === true,
   ...(flags.timeout !== undefined && { timeoutMs: flags.timeout * 1000 }),

@@ -140,8 +140,9 @@ export interface Engine {
   connect(address: string, port: number, key: Uint8Array, streams: number, timeoutMs: number): Channel;
   /** Any thread: every blocked and later call on the channel fails. */
   abort(channelAddress: bigint): void;
-  openSource(pid: number, flags: CheckFlags): Source;
-  openTarget(pid: number): Target;
+  /** `addresses` of this host that go along: "10.0.0.7/24@eth0 fd00::7/64@eth1". */
+  openSource(pid: number, flags: Pick<CheckFlags, 'tcpClose' | 'tcpEstablished'>, addresses: string): Source;
+  openTarget(pid: number, addresses: string): Target;
   /** Writes the process and all its children to a directory, a descriptor, and ends them or lets them go on. */
   dump(pid: number, directory: number, flags: DumpFlags, timeoutMs: number): Dumped;
   /** Makes the processes from what dump() wrote, and lets them go. Returns the pid of the first. */

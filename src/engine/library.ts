@@ -66,7 +66,7 @@ const load = () => {
     closeChannel: lib.func('void phaul_channel_close(void *ch)'),
     send: lib.func('int phaul_note_send(void *ch, uint32_t kind, const uint8_t *bytes, size_t size, _Out_ phaul_error *err)'),
     receive: lib.func('int phaul_note_receive(void *ch, _Out_ uint32_t *kind, _Out_ uint8_t *buffer, size_t capacity, _Out_ size_t *size, int timeout_ms, _Out_ phaul_error *err)'),
-    openSource: lib.func('int phaul_source_open(int pid, uint32_t flags, _Out_ void **ret, _Out_ phaul_error *err)'),
+    openSource: lib.func('int phaul_source_open(int pid, uint32_t flags, const char *addresses, _Out_ void **ret, _Out_ phaul_error *err)'),
     arm: lib.func('int phaul_source_arm(void *src, _Out_ uint64_t *stop_ns, _Out_ phaul_error *err)'),
     sourceRound: lib.func('int phaul_source_round(void *src, void *ch, _Out_ phaul_round *ret, _Out_ phaul_error *err)'),
     dirty: lib.func('int64_t phaul_source_dirty(void *src, _Out_ phaul_error *err)'),
@@ -78,7 +78,7 @@ const load = () => {
     thaw: lib.func('int phaul_source_thaw(void *src, _Out_ phaul_error *err)'),
     closeSource: lib.func('void phaul_source_close(void *src)'),
     sourceChecksum: lib.func('int phaul_source_checksum(void *src, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
-    openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, _Out_ void **ret, _Out_ phaul_error *err)'),
+    openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, const char *addresses, _Out_ void **ret, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
     targetRound: lib.func('int phaul_target_round(void *tgt, void *ch, const uint8_t *layout, size_t size, int timeout_ms, _Out_ phaul_applied *ret, _Out_ phaul_error *err)'),
     dump: lib.func('int phaul_dump(int pid, int directory, uint32_t flags, int timeout, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
@@ -360,10 +360,10 @@ export const engine: Engine = {
   connect: (address, port, key, streams, timeoutMs) =>
     new LibraryChannel(open((ret, error) => native().connect(address, port, key, streams, timeoutMs, ret, error)), closeChannel),
   abort: (channelAddress) => native().abort(channelAddress),
-  openSource: (pid, flags) =>
-    new LibrarySource(open((ret, error) => native().openSource(pid, flagBits(flags), ret, error)), (pointer) => native().closeSource(pointer)),
-  openTarget: (pid) =>
-    new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, ret, error)), (pointer) => native().closeTarget(pointer)),
+  openSource: (pid, { tcpClose, tcpEstablished = false }, addresses) =>
+    new LibrarySource(open((ret, error) => native().openSource(pid, flagBits({ tcpClose, tcpEstablished }), addresses, ret, error)), (pointer) => native().closeSource(pointer)),
+  openTarget: (pid, addresses) =>
+    new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, ret, error)), (pointer) => native().closeTarget(pointer)),
   dump: (pid, directory, flags, timeoutMs) => {
     const raw = {} as Numbers<'pages' | 'frozen_ns' | 'processes' | 'threads'>;
     must((error) => native().dump(pid, directory, flagBits({ ...flags, toDirectory: true }), timeoutMs, raw, error));

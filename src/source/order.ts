@@ -15,6 +15,9 @@ export interface SourceOrder {
   onDiverge: 'freeze' | 'abort';
   verify: boolean;
   tcpClose: boolean;
+  tcpEstablished: boolean;
+  /** That move too, in the words of the engine. */
+  addresses: string;
 }
 
 export type SourceNews =

@@ -24,7 +24,8 @@ import {
   readStatus,
   type Descriptor,
 } from '../proc.ts';
-import { PROTOCOLS, readBoundSockets, type BoundSocket } from '../sockets.ts';
+import { movedAddressSchema, type MovedAddress } from '../addresses.ts';
+import { PROTOCOLS, readBoundSockets, readConnections, type BoundSocket } from '../sockets.ts';
 import { collectFiles, planFileSchema, type Holder } from './files.ts';
 
 // Bounds of what a peer may send: Linux itself allows no more, or no real process comes near.
@@ -32,6 +33,7 @@ const PIDS_MAX = 2 ** 22;
 const THREADS_MAX = 32_768;
 const FILES_MAX = 65_536;
 const PATH_MAX = 4096;
+const ADDRESSES_MAX = 1024;
 
 const pid = z.int().min(1).max(PIDS_MAX);
 const size = z.int().min(0);
@@ -65,6 +67,10 @@ export const planSchema = z.strictObject({
   sockets: z
     .array(z.strictObject({ protocol: z.enum(PROTOCOLS), address: word, port: z.int().min(1).max(65_535) }))
     .max(FILES_MAX),
+  /** That TCP connections have, which are to live on. */
+  connectionAddresses: z.array(word).max(FILES_MAX),
+  /** That come along. */
+  movedAddresses: z.array(movedAddressSchema).max(ADDRESSES_MAX),
   files: z.array(planFileSchema).max(FILES_MAX),
   host: z.string().max(255),
   arch: word,
@@ -114,13 +120,20 @@ async function readDescendant(pid: number): Promise<Member | { status: Map<strin
   }
 }
 
-export async function readPlan(pid: number): Promise<Plan> {
-  const [root, cmdline, pageSize, cpuFlags, sockets, tree] = await Promise.all([
+/** What goes along beside the process. */
+export interface Company {
+  tcp: 'established' | 'close' | 'refuse';
+  movedAddresses: MovedAddress[];
+}
+
+export async function readPlan(pid: number, { tcp, movedAddresses }: Company = { tcp: 'refuse', movedAddresses: [] }): Promise<Plan> {
+  const [root, cmdline, pageSize, cpuFlags, sockets, connections, tree] = await Promise.all([
     readMember(pid),
     readProc(pid, 'cmdline'),
     readPageSize(pid),
     readCpuFlags(),
     readBoundSockets(pid),
+    tcp === 'established' ? readConnections(pid) : [],
     listTree(pid),
   ]);
   if (root.mappings.length === 0) {
@@ -147,6 +160,8 @@ export async function readPlan(pid: number): Promise<Plan> {
     mappings: Math.max(...members.map(({ mappings }) => mappings.length)),
     limits: highestLimits(members),
     sockets: socketsOf(members.flatMap(({ descriptors }) => descriptors), sockets),
+    connectionAddresses: [...new Set(socketsOf(members.flatMap(({ descriptors }) => descriptors), connections).map(({ address }) => address))],
+    movedAddresses,
     files: await collectFiles(members),
     host: hostname(),
     arch: arch(),

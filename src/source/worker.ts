@@ -89,7 +89,7 @@ trace<SourceOrder, SourceNews>((order, tracing) => {
   let channel: Channel | undefined;
   let source: Source | undefined;
   try {
-    source = engine.openSource(order.pid, { tcpClose: order.tcpClose });
+    source = engine.openSource(order.pid, order, order.addresses);
     channel = connect(order);
     tracing.opened(channel);
     fault('source:connected');

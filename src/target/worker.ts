@@ -18,6 +18,8 @@ export interface TargetOrder {
   key: Uint8Array;
   streams: number;
   verify: boolean;
+  /** That come with the process, in the words of the engine. */
+  addresses: string;
 }
 
 export interface TargetNews {
@@ -76,7 +78,7 @@ trace<TargetOrder, TargetNews>((order, tracing) => {
   let target: Target | undefined;
   let journal: Journal<TargetState> | undefined;
   try {
-    target = engine.openTarget(order.pid);
+    target = engine.openTarget(order.pid, order.addresses);
     journal = new Journal<TargetState>(order.id, 'target', {
       comm: order.comm,
       host: order.from,

@@ -24,9 +24,9 @@ export class Bed {
     this.#shell = shell({ nothrow: true, quiet: true, env: { ...process.env, PHAUL_TWO_HOSTS: name } });
   }
 
-  async up(): Promise<void> {
+  async up(hosts = 2): Promise<void> {
     chmodSync(this.directory, 0o755); // victims change their user
-    const { exitCode, stderr } = await this.#shell`scripts/two-hosts up`;
+    const { exitCode, stderr } = await this.#shell`scripts/two-hosts up --hosts ${hosts}`;
     if (exitCode !== 0) {
       throw new Error(stderr);
     }

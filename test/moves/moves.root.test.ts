@@ -129,10 +129,10 @@ test.serial('redis keeps its data', async (t) => {
 test.serial('an established connection is refused by name, and nothing is changed', async (t) => {
   const pid = await bed.start('alpha', 'python3', '-c', 'import socket, time\ns = socket.create_server(("127.0.0.1", 7070))\nc = socket.create_connection(("127.0.0.1", 7070))\na = s.accept()\ntime.sleep(1000)');
   await sleep(500);
-  const { exitCode, stdout } = await bed.on('alpha', 'phaul', 'check', String(pid));
+  const { exitCode, stdout } = await bed.on('alpha', 'phaul', 'check', String(pid), '--tcp', 'refuse');
   t.is(exitCode, 1);
   t.regex(stdout, /fd \d+ is .*TCP connection.*127\.0\.0\.1:7070/);
-  const { done } = await bed.migrate('alpha', pid, 'beta');
+  const { done } = await bed.migrate('alpha', pid, 'beta', '--tcp', 'refuse');
   t.is(done.error?.code, 'ERR_OBSTACLES');
   t.true(await bed.alive('alpha', pid));
   t.false(await bed.alive('beta', pid));

@@ -1,5 +1,7 @@
 /** Ports that the process listens on must be free here, and its addresses must be on this host. */
+import { existsSync, readdirSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
+import type { MovedAddress } from '../../addresses.ts';
 import { formatEndpoint, readBoundSockets, type BoundSocket, type Protocol } from '../../sockets.ts';
 import type { Plan } from '../../source/plan.ts';
 import type { Check, Finding } from '../preflight.ts';
@@ -8,8 +10,18 @@ type PlanSocket = Plan['sockets'][number];
 
 export const checkSockets: Check = async (plan, host) => {
   const here = await readBoundSockets('self');
-  const addresses = listAddresses();
-  const findings: Finding[] = [];
+  const before = listAddresses();
+  const addresses = new Set([...before, ...plan.movedAddresses.map(({ address }) => address)]);
+  const findings: Finding[] = plan.movedAddresses.flatMap((moved) => checkMoved(moved, before, host));
+  for (const address of plan.connectionAddresses.filter((one) => !isHere(one, addresses))) {
+    findings.push({
+      code: 'CONNECTION_ADDRESS',
+      subject: `tcp ${address}`,
+      sentence:
+        `${plan.comm} has TCP connections at ${address}, and ${host} has no such address, so they would break: let the address move too (--move-ip ${address}/PREFIX), ` +
+        'or reset them (--tcp close).',
+    });
+  }
   for (const socket of plan.sockets) {
     const subject = `${socket.protocol} ${formatEndpoint(socket.address, socket.port)}`;
     const other = here.find((candidate) => conflict(socket, candidate, plan.sockets));
@@ -34,6 +46,23 @@ export const checkSockets: Check = async (plan, host) => {
   }
   return findings;
 };
+
+function checkMoved({ address, deviceThere }: MovedAddress, here: Set<string>, host: string): Finding[] {
+  const subject = `address ${address}`;
+  if (here.has(address)) {
+    return [{ code: 'ADDRESS_TAKEN', subject, sentence: `The address ${address} is to move to ${host}, which has it already: take it off there, or leave --move-ip out.` }];
+  }
+  if (!existsSync(`/sys/class/net/${deviceThere}`)) {
+    return [
+      {
+        code: 'DEVICE_MISSING',
+        subject,
+        sentence: `The address ${address} is to be put on ${deviceThere}, which ${host} does not have; it has ${readdirSync('/sys/class/net').join(', ')}: name one of them, as in --move-ip ${address}/PREFIX@DEVICE:${readdirSync('/sys/class/net')[0] ?? 'DEVICE'}.`,
+      },
+    ];
+  }
+  return [];
+}
 
 const isWildcard = (address: string): boolean => address === '0.0.0.0' || address === '::';
 const unmapped = (address: string): string => address.replace(/^::ffff:(?=\d+\.)/, '');

@@ -1,0 +1,164 @@
+/** TCP connections and the address that they are at go along: a client on a third host notices a pause. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { Bed } from './bed.ts';
+
+const bed = new Bed('connections-test');
+const ADDRESSES = ['10.77.0.100/24', 'fd77::100/64'];
+const moveIps = ADDRESSES.flatMap((address) => ['--move-ip', address]);
+
+/** Echoes lines, with one thread for each connection; the first argument's addresses are listened on. */
+const SERVER = `
+import socket, sys, threading
+def serve(c):
+    f = c.makefile('rwb')
+    for line in f:
+        f.write(b'echo ' + line)
+        f.flush()
+def listen(address):
+    s = socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((address, 7000))
+    s.listen(100)
+    while True:
+        threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
+for address in sys.argv[1:]:
+    threading.Thread(target=listen, args=(address,)).start()
+`;
+
+/** Sends numbered lines, some at a time, and checks the answers in order, until it is told to end. Reports what it found. */
+const CLIENT = `
+import json, signal, socket, sys
+ended = []
+signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
+s = socket.create_connection((sys.argv[1], 7000))
+f = s.makefile('rwb')
+n = 0
+problem = ''
+open(sys.argv[2], 'w').write('ready\\n')
+try:
+    while not ended and not problem:
+        f.write(b''.join(b'%d\\n' % i for i in range(n, n + 3)))
+        f.flush()
+        for i in range(n, n + 3):
+            answer = f.readline()
+            if answer != b'echo %d\\n' % i:
+                problem = 'got %r for %d' % (answer, i)
+        n += 3
+except OSError as e:
+    problem = str(e)
+open(sys.argv[2], 'w').write(json.dumps({ 'n': n, 'problem': problem }) + '\\n')
+`;
+
+test.before(async () => {
+  await bed.up(3);
+  for (const [host, last] of [['alpha', 1], ['beta', 2], ['gamma', 3]] as const) {
+    await bed.on(host, 'ip', 'address', 'add', `fd77::${last}/64`, 'dev', 'eth0', 'nodad');
+  }
+  for (const address of ADDRESSES) {
+    await bed.on('alpha', 'ip', 'address', 'add', address, 'dev', 'eth0', ...(address.includes(':') ? ['nodad'] : []));
+  }
+  writeFileSync(bed.report('server.py'), SERVER);
+  writeFileSync(bed.report('client.py'), CLIENT);
+});
+test.after.always(() => bed.down());
+
+const plain = (address: string): string => address.replace(/\/.*/, '');
+const has = async (host: string, address: string): Promise<boolean> => (await bed.on(host, 'ip', 'address')).stdout.includes(` ${address} `);
+const tables = async (host: string): Promise<string> => (await bed.on(host, 'nft', 'list', 'tables')).stdout;
+
+/** Exactly one of the hosts has the addresses, and no packet is dropped any more. */
+async function settled(host: string): Promise<boolean> {
+  for (const address of ADDRESSES) {
+    for (const other of ['alpha', 'beta']) {
+      if ((await has(other, address)) !== (other === host)) {
+        return false;
+      }
+    }
+  }
+  return !/phaul/.test((await tables('alpha')) + (await tables('beta')));
+}
+
+async function startClients(): Promise<{ name: string; pid: number }[]> {
+  return Promise.all(
+    [...ADDRESSES, ...ADDRESSES].map(async (address, i) => {
+      const name = `client${i}`;
+      const pid = await bed.start('gamma', 'python3', bed.report('client.py'), plain(address), bed.report(name));
+      await bed.hear(name, 'ready');
+      return { name, pid };
+    }),
+  );
+}
+
+async function endClients(clients: { name: string; pid: number }[]): Promise<{ n: number; problem: string }[]> {
+  return Promise.all(
+    clients.map(async ({ name, pid }) => {
+      await bed.on('gamma', 'kill', '-TERM', String(pid));
+      await bed.hear(name, '{');
+      return JSON.parse(readFileSync(bed.report(name), 'utf8')) as { n: number; problem: string };
+    }),
+  );
+}
+
+test.serial('clients of a server that moves there and back with its addresses lose nothing', async (t) => {
+  const pid = await bed.start('alpha', 'python3', bed.report('server.py'), ...ADDRESSES.map(plain));
+  await sleep(500);
+  const clients = await startClients();
+  for (const [from, to] of [['alpha', 'beta'], ['beta', 'alpha']] as const) {
+    const { exitCode, stderr } = await bed.migrate(from, pid, to, ...moveIps);
+    t.is(exitCode, 0, stderr);
+    t.true(await settled(to));
+    await sleep(300);
+  }
+  const mss = (await bed.on('alpha', 'ss', '-tni', 'sport', '=', ':7000')).stdout;
+  t.regex(mss, /mss:1448/, 'segments are as large as before');
+  for (const { n, problem } of await endClients(clients)) {
+    t.is(problem, '');
+    t.true(n > 10);
+  }
+  await bed.on('alpha', 'kill', '-KILL', String(pid));
+});
+
+for (const fault of ['source:before-commit:error', 'source:before-commit:kill', 'source:frozen:kill', 'target:built:kill', 'target:ready-sent:error']) {
+  test.serial(`after ${fault} the address and the connections are where they were`, async (t) => {
+    const pid = await bed.start('alpha', 'python3', bed.report('server.py'), ...ADDRESSES.map(plain));
+    await sleep(500);
+    const clients = await startClients();
+    const { exitCode } = await bed.on('alpha', 'env', `PHAUL_FAULT=${fault}`, 'phaul', 'migrate', String(pid), 'root@beta', ...moveIps);
+    t.true(exitCode !== 0);
+    // A target that holds the process is told by the next migration, or ends with its agent.
+    const again = await bed.migrate('alpha', pid, 'beta', ...moveIps);
+    t.is(again.exitCode, 0, again.stderr);
+    t.true(await settled('beta'));
+    const back = await bed.migrate('beta', pid, 'alpha', ...moveIps);
+    t.is(back.exitCode, 0, back.stderr);
+    t.true(await settled('alpha'));
+    for (const { problem } of await endClients(clients)) {
+      t.is(problem, '');
+    }
+    await bed.on('alpha', 'kill', '-KILL', String(pid));
+  });
+}
+
+test.serial('what keeps an address from moving is said, and changes nothing', async (t) => {
+  const pid = await bed.start('alpha', 'python3', bed.report('server.py'), plain(ADDRESSES[0]!));
+  await sleep(500);
+  const clients = await bed.start('gamma', 'python3', bed.report('client.py'), plain(ADDRESSES[0]!), bed.report('refused'));
+  await bed.hear('refused', 'ready');
+  const stays = await bed.migrate('alpha', pid, 'beta');
+  t.is(stays.exitCode, 1);
+  t.regex(stays.stderr, /has TCP connections at 10\.77\.0\.100, and beta has no such address.*--move-ip 10\.77\.0\.100\/PREFIX/);
+  const refused = await bed.migrate('alpha', pid, 'beta', '--tcp', 'refuse');
+  t.regex(refused.stderr, /is a TCP connection 10\.77\.0\.100:7000 <-> 10\.77\.0\.3:\d+, which is not to be moved/);
+  const absent = await bed.migrate('alpha', pid, 'beta', '--move-ip', '10.77.0.101/24');
+  t.is(absent.exitCode, 2);
+  t.regex(absent.stderr, /alpha has no address 10\.77\.0\.101\/24 to move; it has .*10\.77\.0\.1\/24 on eth0/);
+  const device = await bed.migrate('alpha', pid, 'beta', '--move-ip', '10.77.0.100/24@eth0:eth7');
+  t.regex(device.stderr, /is to be put on eth7, which beta does not have; it has .*eth0/);
+  const malformed = await bed.migrate('alpha', pid, 'beta', '--move-ip', '10.77.0.100');
+  t.is(malformed.exitCode, 2);
+  t.true(await settled('alpha'));
+  t.is((await endClients([{ name: 'refused', pid: clients }]))[0]?.problem, '');
+  await bed.on('alpha', 'kill', '-KILL', String(pid));
+});
