@@ -141,8 +141,10 @@ static int lock_connections(struct restore *r)
 /* Packets may come in again, and the peers are told that we are there. */
 static int unlock_connections(struct restore *r)
 {
-	int code = r->connection_count ? network_unlock(reborn_pid(r->tree.tasks[0]), r->err) : 0;
+	int code = inet_restore_ends(&r->tree.files, r->err);
 
+	if (!code && r->connection_count)
+		code = network_unlock(reborn_pid(r->tree.tasks[0]), r->err);
 	return code ? code : inet_resume(&r->tree.files, r->err);
 }
 

@@ -20,7 +20,6 @@ struct phaul_target {
 	pid_t pid;
 	struct rebirth tree;
 	struct moved_addresses addresses;
-	bool addresses_on;		/* and not heard of until the release */
 	struct network_hold hold;
 	uint64_t threads_ns;		/* spent on building them so far */
 	/* Pages of a round wait until its layout is there. */
@@ -248,8 +247,8 @@ int phaul_target_threads(struct phaul_target *tgt, const void *bytes, size_t siz
 	return code;
 }
 
-/* Until the release nobody hears of the connections, nor of the addresses. */
-static int take_addresses(struct phaul_target *tgt, struct phaul_error *err)
+/* Until the release nobody hears of the connections. */
+static int hold_connections(struct phaul_target *tgt, struct phaul_error *err)
 {
 	struct connection_pair *pairs = NULL;
 	size_t count = 0;
@@ -258,10 +257,8 @@ static int take_addresses(struct phaul_target *tgt, struct phaul_error *err)
 	if (code)
 		phaul_fail(err, code, "target", "listing TCP connections");
 	else if (count || tgt->addresses.count)
-		code = network_hold(&tgt->hold, tgt->pid, pairs, count, &tgt->addresses, err) ?:
-		       addresses_add(&tgt->addresses, err);
+		code = network_hold(&tgt->hold, tgt->pid, pairs, count, &tgt->addresses, err);
 	free(pairs);
-	tgt->addresses_on = !code;
 	return code;
 }
 
@@ -277,7 +274,7 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 	tree->err = err;
 	memset(ret, 0, sizeof(*ret));
 	code = image_set_unpack(bytes, size, &images, err) ?: rebirth_read_states(tree, images) ?:
-	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?: take_addresses(tgt, err) ?:
+	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?: hold_connections(tgt, err) ?:
 	       rebirth_settle(tree, images) ?: rebirth_build(tree, images, ret);
 	image_set_free(images);
 	ret->build_ns = phaul_now_ns() - start;
@@ -315,8 +312,10 @@ int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 	int code;
 
 	tgt->tree.err = err;
-	/* What the process is depends on its names less than on that it runs. */
+	/* What the process is depends on its names and addresses less than on that it runs. */
 	(void)unix_names_publish(&tgt->tree.files, NULL);
+	(void)addresses_add(&tgt->addresses, NULL);
+	(void)inet_restore_ends(&tgt->tree.files, NULL);
 	addresses_announce(&tgt->addresses);
 	network_let_go(&tgt->hold);
 	(void)inet_resume(&tgt->tree.files, NULL);
@@ -330,8 +329,6 @@ void phaul_target_close(struct phaul_target *tgt)
 	if (!tgt)
 		return;
 	shut(tgt);
-	if (tgt->addresses_on && !tgt->tree.released)
-		(void)addresses_remove(&tgt->addresses, NULL);
 	rebirth_free(&tgt->tree);
 	network_let_go(&tgt->hold);
 	addresses_free(&tgt->addresses);

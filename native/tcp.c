@@ -280,20 +280,6 @@ static int restore_own_end(int fd, bool acknowledged)
 	return err ? err : acknowledged ? set(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE) : 0;
 }
 
-static int restore_ends(int fd, const struct tcp_connection *c, uint32_t in, uint32_t out)
-{
-	bool own_first = IN(TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSING), acknowledged = IN(TCP_FIN_WAIT2, TCP_CLOSE);
-	int err = own_first ? restore_own_end(fd, acknowledged) : 0;
-
-	if (!err && is_fin_received(c))
-		err = send_as_peer(c, in, out - c->out_size, TH_ACK | TH_FIN);
-	if (!err && IN(TCP_LAST_ACK, TCP_CLOSE))
-		err = restore_own_end(fd, acknowledged);
-	if (!err && acknowledged)
-		err = send_as_peer(c, in + IN(TCP_CLOSE), out + 1 - c->out_size, TH_ACK);
-	return err;
-}
-
 static socklen_t size_of(const union tcp_address *a)
 {
 	return a->any.sa_family == AF_INET6 ? sizeof(a->v6) : sizeof(a->v4);
@@ -313,16 +299,53 @@ static int connect_again(int fd, const struct tcp_connection *c)
 	return err ? err : c->state == TCP_SYN_SENT ? tcp_pause(fd) : 0;
 }
 
+/* What a connect() from an address takes that is not on this host. */
+static int set_transparent(int fd, int family, int value)
+{
+	return setsockopt(fd, family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP,
+			  family == AF_INET6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &value, sizeof(value)) < 0 ? -errno : 0;
+}
+
+static int bind_local(int fd, const union tcp_address *a, bool *ret_absent)
+{
+	*ret_absent = false;
+	if (bind(fd, &a->any, size_of(a)) == 0)
+		return 0;
+	if (errno != EADDRNOTAVAIL)
+		return -errno;
+	if (set_transparent(fd, a->any.sa_family, 1))
+		return -EADDRNOTAVAIL;
+	*ret_absent = true;
+	return bind(fd, &a->any, size_of(a)) < 0 ? -errno : 0;
+}
+
 int tcp_restore(int fd, const struct tcp_connection *c)
 {
 	/* Behind the last byte, without ends. */
 	uint32_t in = c->in_sequence - is_fin_received(c), out = c->out_sequence - is_fin_sent(c);
 	int err = tcp_pause(fd);
+	bool absent = false;
 
-	if (!err && bind(fd, &c->local.any, size_of(&c->local)) < 0)
-		err = -errno;
-	return err ?: set_sequence(fd, TCP_RECV_QUEUE, in - c->in_size) ?:
-	       set_sequence(fd, TCP_SEND_QUEUE, out - c->out_size - (c->state == TCP_SYN_SENT)) ?:
-	       set(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE) ?: connect_again(fd, c) ?: restore_options(fd, c) ?:
-	       restore_queues(fd, c) ?: (c->state == TCP_SYN_SENT ? 0 : restore_window(fd, c)) ?: restore_ends(fd, c, in, out);
+	err = err ?: bind_local(fd, &c->local, &absent) ?: set_sequence(fd, TCP_RECV_QUEUE, in - c->in_size) ?:
+	      set_sequence(fd, TCP_SEND_QUEUE, out - c->out_size - (c->state == TCP_SYN_SENT)) ?:
+	      set(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE) ?: connect_again(fd, c) ?: restore_options(fd, c) ?:
+	      restore_queues(fd, c) ?: (c->state == TCP_SYN_SENT ? 0 : restore_window(fd, c));
+	if (absent)
+		(void)set_transparent(fd, c->local.any.sa_family, 0);
+	return err;
+}
+
+int tcp_restore_ends(int fd, const struct tcp_connection *c)
+{
+	uint32_t in = c->in_sequence - is_fin_received(c), out = c->out_sequence - is_fin_sent(c);
+	bool own_first = IN(TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSING), acknowledged = IN(TCP_FIN_WAIT2, TCP_CLOSE);
+	int err = own_first ? restore_own_end(fd, acknowledged) : 0;
+
+	if (!err && is_fin_received(c))
+		err = send_as_peer(c, in, out - c->out_size, TH_ACK | TH_FIN);
+	if (!err && IN(TCP_LAST_ACK, TCP_CLOSE))
+		err = restore_own_end(fd, acknowledged);
+	if (!err && acknowledged)
+		err = send_as_peer(c, in + IN(TCP_CLOSE), out + 1 - c->out_size, TH_ACK);
+	return err;
 }

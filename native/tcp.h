@@ -2,7 +2,7 @@
  * pause. A library of its own: needs nothing else of phaul's but errors are -errno, as everywhere.
  *
  *	tcp_pause(fd);  tcp_save(fd, &c);  close(fd);		the peer is told nothing
- *	fd = socket(...);  tcp_restore(fd, &c);  tcp_resume(fd);
+ *	fd = socket(...);  tcp_restore(fd, &c);  tcp_restore_ends(fd, &c);  tcp_resume(fd);
  *
  * Between the two no packet of the connection may reach a host that doesn't know it, or the peer is told that it is gone:
  * see network_lock.h. It takes CAP_NET_ADMIN, and CAP_NET_RAW for a connection whose peer has closed its side.
@@ -39,8 +39,11 @@ int tcp_pause(int fd);
 /* Of a paused socket; nothing in it changes. */
 int tcp_save(int fd, struct tcp_connection *ret);
 void tcp_connection_free(struct tcp_connection *c);
-/* `fd` is a new socket of the connection's family; it is paused afterwards. */
+/* `fd` is a new socket of the connection's family; it is paused afterwards. The connection's own address need not be on
+ * this host yet. */
 int tcp_restore(int fd, const struct tcp_connection *c);
+/* What there is to say of sides that are closed; now it must be. Does nothing for others. */
+int tcp_restore_ends(int fd, const struct tcp_connection *c);
 /* Ends the pause: the peer is sent what shows it that we are there. SO_REUSEADDR is off afterwards. */
 int tcp_resume(int fd);
 /* The same, and the peer is sent nothing. */

@@ -295,8 +295,10 @@ void built_files_free(struct built_files *f)
 	for (size_t i = 0; i < f->sealed_count; i++)
 		close(f->sealed[i].fd);
 	free(f->sealed);
-	for (size_t i = 0; i < f->paused_count; i++)
+	for (size_t i = 0; i < f->paused_count; i++) {
 		close(f->paused[i].fd);
+		free(f->paused[i].closing);
+	}
 	free(f->paused);
 	unix_names_free(f);
 	image_free_all(f->at, f->count);

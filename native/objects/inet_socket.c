@@ -305,7 +305,7 @@ static int keep_for_later(struct paused_socket **at, size_t *count, int fd, int 
 	own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (own < 0)
 		return -errno;
-	(*at)[(*count)++] = (struct paused_socket){ own, option, value };
+	(*at)[(*count)++] = (struct paused_socket){ own, option, value, NULL };
 	return 0;
 }
 
@@ -343,6 +343,16 @@ void paused_set_free(struct paused_set *set, bool resume)
 	}
 	free(set->at);
 	*set = (struct paused_set){ 0 };
+}
+
+int inet_restore_ends(struct built_files *f, struct phaul_error *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < f->paused_count && !code; i++)
+		if (f->paused[i].closing)
+			code = tcp_restore_ends(f->paused[i].fd, f->paused[i].closing);
+	return code ? phaul_fail(err, code, "descriptors", "closing a side of a TCP connection") : 0;
 }
 
 int inet_resume(struct built_files *f, struct phaul_error *err)
@@ -694,6 +704,14 @@ static int build_connection(struct build *b, int fd, const InetSkEntry *image)
 		return phaul_fail(b->err, err, "descriptors", "reading tcp-stream-%x.img", image->ino);
 	set_buffers(fd, NULL);
 	err = pause_socket(&b->files->paused, &b->files->paused_count, fd) ?: tcp_restore(fd, &c);
+	if (!err && c.state != TCP_ESTABLISHED) {
+		struct tcp_connection *closing = malloc(sizeof(*closing));
+
+		err = closing ? 0 : -ENOMEM;
+		if (closing)
+			*closing = c;	/* whose bytes stay the images' */
+		b->files->paused[b->files->paused_count - 1].closing = closing;
+	}
 	if (err)
 		return phaul_fail(b->err, err, "descriptors", "restoring the TCP connection of fd %d with %s",
 				  file_number(b, image->id), text_of(&c.peer, peer, sizeof(peer)));
@@ -730,6 +748,18 @@ static bool is_bound(const InetSkEntry *image)
 	return image->type == SOCK_RAW ? any : image->src_port;
 }
 
+/* Its own address is still to come. */
+static int connect_from_elsewhere(int fd, const union tcp_address *peer, socklen_t size)
+{
+	int on = 1, was = option(fd, IPPROTO_IP, IP_TRANSPARENT), code;
+
+	if (errno != EINVAL || setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &on, sizeof(on)) < 0)
+		return -1;
+	code = connect(fd, &peer->any, size);
+	(void)setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &was, sizeof(was));
+	return code;
+}
+
 static int build_datagrams(struct build *b, int fd, const InetSkEntry *image)
 {
 	union tcp_address peer;
@@ -739,7 +769,7 @@ static int build_datagrams(struct build *b, int fd, const InetSkEntry *image)
 
 	if (!err && image->state == TCP_ESTABLISHED) {
 		err = read_peer(image, &peer);
-		if (!err && connect(fd, &peer.any, size) < 0)
+		if (!err && connect(fd, &peer.any, size) < 0 && connect_from_elsewhere(fd, &peer, size))
 			err = phaul_fail(b->err, -errno, "descriptors", "connecting the %s socket fd %d to %s",
 					 name_of(image->type == SOCK_RAW ? -1 : (int)image->proto), file_number(b, image->id),
 					 text_of(&peer, text, sizeof(text)));

@@ -22,7 +22,9 @@ int inet_udp_shutdown(int socket_fd, int protocol, const union tcp_address *loca
 /* Of a brief one: nothing is sent when the processes end. */
 void paused_set_pause(struct paused_set *set);
 void paused_set_free(struct paused_set *set, bool resume);
-/* All that were built: their processes are about to run. */
+/* Of all that were built: sides that are closed. Their addresses are on this host by now. */
+int inet_restore_ends(struct built_files *f, struct phaul_error *err);
+/* Their processes are about to run. */
 int inet_resume(struct built_files *f, struct phaul_error *err);
 
 #endif

@@ -126,7 +126,7 @@ struct built_files {
 	struct sealed { int fd, seals; uint64_t inode; bool given; } *sealed;	/* memfds, ours: sealed at the end */
 	size_t sealed_count;
 	/* Sockets, ours: TCP connections that are paused until the end, and what gets its option then. */
-	struct paused_socket { int fd, option, value; } *paused;
+	struct paused_socket { int fd, option, value; struct tcp_connection *closing; } *paused;
 	size_t paused_count;
 	struct unix_name *unix_names;	/* of sockets, to be put where they belong at the end: unix_socket.h */
 	size_t unix_name_count;

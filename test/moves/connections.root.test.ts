@@ -101,6 +101,15 @@ async function endClients(clients: { name: string; pid: number }[]): Promise<{ n
   );
 }
 
+/** A service with a fault, which migrations find before they start an agent by ssh. */
+async function startAgent(fault: string): Promise<number> {
+  const agent = await bed.start('beta', 'env', `PHAUL_FAULT=${fault}`, 'phaul', 'agent');
+  while ((await bed.on('beta', 'test', '-S', '/run/phaul/agent.sock')).exitCode !== 0) {
+    await sleep(50);
+  }
+  return agent;
+}
+
 test.serial('clients of a server that moves there and back with its addresses lose nothing', async (t) => {
   const pid = await bed.start('alpha', 'python3', bed.report('server.py'), ...ADDRESSES.map(plain));
   await sleep(500);
@@ -120,13 +129,17 @@ test.serial('clients of a server that moves there and back with its addresses lo
   await bed.on('alpha', 'kill', '-KILL', String(pid));
 });
 
-for (const fault of ['source:before-commit:error', 'source:before-commit:kill', 'source:frozen:kill', 'target:built:kill', 'target:ready-sent:error']) {
+for (const fault of ['source:before-commit:error', 'source:before-commit:kill', 'source:frozen:kill', 'target:built:kill', 'target:built:error']) {
   test.serial(`after ${fault} the address and the connections are where they were`, async (t) => {
     const pid = await bed.start('alpha', 'python3', bed.report('server.py'), ...ADDRESSES.map(plain));
     await sleep(500);
     const clients = await startClients();
+    const agent = fault.startsWith('target') ? await startAgent(fault) : undefined;
     const { exitCode } = await bed.on('alpha', 'env', `PHAUL_FAULT=${fault}`, 'phaul', 'migrate', String(pid), 'root@beta', ...moveIps);
     t.true(exitCode !== 0);
+    if (agent !== undefined) {
+      await bed.on('beta', 'kill', '-TERM', String(agent));
+    }
     // A target that holds the process is told by the next migration, or ends with its agent.
     const again = await bed.migrate('alpha', pid, 'beta', ...moveIps);
     t.is(again.exitCode, 0, again.stderr);
