@@ -78,6 +78,7 @@ enum {
 	PHAUL_NOTE_LAYOUT = 1,	/* an image set: the memory map of a round, before its pages */
 	PHAUL_NOTE_STATE = 2,	/* an image set: everything but memory and the threads of notes before */
 	PHAUL_NOTE_THREADS = 3,	/* an image set: some threads */
+	PHAUL_NOTE_PACKETS = 4,	/* what came for the moved addresses meanwhile: packet_catch.h */
 	PHAUL_NOTE_USER = 16,	/* the first kind that is the caller's */
 };
 PHAUL_API int phaul_note_send(struct phaul_channel *ch, uint32_t kind, const void *bytes, size_t size,
@@ -133,6 +134,8 @@ PHAUL_API int phaul_source_final(struct phaul_source *src, struct phaul_channel 
 /* From here on the original may not run again: it dies with this thread. The addresses are taken off this host. */
 PHAUL_API int phaul_source_commit(struct phaul_source *src, struct phaul_error *err);
 PHAUL_API int phaul_source_kill(struct phaul_source *src, struct phaul_error *err);
+/* Committed: sends PACKETS, those that came for the moved addresses since the freeze, or since the last call. */
+PHAUL_API int phaul_source_packets(struct phaul_source *src, struct phaul_channel *ch, struct phaul_error *err);
 /* After commit, when the target's answer never came. `stopped`: leaves the original stopped ('T'), untraced
  * and alive, so that whoever learns the outcome can kill or continue it. Otherwise, and only if the target
  * has proved that it never ran there, lets it go on as it was. */
@@ -188,6 +191,8 @@ PHAUL_API int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, si
 				    struct phaul_error *err);
 /* Lets the process go. It is nobody's child but init's. */
 PHAUL_API int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err);
+/* `packets` is the payload of a PHAUL_NOTE_PACKETS: delivered at the release, or at once after it. */
+PHAUL_API int phaul_target_packets(struct phaul_target *tgt, const void *packets, size_t size, struct phaul_error *err);
 /* Discards a husk or held process that was not released, frees. */
 PHAUL_API void phaul_target_close(struct phaul_target *tgt);
 

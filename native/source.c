@@ -13,6 +13,7 @@
 #include "error.h"
 #include "layout.h"
 #include "objects/proc_status.h"
+#include "packet_catch.h"
 #include "shared_track.h"
 #include "shmem.h"
 #include "track.h"
@@ -48,6 +49,7 @@ struct phaul_source {
 	struct tree_state state;
 	struct moved_addresses addresses;
 	struct network_hold hold;
+	int caught;			/* packets that came since the freeze, or -errno */
 	uint64_t longest_stop_ns;	/* of one process, while the others ran */
 	bool committed;
 };
@@ -335,6 +337,7 @@ int phaul_source_open(int pid, uint32_t flags, const char *addresses, struct pha
 	src->pid = pid;
 	src->flags = flags;
 	src->births = ROOT_BIRTH;
+	src->caught = -ENOENT;
 	if (task_read(pid, &task) || task.state == TASK_DEAD) {
 		free(src);
 		return phaul_fail(err, -ESRCH, "source", "there is no process %d here", pid);
@@ -624,6 +627,8 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 		.tree = &src->tree, .flags = src->flags, .images = image_set_new(), .hold = &src->hold, .addresses = &src->addresses,
 		.err = err,
 	};
+	/* Before they are dropped. What can't be caught is sent again by its senders. */
+	src->caught = packets_catch(&src->addresses);
 	code = src->state.images ? tree_state_read(&src->state) : phaul_fail(err, -ENOMEM, "source", "collecting the state");
 	for (size_t i = 0; i < src->count && !code; i++)
 		if (src->members[i].task.state != TASK_DEAD)
@@ -641,6 +646,37 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 }
 
 /* ---- the end ---- */
+
+static void close_caught(struct phaul_source *src)
+{
+	if (src->caught >= 0)
+		close(src->caught);
+	src->caught = -ENOENT;
+}
+
+/* They are for this host after all. */
+static void deliver_caught(struct phaul_source *src)
+{
+	struct packets packets = {0};
+
+	if (src->caught >= 0 && !packets_take(src->caught, &packets))
+		packets_deliver(packets.at, packets.size);
+	packets_free(&packets);
+	close_caught(src);
+}
+
+int phaul_source_packets(struct phaul_source *src, struct phaul_channel *ch, struct phaul_error *err)
+{
+	struct packets packets = {0};
+	int code = src->caught < 0 ? 0 : packets_take(src->caught, &packets);
+
+	if (code)
+		phaul_fail(err, code, "source", "collecting packets");
+	else
+		code = phaul_note_send(ch, PHAUL_NOTE_PACKETS, packets.at, packets.size, err);
+	packets_free(&packets);
+	return code;
+}
 
 static int set_options(struct phaul_source *src, unsigned long options, struct phaul_error *err)
 {
@@ -672,6 +708,7 @@ int phaul_source_kill(struct phaul_source *src, struct phaul_error *err)
 	tree_kill(&src->tree);
 	tree_state_free(&src->state, false);
 	network_let_go(&src->hold);
+	close_caught(src);
 	return 0;
 }
 
@@ -696,6 +733,7 @@ int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_err
 	if (!stopped && !addresses_add(&src->addresses, NULL))
 		addresses_announce(&src->addresses);
 	tree_state_free(&src->state, true);
+	deliver_caught(src);
 	return tree_thaw(&src->tree);
 }
 
@@ -707,6 +745,7 @@ int phaul_source_thaw(struct phaul_source *src, struct phaul_error *err)
 		return phaul_fail(err, -EINVAL, "source", "pid %d is committed: it may run on the target, so "
 				  "that it must not run here", src->pid);
 	tree_state_free(&src->state, true);
+	deliver_caught(src);
 	code = tree_thaw(&src->tree);
 	return code ? phaul_fail(err, code, "source", "letting pid %d go on", src->pid) : 0;
 }
@@ -719,6 +758,7 @@ void phaul_source_close(struct phaul_source *src)
 		(void)phaul_source_thaw(src, NULL);
 	tree_state_free(&src->state, false);
 	network_let_go(&src->hold);
+	close_caught(src);
 	addresses_free(&src->addresses);
 	tree_free(&src->tree);
 	stop_tracking(src);

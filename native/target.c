@@ -10,6 +10,7 @@
 #include "layout.h"
 #include "objects/inet_socket.h"
 #include "network_lock.h"
+#include "packet_catch.h"
 #include "objects/unix_socket.h"
 #include "rebirth.h"
 
@@ -21,6 +22,7 @@ struct phaul_target {
 	struct rebirth tree;
 	struct moved_addresses addresses;
 	struct network_hold hold;
+	struct packets packets;		/* for after the release */
 	uint64_t threads_ns;		/* spent on building them so far */
 	/* Pages of a round wait until its layout is there. */
 	pthread_mutex_t lock;
@@ -319,9 +321,25 @@ int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 	addresses_announce(&tgt->addresses);
 	network_let_go(&tgt->hold);
 	(void)inet_resume(&tgt->tree.files, NULL);
+	packets_deliver(tgt->packets.at, tgt->packets.size);
 	code = rebirth_release(&tgt->tree);
 	join(tgt, false);
 	return code;
+}
+
+int phaul_target_packets(struct phaul_target *tgt, const void *packets, size_t size, struct phaul_error *err)
+{
+	if (tgt->tree.released) {
+		packets_deliver(packets, size);
+		return 0;
+	}
+	packets_free(&tgt->packets);
+	tgt->packets.at = malloc(size + 1);
+	if (!tgt->packets.at)
+		return phaul_fail(err, -ENOMEM, "target", "keeping packets");
+	memcpy(tgt->packets.at, packets, size);
+	tgt->packets.size = size;
+	return 0;
 }
 
 void phaul_target_close(struct phaul_target *tgt)
@@ -332,6 +350,7 @@ void phaul_target_close(struct phaul_target *tgt)
 	rebirth_free(&tgt->tree);
 	network_let_go(&tgt->hold);
 	addresses_free(&tgt->addresses);
+	packets_free(&tgt->packets);
 	pthread_mutex_destroy(&tgt->lock);
 	pthread_cond_destroy(&tgt->opened);
 	free(tgt);

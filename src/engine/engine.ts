@@ -85,6 +85,8 @@ export interface Source {
   final(channel: Channel): void;
   checksum(): string;
   commit(): void;
+  /** After commit(): sends what came for the moved addresses since the freeze, or since the last call. */
+  packets(channel: Channel): void;
   kill(): void;
   /** Only after commit(): stopped for whoever learns the outcome, or running if the target proved that it never did. */
   abandon(stopped: boolean): void;
@@ -100,6 +102,8 @@ export interface Target {
   threads(threads: Buffer): void;
   build(state: Buffer): Built;
   release(): void;
+  /** For after the release, or at once if it was. */
+  packets(packets: Buffer): void;
   close(): void;
 }
 
@@ -158,4 +162,5 @@ export interface Engine {
 export const NOTE_LAYOUT = 1;
 export const NOTE_STATE = 2;
 export const NOTE_THREADS = 3;
+export const NOTE_PACKETS = 4;
 export const NOTE_USER = 16;

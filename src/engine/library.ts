@@ -73,6 +73,7 @@ const load = () => {
     freeze: lib.func('int phaul_source_freeze(void *src, int timeout_ms, _Out_ phaul_freeze *ret, _Out_ phaul_error *err)'),
     final: lib.func('int phaul_source_final(void *src, void *ch, _Inout_ phaul_freeze *ret, _Out_ phaul_error *err)'),
     commit: lib.func('int phaul_source_commit(void *src, _Out_ phaul_error *err)'),
+    sourcePackets: lib.func('int phaul_source_packets(void *src, void *ch, _Out_ phaul_error *err)'),
     kill: lib.func('int phaul_source_kill(void *src, _Out_ phaul_error *err)'),
     abandon: lib.func('int phaul_source_abandon(void *src, int stopped, _Out_ phaul_error *err)'),
     thaw: lib.func('int phaul_source_thaw(void *src, _Out_ phaul_error *err)'),
@@ -86,6 +87,7 @@ const load = () => {
     threads: lib.func('int phaul_target_threads(void *tgt, const uint8_t *threads, size_t size, _Out_ phaul_error *err)'),
     build: lib.func('int phaul_target_build(void *tgt, const uint8_t *state, size_t size, _Out_ phaul_built *ret, _Out_ phaul_error *err)'),
     targetChecksum: lib.func('int phaul_target_checksum(void *tgt, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
+    targetPackets: lib.func('int phaul_target_packets(void *tgt, const uint8_t *packets, size_t size, _Out_ phaul_error *err)'),
     release: lib.func('int phaul_target_release(void *tgt, _Out_ phaul_error *err)'),
     closeTarget: lib.func('void phaul_target_close(void *tgt)'),
     baseline: lib.func('int phaul_tls_baseline(size_t bytes, _Out_ double *gbps, _Out_ phaul_error *err)'),
@@ -248,6 +250,10 @@ class LibrarySource extends Handle implements Source {
     must((error) => native().commit(this.pointer, error));
   }
 
+  packets(channel: LibraryChannel): void {
+    must((error) => native().sourcePackets(this.pointer, channel.pointer, error));
+  }
+
   kill(): void {
     must((error) => native().kill(this.pointer, error));
   }
@@ -317,6 +323,10 @@ class LibraryTarget extends Handle implements Target {
 
   release(): void {
     must((error) => native().release(this.pointer, error));
+  }
+
+  packets(packets: Buffer): void {
+    must((error) => native().targetPackets(this.pointer, packets, packets.length, error));
   }
 }
 

@@ -18,6 +18,9 @@ const RUNNING_TIMEOUT_MS = 5_000;
 
 const PINGS = 3;
 
+/** An announcement goes over a switch, and a packet that is on its way comes here, in less. */
+const STRAGGLERS_MS = 20;
+
 /** Some ms: a child that has just been forked has less. */
 const FRESH_PAGES_MAX = 2_000;
 
@@ -83,6 +86,16 @@ const firstDifference = (here: string, there: string): string => {
   return here.split('\n').find((line, i) => line !== lines[i]) ?? 'mappings are missing here';
 };
 
+/** Until all neighbours know where the address is now, packets come here. What is lost of them is sent again. */
+function sendStragglers(source: Source, channel: Channel): void {
+  try {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, STRAGGLERS_MS);
+    source.packets(channel);
+  } catch {
+    // The process runs, whatever becomes of the link now.
+  }
+}
+
 export function cutover(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, latch: Latch): Cutover {
   const rttMs = roundTrip(channel, order.host);
   engine.setPriority('freeze');
@@ -98,6 +111,9 @@ export function cutover(source: Source, channel: Channel, order: SourceOrder, jo
     source.commit(); // The point of no return: from here on the original must not run again.
     const result: Cutover = { downtimeMs: undefined, freeze, phases: phasesOf(freeze, builtMs, readyMs) };
     try {
+      if (order.addresses !== '') {
+        source.packets(channel);
+      }
       say(channel, COMMIT);
       fault('source:after-commit');
       hear(channel, RUNNING, RUNNING_TIMEOUT_MS, order.host);
@@ -107,6 +123,9 @@ export function cutover(source: Source, channel: Channel, order: SourceOrder, jo
     const runningMs = engine.nowMs();
     result.downtimeMs = runningMs - freeze.frozenAtMs - rttMs / 2;
     result.phases['commit'] = runningMs - readyMs - rttMs / 2;
+    if (order.addresses !== '') {
+      sendStragglers(source, channel);
+    }
     return result;
   } finally {
     engine.setPriority('normal');

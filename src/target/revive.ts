@@ -1,13 +1,13 @@
 /** The last steps: built and held, then, at the source's word, let go. */
 import { engine } from '../engine/library.ts';
-import type { Channel, Target } from '../engine/engine.ts';
+import { NOTE_PACKETS, type Channel, type Target } from '../engine/engine.ts';
 import type { Latch } from '../engine/latch.ts';
 import type { Tracing } from '../engine/tracing.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import type { Journal, TargetState } from '../journal.ts';
 import { ABORT, COMMIT, fail, READY, RUNNING, say } from '../notes.ts';
-import type { TargetNews } from './worker.ts';
+import type { TargetNews, TargetOrder } from './worker.ts';
 
 /** Orders of the main thread, which the source reached by way of control. */
 export const RELEASE = 1;
@@ -15,6 +15,8 @@ export const DISCARD = 2;
 
 /** Between two looks whether an order came another way. */
 const LISTEN_MS = 500;
+/** The source sends them some ms after it has heard that the process runs. */
+const STRAGGLERS_MS = 1_000;
 const FOREVER_MS = 2 ** 31 - 1;
 
 /** A held process waits for the source's word for as long as it takes: it must be lost by no time-out. */
@@ -28,14 +30,18 @@ class Word {
     this.#latch = latch;
   }
 
-  next(): typeof RELEASE | typeof DISCARD {
+  /** `keep` takes the packets that go along. */
+  next(keep: (packets: Buffer) => void): typeof RELEASE | typeof DISCARD {
     for (;;) {
       const order = this.#latch.takeOrder(this.#linked ? 0 : FOREVER_MS);
       if (order === RELEASE || order === DISCARD) {
         return order;
       }
       try {
-        const kind = this.#linked ? this.#channel.receive(LISTEN_MS)?.kind : undefined;
+        const { kind, payload } = (this.#linked ? this.#channel.receive(LISTEN_MS) : undefined) ?? {};
+        if (kind === NOTE_PACKETS && payload !== undefined) {
+          keep(payload);
+        }
         if (kind === COMMIT || kind === ABORT) {
           return kind === COMMIT ? RELEASE : DISCARD;
         }
@@ -48,12 +54,12 @@ class Word {
 }
 
 /** Returns when the source has committed, and that is on disk. Nothing but its abort discards what is held. */
-function hold(channel: Channel, journal: Journal<TargetState>, latch: Latch): void {
+function hold(target: Target, channel: Channel, journal: Journal<TargetState>, latch: Latch): void {
   const word = new Word(channel, latch);
   for (;;) {
     try {
       fault('target:ready-sent');
-      if (word.next() === DISCARD) {
+      if (word.next((packets) => target.packets(packets)) === DISCARD) {
         break;
       }
       fault('target:commit-received');
@@ -66,7 +72,19 @@ function hold(channel: Channel, journal: Journal<TargetState>, latch: Latch): vo
   throw new PhaulError('ERR_INTERRUPTED', 'The source gave up before the commit.');
 }
 
-export function revive(target: Target, channel: Channel, state: Buffer, journal: Journal<TargetState>, { latch, tell }: Tracing<TargetNews>, id: string): void {
+/** Packets that came to the source after the release: they are late already. */
+function takeStragglers(target: Target, channel: Channel): void {
+  try {
+    const note = channel.receive(STRAGGLERS_MS);
+    if (note?.kind === NOTE_PACKETS) {
+      target.packets(note.payload);
+    }
+  } catch {
+    // The source has nothing more to say.
+  }
+}
+
+export function revive(target: Target, channel: Channel, state: Buffer, journal: Journal<TargetState>, { latch, tell }: Tracing<TargetNews>, { id, addresses }: TargetOrder): void {
   fault('target:final-round');
   try {
     const built = target.build(state);
@@ -77,7 +95,7 @@ export function revive(target: Target, channel: Channel, state: Buffer, journal:
     journal.write('held');
     say(channel, READY, built);
     tell({ id, state: 'held' });
-    hold(channel, journal, latch);
+    hold(target, channel, journal, latch);
     const startMs = engine.nowMs();
     target.release();
     try {
@@ -87,6 +105,9 @@ export function revive(target: Target, channel: Channel, state: Buffer, journal:
     }
     tell({ id, state: 'running' });
     journal.write('running');
+    if (addresses !== '') {
+      takeStragglers(target, channel);
+    }
     fault('target:running');
   } finally {
     engine.setPriority('normal');

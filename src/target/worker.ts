@@ -46,7 +46,7 @@ function serve(target: Target, channel: Channel, order: TargetOrder, journal: Jo
     } else if (note.kind === NOTE_THREADS) {
       target.threads(note.payload);
     } else if (note.kind === NOTE_STATE) {
-      return revive(target, channel, note.payload, journal, tracing, order.id);
+      return revive(target, channel, note.payload, journal, tracing, order);
     } else if (note.kind === PING) {
       // The freeze is about to begin: revive() ends this, or this thread does.
       engine.setPriority('freeze');
