@@ -10,6 +10,7 @@
 
 #include "error.h"
 #include "layout.h"
+#include "objects/inet_socket.h"
 #include "objects/tty.h"
 #include "state.h"
 
@@ -358,7 +359,7 @@ int rebirth_build_threads(struct rebirth *r, const struct image_set *images)
 
 int rebirth_build(struct rebirth *r, const struct image_set *images, struct phaul_built *ret)
 {
-	int code = 0;
+	int code = inet_make_connections(&r->files, images, r->err);
 
 	for (size_t i = 0; i < r->count && !code; i++)
 		if (r->tasks[i]->state != TASK_DEAD)

@@ -16,7 +16,12 @@
 #include "locks.h"
 #include "socket_options.h"
 
+#include "../parallel.h"
 #include "../tree.h"
+
+#define SOCKETS_WORTH_THREADS 32
+
+extern const struct descriptor_kind inet_socket;
 
 /* ---- reading ---- */
 
@@ -490,9 +495,14 @@ void descriptors_check(struct check *c)
 
 int file_put(struct dump *dump, const struct descriptor *d, FileEntry *file)
 {
+	int err;
+
 	file->type = d->kind->type;
 	file->id = d->id;
-	return image_put(dump->images, "files", -1, &file->base);
+	dump_lock(dump);
+	err = image_put(dump->images, "files", -1, &file->base);
+	dump_unlock(dump);
+	return err;
 }
 
 static int dump_number(struct dump *dump, const struct descriptor *d)
@@ -564,6 +574,57 @@ static bool is_lowest(const struct descriptor_table *t, size_t at)
 	return true;
 }
 
+/* ---- sockets, side by side ---- */
+
+struct sockets {
+	const struct dump *dump;
+	struct descriptor **at;
+	bool *dumped;			/* of all of the table */
+	size_t count;
+	pthread_mutex_t lock;
+};
+
+/* Sockets of other kinds are left to the one that knows no others. */
+static int dump_inet(void *ctx, size_t index, struct phaul_error *err)
+{
+	struct sockets *s = ctx;
+	struct descriptor *d = s->at[index];
+	struct dump own = *s->dump;
+	char text[8192] = "";
+	struct check c = { .pid = own.pid, .flags = own.flags, .proc = -1, .frozen = true, .descriptors = own.descriptors,
+			   .text = text, .capacity = sizeof(text) };
+	int code = own_begin(own.descriptors, d, own.flags);
+
+	own.err = err;
+	own.lock = &s->lock;
+	if (!code && d->kind == &inet_socket) {
+		code = check_again(&own, &c, d) ?: inet_socket.dump(&own, d);
+		s->dumped[d - own.descriptors->at] = true;
+	}
+	own_end(d);
+	socket_defaults_free(&own.socket_defaults, s->dump->socket_defaults);
+	return code && !err->code ? phaul_fail(err, code, "descriptors", "dumping fd %d (%s)", d->fd, d->link) : code;
+}
+
+/* A system call takes its time, and a connection takes some eighty. */
+static int dump_sockets(struct dump *d, const bool *first, bool *dumped)
+{
+	struct descriptor_table *t = d->descriptors;
+	struct sockets s = { .dump = d, .at = calloc(t->count + 1, sizeof(*s.at)), .dumped = dumped,
+			     .lock = PTHREAD_MUTEX_INITIALIZER };
+	int err = s.at ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < t->count && !err; i++)
+		if (first[i] && S_ISSOCK(t->at[i].st.st_mode) && !(t->at[i].flags & O_PATH))
+			s.at[s.count++] = &t->at[i];
+	if (!err && s.count > SOCKETS_WORTH_THREADS) {
+		socket_defaults_prepare(&d->socket_defaults);
+		err = parallel(s.count, dump_inet, &s, d->err);
+	}
+	free(s.at);
+	return err;
+}
+
 int descriptors_dump(struct dump *d)
 {
 	struct descriptor_table *t = d->descriptors;
@@ -571,16 +632,17 @@ int descriptors_dump(struct dump *d)
 	char text[8192] = "";
 	struct check c = { .pid = d->pid, .flags = d->flags, .proc = -1, .frozen = true,
 			   .descriptors = t, .text = text, .capacity = sizeof(text) };
-	bool *first = first_numbers(t);
+	bool *first = first_numbers(t), *dumped = calloc(t->count + 1, sizeof(*dumped));
 	const struct descriptor_kind **kinds = kinds_before(t);
-	int err = first && kinds ? 0 : -ENOMEM;
+	int err = first && kinds && dumped ? 0 : -ENOMEM;
 
 	if (!d->err)
 		d->err = &unwanted;
+	err = err ?: dump_sockets(d, first, dumped);
 	for (size_t i = 0; i < t->count && !err; i++) {
 		if (first[i]) {
 			c.size = 0;	/* notices were given in the check */
-			err = dump_one(d, &c, &t->at[i]);
+			err = dumped[i] ? 0 : dump_one(d, &c, &t->at[i]);
 			kinds[t->at[i].id] = t->at[i].kind;
 		}
 		t->at[i].kind = kinds[t->at[i].id];
@@ -590,8 +652,9 @@ int descriptors_dump(struct dump *d)
 		if (!err && !d->shares_files && strstr(t->at[i].fdinfo, "\nlock:"))
 			err = locks_dump(d, &t->at[i], first[i], is_lowest(t, i));
 	}
-	socket_defaults_free(&d->socket_defaults);
+	socket_defaults_free(&d->socket_defaults, NULL);
 	free(first);
+	free(dumped);
 	free(kinds);
 	d->err = wanted;
 	return err;

@@ -19,6 +19,7 @@
 
 #include "../error.h"
 #include "inet_socket.h"
+#include "../parallel.h"
 #include "port_holder.h"
 #include "socket_options.h"
 
@@ -380,20 +381,33 @@ static bool is_connection(const InetSkEntry *image)
 	return image->type == SOCK_STREAM && image->state != TCP_LISTEN && image->state != TCP_CLOSE && image->dst_port;
 }
 
+static int pause_connection(struct dump *dump, int fd, struct paused_socket *ret)
+{
+	int err;
+
+	dump_lock(dump);
+	err = pause_socket(&dump->paused->at, &dump->paused->count, fd);
+	if (!err)
+		*ret = dump->paused->at[dump->paused->count - 1];
+	dump_unlock(dump);
+	return err;
+}
+
 static int dump_connection(struct dump *dump, const struct descriptor *d, InetSkEntry *image)
 {
 	TcpStreamEntry stream = TCP_STREAM_ENTRY__INIT;
 	FileEntry file = FILE_ENTRY__INIT;
 	struct socket_options options;
+	struct paused_socket paused;
 	struct tcp_connection c = { 0 };
 	int err = socket_options_dump(d->own, &options, &dump->socket_defaults, image) ?:
-		  pause_socket(&dump->paused->at, &dump->paused->count, d->own);
+		  pause_connection(dump, d->own, &paused);
 
 	if (err)
 		return err;
 	err = tcp_save(d->own, &c);
 	if (dump->paused->brief)
-		err = err ?: resume_quietly(&dump->paused->at[dump->paused->count - 1]);
+		err = err ?: resume_quietly(&paused);
 	if (err) {
 		tcp_connection_free(&c);
 		return err;
@@ -422,9 +436,12 @@ static int dump_connection(struct dump *dump, const struct descriptor *d, InetSk
 	stream.rcv_wnd = c.window.rcv_wnd;
 	stream.rcv_wup = c.window.rcv_wup;
 	file.isk = image;
-	err = file_put(dump, d, &file) ?: image_put(dump->images, "tcp-stream", image->ino, &stream.base) ?:
+	err = file_put(dump, d, &file);
+	dump_lock(dump);
+	err = err ?: image_put(dump->images, "tcp-stream", image->ino, &stream.base) ?:
 	      image_put_raw(dump->images, "tcp-stream", image->ino, c.in, c.in_size) ?:
 	      image_put_raw(dump->images, "tcp-stream", image->ino, c.out, c.out_size);
+	dump_unlock(dump);
 	tcp_connection_free(&c);
 	return err;
 }
@@ -698,12 +715,15 @@ static int build_connection(struct build *b, int fd, const InetSkEntry *image)
 {
 	struct tcp_connection c;
 	char peer[64];
-	int err = read_stream(b, image, &c);
+	int reuse = option(fd, SOL_SOCKET, SO_REUSEADDR), err = read_stream(b, image, &c);
 
 	if (err)
 		return phaul_fail(b->err, err, "descriptors", "reading tcp-stream-%x.img", image->ino);
 	set_buffers(fd, NULL);
-	err = pause_socket(&b->files->paused, &b->files->paused_count, fd) ?: tcp_restore(fd, &c);
+	err = tcp_restore(fd, &c);
+	if (b->files->lock)
+		pthread_mutex_lock(b->files->lock);
+	err = err ?: keep_for_later(&b->files->paused, &b->files->paused_count, fd, SO_REUSEADDR, reuse);
 	if (!err && c.state != TCP_ESTABLISHED) {
 		struct tcp_connection *closing = malloc(sizeof(*closing));
 
@@ -712,6 +732,8 @@ static int build_connection(struct build *b, int fd, const InetSkEntry *image)
 			*closing = c;	/* whose bytes stay the images' */
 		b->files->paused[b->files->paused_count - 1].closing = closing;
 	}
+	if (b->files->lock)
+		pthread_mutex_unlock(b->files->lock);
 	if (err)
 		return phaul_fail(b->err, err, "descriptors", "restoring the TCP connection of fd %d with %s",
 				  file_number(b, image->id), text_of(&c.peer, peer, sizeof(peer)));
@@ -800,6 +822,50 @@ static int build(struct build *b, const FileEntry *file)
 		return err;
 	}
 	return file_set_flags(b, fd, image->flags);
+}
+
+/* ---- connections, side by side ---- */
+
+struct connections {
+	struct build build;
+	uint32_t *ids;
+	pthread_mutex_t lock;
+};
+
+static int make_connection(void *ctx, size_t index, struct phaul_error *err)
+{
+	struct connections *c = ctx;
+	struct build b = c->build;
+	uint32_t id = c->ids[index];
+	int fd;
+
+	b.err = err;
+	fd = build(&b, b.files->at[id]);
+	if (fd >= 0)
+		b.files->made[id] = fd;
+	return fd >= 0 ? 0 : err->code ? fd : phaul_fail(err, fd, "descriptors", "making a TCP connection");
+}
+
+int inet_make_connections(struct built_files *f, const struct image_set *images, struct phaul_error *err)
+{
+	struct connections c = {
+		.build = { .images = images, .files = f }, .ids = calloc(f->count + 1, sizeof(*c.ids)),
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+	};
+	size_t count = 0;
+	int code = c.ids ? 0 : phaul_fail(err, -ENOMEM, "descriptors", "making TCP connections");
+
+	for (size_t id = 0; id < f->count && !code; id++) {
+		const InetSkEntry *image = f->at[id] ? f->at[id]->isk : NULL;
+
+		if (image && image->opts && is_connection(image))
+			c.ids[count++] = id;
+	}
+	f->lock = &c.lock;
+	code = code ?: parallel(count, make_connection, &c, err);
+	f->lock = NULL;
+	free(c.ids);
+	return code;
 }
 
 const struct descriptor_kind inet_socket = {

@@ -22,6 +22,8 @@ int inet_udp_shutdown(int socket_fd, int protocol, const union tcp_address *loca
 /* Of a brief one: nothing is sent when the processes end. */
 void paused_set_pause(struct paused_set *set);
 void paused_set_free(struct paused_set *set, bool resume);
+/* All connections of the images, before other descriptors are made. */
+int inet_make_connections(struct built_files *f, const struct image_set *images, struct phaul_error *err);
 /* Of all that were built: sides that are closed. Their addresses are on this host by now. */
 int inet_restore_ends(struct built_files *f, struct phaul_error *err);
 /* Their processes are about to run. */

@@ -7,6 +7,7 @@
 #ifndef PHAUL_OBJECT_H
 #define PHAUL_OBJECT_H
 
+#include <pthread.h>
 #include <sys/stat.h>
 
 #include "../error.h"
@@ -105,8 +106,22 @@ struct dump {
 	struct shmem_set *shmem;	/* whose content is written, to `pages`; NULL: none */
 	struct page_writer *pages;
 	struct ghost_set *ghosts;	/* NULL: files without a name are not to be had */
+	pthread_mutex_t *lock;		/* while others dump at the same time: dump_lock() */
 	struct phaul_error *err;
 };
+
+/* Around what the threads of a dump share: images, and lists for later. */
+static inline void dump_lock(struct dump *d)
+{
+	if (d->lock)
+		pthread_mutex_lock(d->lock);
+}
+
+static inline void dump_unlock(struct dump *d)
+{
+	if (d->lock)
+		pthread_mutex_unlock(d->lock);
+}
 
 /* Zeroed memory that lives until the dump is written; NULL if there is none. */
 void *dump_alloc(struct dump *d, size_t size);
@@ -128,6 +143,7 @@ struct built_files {
 	/* Sockets, ours: TCP connections that are paused until the end, and what gets its option then. */
 	struct paused_socket { int fd, option, value; struct tcp_connection *closing; } *paused;
 	size_t paused_count;
+	pthread_mutex_t *lock;		/* around them, while several threads make connections */
 	struct unix_name *unix_names;	/* of sockets, to be put where they belong at the end: unix_socket.h */
 	size_t unix_name_count;
 	pid_t *stand_ins;		/* for processes that had ended: ghost.h */

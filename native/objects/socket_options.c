@@ -156,9 +156,21 @@ static const struct socket_defaults *defaults_of(struct socket_defaults **known,
 	return d;
 }
 
-void socket_defaults_free(struct socket_defaults **known)
+void socket_defaults_prepare(struct socket_defaults **known)
 {
-	while (*known) {
+	InetSkEntry tcp = INET_SK_ENTRY__INIT;
+
+	tcp.type = SOCK_STREAM;
+	tcp.proto = IPPROTO_TCP;
+	tcp.family = AF_INET;
+	(void)defaults_of(known, &tcp);
+	tcp.family = AF_INET6;
+	(void)defaults_of(known, &tcp);
+}
+
+void socket_defaults_free(struct socket_defaults **known, const struct socket_defaults *before)
+{
+	while (*known != before) {
 		struct socket_defaults *d = *known;
 
 		*known = d->next;

@@ -27,7 +27,10 @@ int socket_options_dump(int fd, struct socket_options *store, struct socket_defa
 			InetSkEntry *image);
 /* As if nothing had been set. */
 void socket_options_none(struct socket_options *store, InetSkEntry *image);
-void socket_defaults_free(struct socket_defaults **known);
+/* Those that were added since the list was `before`. */
+void socket_defaults_free(struct socket_defaults **known, const struct socket_defaults *before);
+/* Asks for those of TCP, so that several threads find them. */
+void socket_defaults_prepare(struct socket_defaults **known);
 /* Before bind(). The error names the option. */
 int socket_options_build(int fd, const InetSkEntry *image, struct phaul_error *err);
 
