@@ -64,21 +64,27 @@ static void print_end(FILE *to, const union tcp_address *a)
 	fprintf(to, "%s . %u", text, ntohs(six ? a->v6.sin6_port : a->v4.sin_port));
 }
 
-static void print_set(FILE *to, bool six, const struct connection_pair *pairs, size_t count)
+static size_t print_elements(FILE *to, bool six, const struct connection_pair *pairs, size_t count, const char *before)
 {
-	int version = six ? 6 : 4;
 	size_t n = 0;
 
-	fprintf(to, " set c%d { type ipv%d_addr . inet_service . ipv%d_addr . inet_service;", version, version, version);
 	for (size_t i = 0; i < count; i++) {
 		if (is_six(&pairs[i]) != six)
 			continue;
-		fprintf(to, n++ ? ", " : " elements = { ");
+		fprintf(to, "%s", n++ ? ", " : before);
 		print_end(to, &pairs[i].local);
 		fprintf(to, " . ");
 		print_end(to, &pairs[i].peer);
 	}
-	fprintf(to, n ? " } }\n" : " }\n");
+	return n;
+}
+
+static void print_set(FILE *to, bool six, const struct connection_pair *pairs, size_t count)
+{
+	int version = six ? 6 : 4;
+
+	fprintf(to, " set c%d { type ipv%d_addr . inet_service . ipv%d_addr . inet_service;", version, version, version);
+	fprintf(to, print_elements(to, six, pairs, count, " elements = { ") ? " } }\n" : " }\n");
 }
 
 static void print_chain(FILE *to, const char *hook, const char *ours, const char *theirs)
@@ -124,17 +130,15 @@ int network_unlock(pid_t pid, struct phaul_error *err)
 
 /* ---- for the time of a switch ---- */
 
-static void print_addresses(FILE *to, const struct moved_addresses *a, int family)
+static size_t print_address_elements(FILE *to, const struct moved_addresses *a, int family, const char *before)
 {
-	int version = family == AF_INET6 ? 6 : 4;
 	char text[INET6_ADDRSTRLEN];
 	size_t n = 0;
 
-	fprintf(to, " set a%d { type ipv%d_addr;", version, version);
 	for (size_t i = 0; i < a->count; i++)
 		if (a->at[i].family == family)
-			fprintf(to, "%s%s", n++ ? ", " : " elements = { ", inet_ntop(family, &a->at[i].at, text, sizeof(text)));
-	fprintf(to, n ? " } }\n" : " }\n");
+			fprintf(to, "%s%s", n++ ? ", " : before, inet_ntop(family, &a->at[i].at, text, sizeof(text)));
+	return n;
 }
 
 /* Before the routing decision: one that has been taken off this host is no local address any more. */
@@ -144,19 +148,6 @@ static void print_address_chain(FILE *to, const char *hook, const char *side)
 	for (int version = 4; version <= 6; version += 2)
 		fprintf(to, "  meta mark != 0x%x meta iifname != \"lo\" ip%s %saddr @a%d drop\n", TCP_RESTORE_MARK, version == 6 ? "6" : "", side, version);
 	fprintf(to, " }\n");
-}
-
-/* Who asks for such an address is not answered; by its place in the packet, as this nft has no name for it. */
-static void print_solicitations(FILE *to, const struct moved_addresses *a)
-{
-	for (size_t i = 0; i < a->count; i++) {
-		if (a->at[i].family != AF_INET6)
-			continue;
-		fprintf(to, "  icmpv6 type nd-neighbor-solicit @th,64,128 0x");
-		for (size_t n = 0; n < 16; n++)
-			fprintf(to, "%02x", a->at[i].at.v6.s6_addr[n]);
-		fprintf(to, " drop\n");
-	}
 }
 
 static bool moves(const struct connection_pair *pair, const struct moved_addresses *a)
@@ -171,23 +162,30 @@ static bool moves(const struct connection_pair *pair, const struct moved_address
 	return false;
 }
 
-static void print_hold(FILE *to, pid_t pid, const struct connection_pair *pairs, size_t count, const struct moved_addresses *addresses)
+static void print_table(FILE *to, pid_t pid)
 {
-	fprintf(to, "table inet phaul-%d-move { flags owner;\n", pid);
-	print_set(to, false, pairs, count);
-	print_set(to, true, pairs, count);
-	print_addresses(to, addresses, AF_INET);
-	print_addresses(to, addresses, AF_INET6);
+	fprintf(to, "table inet phaul-%d-move { flags owner;\n set a4 { type ipv4_addr; }\n set a6 { type ipv6_addr; }\n", pid);
+	print_set(to, false, NULL, 0);
+	print_set(to, true, NULL, 0);
 	print_chain(to, "input", "d", "s");
 	print_chain(to, "output", "s", "d");
 	print_address_chain(to, "prerouting", "d");
 	print_address_chain(to, "output", "s");
-	fprintf(to, " chain neighbours { type filter hook input priority -400;\n");
-	print_solicitations(to, addresses);
-	fprintf(to, " }\n}\ntable arp phaul-%d-move { flags owner;\n", pid);
-	print_addresses(to, addresses, AF_INET);
-	fprintf(to, " chain in { type filter hook input priority 0; arp daddr ip @a4 drop\n }\n"
-		" chain out { type filter hook output priority 0; arp saddr ip @a4 drop\n }\n}\n");
+	fprintf(to, "}\n");
+}
+
+static void print_held(FILE *to, pid_t pid, const struct connection_pair *pairs, size_t count, const struct moved_addresses *addresses)
+{
+	char before[64];
+
+	for (int version = 4; version <= 6; version += 2) {
+		snprintf(before, sizeof(before), "add element inet phaul-%d-move a%d { ", pid, version);
+		if (print_address_elements(to, addresses, version == 6 ? AF_INET6 : AF_INET, before))
+			fprintf(to, " }\n");
+		snprintf(before, sizeof(before), "add element inet phaul-%d-move c%d { ", pid, version);
+		if (print_elements(to, version == 6, pairs, count, before))
+			fprintf(to, " }\n");
+	}
 }
 
 int network_hold(struct network_hold *h, pid_t pid, const struct connection_pair *pairs, size_t count,
@@ -203,18 +201,26 @@ int network_hold(struct network_hold *h, pid_t pid, const struct connection_pair
 		if (!moves(&pairs[i], addresses))
 			others[other_count++] = pairs[i];
 	if (to) {
+		if (!code && !h->ready)
+			print_table(to, pid);
 		if (!code)
-			print_hold(to, pid, others, other_count, addresses);
+			print_held(to, pid, others, other_count, addresses);
 		fclose(to);
 	}
 	if (!code && !h->nft)
 		h->nft = open_nft();
-	code = code ?: run_in(h->nft, commands, pid, "locking", err);
+	code = code ?: size ? run_in(h->nft, commands, pid, "locking", err) : 0;
+	h->ready = !code;
 	free(commands);
 	free(others);
 	if (code)
 		network_let_go(h);
 	return code;
+}
+
+void network_prepare(struct network_hold *h, pid_t pid, const struct moved_addresses *addresses)
+{
+	(void)network_hold(h, pid, NULL, 0, addresses, NULL);
 }
 
 /* The kernel takes such tables away with the socket that made them. */
@@ -223,4 +229,5 @@ void network_let_go(struct network_hold *h)
 	if (h->nft)
 		nft_ctx_free(h->nft);
 	h->nft = NULL;
+	h->ready = false;
 }

@@ -4,6 +4,7 @@
 #ifndef PHAUL_NETWORK_LOCK_H
 #define PHAUL_NETWORK_LOCK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -21,10 +22,13 @@ int network_unlock(pid_t pid, struct phaul_error *err);
 
 /* The same for the time of a switch: it ends when phaul ends, whatever that dies of. */
 struct network_hold {
-	struct nft_ctx *nft;		/* NULL: nothing is held */
+	struct nft_ctx *nft;		/* NULL: there is nothing yet */
+	bool ready;
 };
 
-/* Nothing at all reaches or leaves the addresses, nor is told about them to neighbours; nothing of the connections. */
+/* Does what takes some ms: nothing is held yet, but `addresses` if there are any. What fails here fails when it is needed. */
+void network_prepare(struct network_hold *h, pid_t pid, const struct moved_addresses *addresses);
+/* Nothing at all reaches or leaves the addresses; nothing of the connections that are at none of them. */
 int network_hold(struct network_hold *h, pid_t pid, const struct connection_pair *pairs, size_t count,
 		 const struct moved_addresses *addresses, struct phaul_error *err);
 void network_let_go(struct network_hold *h);

@@ -355,6 +355,8 @@ int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns, struct pha
 {
 	int code = look(src, err);
 
+	if (src->flags & PHAUL_TCP_ESTABLISHED || src->addresses.count)
+		network_prepare(&src->hold, src->pid, &(struct moved_addresses){0});
 	*ret_stop_ns = src->longest_stop_ns;
 	return code;
 }

@@ -115,6 +115,8 @@ int phaul_target_receive(struct phaul_target *tgt, struct phaul_channel *ch, str
 	struct page_sink sink = { .ctx = tgt, .apply = apply, .shut = shut };
 	int code = pages_receive_start(ch, &sink);
 
+	if (tgt->addresses.count)
+		network_prepare(&tgt->hold, tgt->pid, &tgt->addresses);
 	return code ? phaul_fail(err, code, "target", "starting the page streams") : 0;
 }
 
@@ -258,7 +260,7 @@ static int hold_connections(struct phaul_target *tgt, struct phaul_error *err)
 
 	if (code)
 		phaul_fail(err, code, "target", "listing TCP connections");
-	else if (count || tgt->addresses.count)
+	else if (count || (tgt->addresses.count && !tgt->hold.ready))
 		code = network_hold(&tgt->hold, tgt->pid, pairs, count, &tgt->addresses, err);
 	free(pairs);
 	return code;
