@@ -193,25 +193,45 @@ static int add(struct descriptor_table *t, size_t *capacity, const struct descri
 	return 0;
 }
 
+struct reading {
+	struct descriptor_table *table;
+	int links, infos;
+};
+
+/* One that has vanished has no number any more. */
+static int read_one(void *ctx, size_t index, struct phaul_error *err)
+{
+	struct reading *r = ctx;
+	struct descriptor *d = &r->table->at[index];
+	char number[16];
+	int code;
+
+	snprintf(number, sizeof(number), "%d", d->fd);
+	code = descriptor_read(r->links, r->infos, number, d);
+	if (code)
+		descriptor_free(d);
+	if (code == -ENOENT)
+		d->fd = -1;
+	(void)err;
+	return code == -ENOENT ? 0 : code;
+}
+
 static int read_all(struct descriptor_table *t, DIR *links, int infos)
 {
-	size_t capacity = 0;
+	struct reading reading = { t, dirfd(links), infos };
+	size_t capacity = 0, kept = 0;
 	struct dirent *entry;
 	int err = 0;
 
-	while (!err && (entry = readdir(links))) {
-		struct descriptor d;
-
-		if (entry->d_name[0] == '.')
-			continue;
-		err = descriptor_read(dirfd(links), infos, entry->d_name, &d);
-		if (!err)
-			err = add(t, &capacity, &d);
-		if (err)
-			descriptor_free(&d);
-		if (err == -ENOENT)
-			err = 0;
-	}
+	while (!err && (entry = readdir(links)))
+		if (entry->d_name[0] != '.')
+			err = add(t, &capacity, &(struct descriptor){ .fd = atoi(entry->d_name), .own = -1 });
+	err = err ?: parallel(t->count, read_one, &reading, NULL);
+	for (size_t i = 0; i < t->count && !err; i++)
+		if (t->at[i].fd >= 0)
+			t->at[kept++] = t->at[i];
+	if (!err)
+		t->count = kept;
 	return err;
 }
 

@@ -137,26 +137,43 @@ static int add_pair(struct connection_pair **at, size_t *count, const struct con
 	return 0;
 }
 
+struct listing {
+	const struct descriptor_table *table;
+	struct connection_pair **at;
+	size_t *count;
+	pthread_mutex_t lock;
+};
+
+static int list_connection(void *ctx, size_t index, struct phaul_error *err)
+{
+	struct listing *l = ctx;
+	struct descriptor d = l->table->at[index];
+	struct connection_pair pair;
+	socklen_t local = sizeof(pair.local), peer = sizeof(pair.peer);
+	int code = 0;
+
+	(void)err;
+	if (!S_ISSOCK(d.st.st_mode) || d.flags & O_PATH)
+		return 0;
+	d.own = syscall(SYS_pidfd_getfd, l->table->pidfd, d.fd, 0);
+	if (d.own < 0)
+		return -errno;
+	/* Of the sockets that have a peer, few are of another family. */
+	if (!getpeername(d.own, &pair.peer.any, &peer) && (pair.peer.any.sa_family == AF_INET || pair.peer.any.sa_family == AF_INET6) &&
+	    option(d.own, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP && !getsockname(d.own, &pair.local.any, &local)) {
+		pthread_mutex_lock(&l->lock);
+		code = add_pair(l->at, l->count, &pair);
+		pthread_mutex_unlock(&l->lock);
+	}
+	close(d.own);
+	return code;
+}
+
 static int add_connections(const struct descriptor_table *t, struct connection_pair **ret, size_t *ret_count)
 {
-	int err = 0;
+	struct listing listing = { t, ret, ret_count, PTHREAD_MUTEX_INITIALIZER };
 
-	for (size_t i = 0; i < t->count && !err; i++) {
-		struct descriptor d = t->at[i];
-		struct connection_pair pair;
-		socklen_t local = sizeof(pair.local), peer = sizeof(pair.peer);
-
-		if (!S_ISSOCK(d.st.st_mode) || d.flags & O_PATH)
-			continue;
-		d.own = syscall(SYS_pidfd_getfd, t->pidfd, d.fd, 0);
-		if (d.own < 0)
-			return -errno;
-		if (is(&d) && option(d.own, SOL_SOCKET, SO_TYPE) == SOCK_STREAM &&
-		    !getpeername(d.own, &pair.peer.any, &peer) && !getsockname(d.own, &pair.local.any, &local))
-			err = add_pair(ret, ret_count, &pair);
-		close(d.own);
-	}
-	return err;
+	return parallel(t->count, list_connection, &listing, NULL);
 }
 
 /* ---- check ---- */
@@ -356,12 +373,16 @@ int inet_restore_ends(struct built_files *f, struct phaul_error *err)
 	return code ? phaul_fail(err, code, "descriptors", "closing a side of a TCP connection") : 0;
 }
 
+static int resume_one(void *ctx, size_t index, struct phaul_error *err)
+{
+	(void)err;
+	return resume_socket(&((struct built_files *)ctx)->paused[index]);
+}
+
 int inet_resume(struct built_files *f, struct phaul_error *err)
 {
-	int code = 0;
+	int code = parallel(f->paused_count, resume_one, f, NULL);
 
-	for (size_t i = 0; i < f->paused_count && !code; i++)
-		code = resume_socket(&f->paused[i]);
 	return code ? phaul_fail(err, code, "descriptors", "letting a TCP connection go on") : 0;
 }
 

@@ -60,44 +60,46 @@ static const struct field {
 	TCP(TCP_CORK, cork),
 };
 
-/* Options without a field, of int type. Those of datagrams have other meanings inside TCP. */
+/* Whom an option means something to: those of datagrams have other meanings inside TCP, and to ask takes its time. */
+enum { ALL, DATAGRAMS, NO_STREAM, RAW, UNCONNECTED };
+
+/* Options without a field, of int type. */
 static const struct {
-	int level, name;
-	bool datagrams;
+	int level, name, whom;
 } others[] = {
-	{ IPPROTO_TCP, TCP_DEFER_ACCEPT, false },
-	{ IPPROTO_TCP, TCP_FASTOPEN, false },
-	{ IPPROTO_TCP, TCP_USER_TIMEOUT, false },
-	{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, false },
-	{ IPPROTO_TCP, TCP_SYNCNT, false },
-	{ IPPROTO_TCP, TCP_LINGER2, false },
-	{ IPPROTO_UDP, UDP_GRO, true },
-	{ IPPROTO_UDP, UDP_SEGMENT, true },
-	{ IPPROTO_IP, IP_TRANSPARENT, false },
-	{ IPPROTO_IP, IP_MTU_DISCOVER, false },
-	{ IPPROTO_IP, IP_RECVERR, false },
-	{ IPPROTO_IP, IP_RECVTOS, false },
-	{ IPPROTO_IP, IP_RECVTTL, false },
-	{ IPPROTO_IP, IP_MULTICAST_TTL, true },
-	{ IPPROTO_IP, IP_MULTICAST_LOOP, true },
-	{ IPPROTO_IPV6, IPV6_RECVPKTINFO, false },
-	{ IPPROTO_IPV6, IPV6_UNICAST_HOPS, false },
-	{ IPPROTO_IPV6, IPV6_TCLASS, false },
-	{ IPPROTO_IPV6, IPV6_MTU_DISCOVER, false },
-	{ IPPROTO_IPV6, IPV6_RECVERR, false },
-	{ IPPROTO_IPV6, IPV6_MULTICAST_HOPS, true },
-	{ IPPROTO_IPV6, IPV6_MULTICAST_LOOP, true },
-	{ SOL_SOCKET, SO_TIMESTAMP, false },
-	{ SOL_SOCKET, SO_TIMESTAMPNS, false },
-	{ SOL_SOCKET, SO_RXQ_OVFL, false },
-	{ SOL_SOCKET, SO_BUSY_POLL, false },
-	{ SOL_SOCKET, SO_ZEROCOPY, false },
-	{ SOL_SOCKET, SO_LOCK_FILTER, false },
-	{ IPPROTO_IP, IP_HDRINCL, false },
-	{ IPPROTO_IP, IP_NODEFRAG, false },
-	{ IPPROTO_IPV6, IPV6_CHECKSUM, false },
-	{ IPPROTO_IPV6, 78 /* IPV6_FREEBIND */, false },
-	{ IPPROTO_RAW, 1 /* ICMP_FILTER */, false },
+	{ IPPROTO_TCP, TCP_DEFER_ACCEPT, UNCONNECTED },
+	{ IPPROTO_TCP, TCP_FASTOPEN, UNCONNECTED },
+	{ IPPROTO_TCP, TCP_USER_TIMEOUT, ALL },
+	{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, ALL },
+	{ IPPROTO_TCP, TCP_SYNCNT, UNCONNECTED },
+	{ IPPROTO_TCP, TCP_LINGER2, ALL },
+	{ IPPROTO_UDP, UDP_GRO, DATAGRAMS },
+	{ IPPROTO_UDP, UDP_SEGMENT, DATAGRAMS },
+	{ IPPROTO_IP, IP_TRANSPARENT, ALL },
+	{ IPPROTO_IP, IP_MTU_DISCOVER, ALL },
+	{ IPPROTO_IP, IP_RECVERR, ALL },
+	{ IPPROTO_IP, IP_RECVTOS, NO_STREAM },
+	{ IPPROTO_IP, IP_RECVTTL, NO_STREAM },
+	{ IPPROTO_IP, IP_MULTICAST_TTL, DATAGRAMS },
+	{ IPPROTO_IP, IP_MULTICAST_LOOP, DATAGRAMS },
+	{ IPPROTO_IPV6, IPV6_RECVPKTINFO, ALL },
+	{ IPPROTO_IPV6, IPV6_UNICAST_HOPS, ALL },
+	{ IPPROTO_IPV6, IPV6_TCLASS, ALL },
+	{ IPPROTO_IPV6, IPV6_MTU_DISCOVER, ALL },
+	{ IPPROTO_IPV6, IPV6_RECVERR, ALL },
+	{ IPPROTO_IPV6, IPV6_MULTICAST_HOPS, DATAGRAMS },
+	{ IPPROTO_IPV6, IPV6_MULTICAST_LOOP, DATAGRAMS },
+	{ SOL_SOCKET, SO_TIMESTAMP, ALL },
+	{ SOL_SOCKET, SO_TIMESTAMPNS, ALL },
+	{ SOL_SOCKET, SO_RXQ_OVFL, NO_STREAM },
+	{ SOL_SOCKET, SO_BUSY_POLL, ALL },
+	{ SOL_SOCKET, SO_ZEROCOPY, ALL },
+	{ SOL_SOCKET, SO_LOCK_FILTER, ALL },
+	{ IPPROTO_IP, IP_HDRINCL, RAW },
+	{ IPPROTO_IP, IP_NODEFRAG, RAW },
+	{ IPPROTO_IPV6, IPV6_CHECKSUM, ALL },
+	{ IPPROTO_IPV6, 78 /* IPV6_FREEBIND */, ALL },
+	{ IPPROTO_RAW, 1 /* ICMP_FILTER */, ALL },
 };
 _Static_assert(ARRAY_SIZE(others) < SOCKET_OPTIONS_OTHERS, "all of them fit");
 
@@ -118,6 +120,12 @@ static bool has_level(const InetSkEntry *image, int level)
 	       level == IPPROTO_UDP ? image->type == SOCK_DGRAM :
 	       level == IPPROTO_RAW ? image->type == SOCK_RAW :
 	       level == IPPROTO_IPV6 ? image->family == AF_INET6 : true;
+}
+
+static bool concerns(int whom, const InetSkEntry *image)
+{
+	return whom == ALL || (whom == DATAGRAMS ? image->type == SOCK_DGRAM : whom == RAW ? image->type == SOCK_RAW :
+			       whom == NO_STREAM ? image->type != SOCK_STREAM : image->state != TCP_ESTABLISHED);
 }
 
 /* What a new socket has: asked once for all sockets of a family and type. */
@@ -262,8 +270,7 @@ int socket_options_dump(int fd, struct socket_options *store, struct socket_defa
 		*(uint32_t *)(part + fields[i].at) = value;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
-		if ((others[i].datagrams && image->type != SOCK_DGRAM) ||
-		    !has_level(image, others[i].level) ||
+		if (!concerns(others[i].whom, image) || !has_level(image, others[i].level) ||
 		    get(fd, others[i].level, others[i].name, &value) || value == usual->others[i])
 			continue;
 		store->values[count] = value;
