@@ -972,7 +972,7 @@ static void connections_are_named(void)
 	pid_t pid = start(set_up_connections);
 	char *text = check_text(pid, 0), expected[64];
 
-	snprintf(expected, sizeof(expected), " <-> 127.0.0.1:%d: ", shared->port);
+	snprintf(expected, sizeof(expected), " <-> 127.0.0.1:%d, which", shared->port);
 	expect_line(text, "TCP_ESTABLISHED\tfd 1\tfd 1 is a TCP connection 127.0.0.1:", expected);
 	expect_line(text, "TCP_ESTABLISHED\tfd 2\t", "--tcp close");
 	expect_line(text, "TCP_ESTABLISHED\tfd 4\t", expected);
