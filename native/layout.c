@@ -111,6 +111,13 @@ static int put_file(struct image_set *set, pid_t of, const struct vma *vma, uint
 	return image_put(set, "files", of, &file.base);
 }
 
+/* Of a memfd that is mapped privately: shmem_path() knows it. */
+static const char *shared_name(uint64_t id, char ret[32])
+{
+	snprintf(ret, 32, SHMEM_NAME "%llu", (unsigned long long)id);
+	return ret;
+}
+
 static int put_map(struct image_set *set, pid_t pid, const struct memory_map *map)
 {
 	MmEntry mm = MM_ENTRY__INIT;
@@ -121,10 +128,16 @@ static int put_map(struct image_set *set, pid_t pid, const struct memory_map *ma
 	int err = entries && pointers ? 0 : -ENOMEM;
 
 	for (size_t i = 0; i < map->count && !err; i++) {
-		const struct vma *vma = &map->at[i];
+		struct vma copy = map->at[i], *vma = &copy;
+		char name[32];
 
-		if (vma->kind == VMA_FILE && (!last_path || strcmp(last_path, vma->path))) {
-			last_path = vma->path;
+		/* It has no name that it could be opened by, but is among what is shared. */
+		if (vma->kind == VMA_FILE && vma->shared && memfd_is_name(vma->path))
+			vma->kind = VMA_SHMEM;
+		if (vma->kind == VMA_FILE && (!last_path || strcmp(last_path, map->at[i].path))) {
+			last_path = map->at[i].path;
+			if (memfd_is_name(vma->path))
+				vma->path = shared_name(vma->inode, name);
 			err = put_file(set, pid, vma, ++id);
 		}
 		layout_vma_entry(vma, vma->kind == VMA_FILE ? id : 0, &entries[i]);

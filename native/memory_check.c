@@ -57,8 +57,7 @@ static void check_vma(struct check *c, const struct vma *vma)
 	snprintf(subject, sizeof(subject), "memory %llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
 	if (vma->kind == VMA_OTHER || (!(c->flags & PHAUL_TO_DIRECTORY) &&
-				       (is_deleted(vma) || vma->flags & VMA_HUGETLB || memfd_is_name(vma->path) ||
-					!strncmp(vma->path, "/dev/shm/", 9))))
+				       (vma->flags & VMA_HUGETLB || (is_deleted(vma) && !memfd_is_name(vma->path)))))
 		obstacle(c, "MEMORY_KIND", subject, "%s is %s%s%s%s: %s", subject, what_is(vma),
 			 *vma->path ? " (" : "", vma->path, *vma->path ? ")" : "", remedy(vma));
 	else if (vma->flags & VMA_UFFD)

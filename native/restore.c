@@ -66,7 +66,7 @@ static int read_all(struct restore *r)
 
 	return rebirth_read(&r->tree, r->images) ?: rebirth_read_states(&r->tree, r->images) ?:
 	       built_files_read(r->images, r->tree.tables, r->tree.table_count, files, r->err) ?:
-	       ghosts_make(files, r->images, r->directory, r->err) ?: memfds_make(files, r->images, r->directory, r->err) ?:
+	       ghosts_make(files, r->images, r->directory, r->err) ?: memfds_make(files, r->images, r->directory, NULL, r->err) ?:
 	       ttys_make(files, r->images, r->err) ?: read_maps(r);
 }
 

@@ -1,7 +1,9 @@
 #include "shared_track.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +13,28 @@
 
 #include "checksum.h"
 #include "error.h"
+#include "objects/memfd.h"
+#include "posix_shm.h"
 #include "shmem.h"
 
 #define PAGE 4096ul
+
+static bool is_posix(const char *name)
+{
+	size_t n = strlen(name);
+
+	return posix_shm_is_name(name) && (n < 10 || strcmp(name + n - 10, " (deleted)"));
+}
+
+/* 0: it is none. */
+static uint64_t id_of(const struct vma *vma)
+{
+	if (vma->kind == VMA_SHMEM || vma->kind == VMA_SYSV)
+		return shmem_id_of(vma);
+	if (vma->kind != VMA_FILE)
+		return 0;
+	return memfd_is_name(vma->path) ? vma->inode : is_posix(vma->path) ? POSIX_IDS + vma->inode : 0;
+}
 
 static bool known(const struct shared_track *t, uint64_t id)
 {
@@ -35,6 +56,7 @@ static void forget(struct shared_object *o)
 	if (o->fd >= 0)
 		close(o->fd);
 	free(o->sums);
+	free(o->name);
 	range_list_free(&o->dirty);
 }
 
@@ -46,9 +68,11 @@ static int open_object(const char *path, struct shared_object *o)
 	if (o->fd < 0 || fstat(o->fd, &st) < 0)
 		return -errno;
 	o->size = st.st_size;
-	o->sums = calloc(pages_of(o), sizeof(*o->sums));
+	o->sums = calloc(pages_of(o) + 1, sizeof(*o->sums));
 	if (!o->sums)
 		return -ENOMEM;
+	if (o->name)
+		return 0;
 	o->at = mmap(NULL, pages_of(o) * PAGE, PROT_READ, MAP_SHARED, o->fd, 0);
 	if (o->at == MAP_FAILED) {
 		o->at = NULL;
@@ -57,33 +81,108 @@ static int open_object(const char *path, struct shared_object *o)
 	return 0;
 }
 
+/* -ENOENT: it is gone meanwhile. */
+static int add(struct shared_track *t, uint64_t id, const char *path, const char *name)
+{
+	struct shared_object object = { .id = id, .fd = -1, .name = name ? strdup(name) : NULL };
+	struct shared_object *larger = reallocarray(t->at, t->count + 1, sizeof(*larger));
+	int err = larger && (object.name || !name) ? open_object(path, &object) : -ENOMEM;
+
+	t->at = larger ? larger : t->at;
+	if (err)
+		forget(&object);
+	else
+		t->at[t->count++] = object;
+	return err;
+}
+
 int shared_track_cover(struct shared_track *t, const struct memory_map *map, struct phaul_error *err)
 {
 	for (size_t i = 0; i < map->count; i++) {
 		const struct vma *vma = &map->at[i];
-		struct shared_object object = { .fd = -1 }, *larger;
+		uint64_t id = id_of(vma);
 		char path[80];
 		int code;
 
-		if ((vma->kind != VMA_SHMEM && vma->kind != VMA_SYSV) || known(t, shmem_id_of(vma)))
+		if (!id || known(t, id))
 			continue;
 		snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", map->tid, (unsigned long)vma->start,
 			 (unsigned long)vma->end);
-		object.id = shmem_id_of(vma);
-		code = open_object(path, &object);
-		larger = code ? NULL : reallocarray(t->at, t->count + 1, sizeof(*larger));
-		if (!larger) {
-			forget(&object);
-			/* Unmapped meanwhile: it is looked for again when it comes again. */
-			if (code == -ENOENT)
-				continue;
-			return phaul_fail(err, code ? code : -ENOMEM, "track", "opening the shared memory that pid %d has at %llx",
+		code = add(t, id, path, vma->kind == VMA_FILE ? vma->path : NULL);
+		/* Unmapped meanwhile: it is looked for again when it comes again. */
+		if (code && code != -ENOENT)
+			return phaul_fail(err, code, "track", "opening the shared memory that pid %d has at %llx",
 					  map->tid, (unsigned long long)vma->start);
-		}
-		t->at = larger;
-		t->at[t->count++] = object;
 	}
 	return 0;
+}
+
+static int cover_link(struct shared_track *t, int links, const char *number, pid_t pid)
+{
+	char name[PATH_MAX], path[64];
+	ssize_t n = readlinkat(links, number, name, sizeof(name) - 1);
+	struct stat st;
+	uint64_t id;
+
+	if (n < 0)
+		return 0;
+	name[n] = 0;
+	if ((!memfd_is_name(name) && !is_posix(name)) || fstatat(links, number, &st, 0) < 0 || !S_ISREG(st.st_mode))
+		return 0;
+	id = memfd_is_name(name) ? shmem_id(&st) : POSIX_IDS + st.st_ino;
+	snprintf(path, sizeof(path), "/proc/%d/fd/%s", pid, number);
+	return known(t, id) ? 0 : add(t, id, path, name);
+}
+
+int shared_track_cover_open(struct shared_track *t, pid_t pid, struct phaul_error *err)
+{
+	struct dirent *entry;
+	char path[32];
+	int code = 0;
+	DIR *links;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	links = opendir(path);
+	while (links && !code && (entry = readdir(links)))
+		if (entry->d_name[0] != '.')
+			code = cover_link(t, dirfd(links), entry->d_name, pid);
+	if (links)
+		closedir(links);
+	return code && code != -ENOENT ? phaul_fail(err, code, "track", "opening the memfds of pid %d", pid) : 0;
+}
+
+/* Only those with a name can change. */
+static int follow_size(struct shared_object *o)
+{
+	size_t before = pages_of(o);
+	struct stat st;
+	uint64_t *sums;
+
+	if (!o->name)
+		return 0;
+	if (fstat(o->fd, &st) < 0)
+		return -errno;
+	o->size = st.st_size;
+	sums = reallocarray(o->sums, pages_of(o) + 1, sizeof(*sums));
+	if (!sums)
+		return -ENOMEM;
+	if (pages_of(o) > before)
+		memset(sums + before, 0, (pages_of(o) - before) * sizeof(*sums));
+	o->sums = sums;
+	return 0;
+}
+
+static uint64_t sum_of(const struct shared_object *o, size_t page)
+{
+	uint64_t words[PAGE / 8];
+	ssize_t got;
+
+	if (o->at)
+		return page_sum(page * PAGE, (const uint64_t *)(o->at + page * PAGE));
+	got = pread(o->fd, words, PAGE, page * PAGE);
+	got = got < 0 ? 0 : got;
+	memset((uint8_t *)words + got, 0, PAGE - got);
+	return page_sum(page * PAGE, words);
 }
 
 /* What is in a hole is zero, and reading it by way of a mapping would fill it. */
@@ -92,7 +191,7 @@ static int look(struct shared_object *o, size_t from, size_t until, bool hole)
 	int err = 0;
 
 	for (size_t i = from; i < until && !err; i++) {
-		uint64_t sum = hole ? 0 : page_sum(i * PAGE, (const uint64_t *)(o->at + i * PAGE));
+		uint64_t sum = hole ? 0 : sum_of(o, i);
 
 		if (sum != o->sums[i])
 			err = range_list_add(&o->dirty, i * PAGE, (i + 1) * PAGE);
@@ -102,14 +201,17 @@ static int look(struct shared_object *o, size_t from, size_t until, bool hole)
 
 static int scan(struct shared_object *o)
 {
+	int err = follow_size(o);
 	size_t at = 0, count = pages_of(o);
-	int err = 0;
 
 	range_list_reset(&o->dirty);
 	while (at < count && !err) {
 		off_t data = lseek(o->fd, at * PAGE, SEEK_DATA), hole = data < 0 ? data : lseek(o->fd, data, SEEK_HOLE);
 		size_t from = data < 0 ? count : data / PAGE, until = data < 0 ? count : (hole + PAGE - 1) / PAGE;
 
+		/* It may have grown since. */
+		from = from < count ? from : count;
+		until = until < count ? until : count;
 		if (data < 0 ? errno != ENXIO : hole < 0)
 			return -errno;
 		err = look(o, at, from, true) ?: look(o, from, until, false);
@@ -132,23 +234,34 @@ int64_t shared_track_scan(struct shared_track *t, struct phaul_error *err)
 	return pages;
 }
 
+static int put(const struct shared_object *o, struct image_set *to)
+{
+	uint64_t numbers[] = { o->id, o->size };
+	int segment = shmem_segment(o->id), err = o->name || segment < 0 ? 0 : sysv_shm_dump(to, segment);
+
+	/* One that has been removed while nobody had it any more has nothing to say. */
+	if (err == -EINVAL || err == -EIDRM)
+		return 0;
+	err = err ?: image_put_raw(to, "phaul-shared", -1, numbers, sizeof(numbers));
+	if (!err && o->name)
+		err = memfd_is_name(o->name) ? memfd_put_inode(to, o->fd, o->name, o->id) : posix_shm_put(to, o->fd, o->name, o->id);
+	return err;
+}
+
 int shared_track_put(const struct shared_track *t, struct image_set *to)
 {
 	int err = 0;
 
-	for (size_t i = 0; i < t->count && !err; i++) {
-		const struct shared_object *o = &t->at[i];
-		uint64_t numbers[] = { o->id, o->size };
-		int segment = shmem_segment(o->id);
-
-		err = image_put_raw(to, "phaul-shared", -1, numbers, sizeof(numbers));
-		/* One that has been removed while nobody had it any more has nothing to say. */
-		if (!err && segment >= 0) {
-			err = sysv_shm_dump(to, segment);
-			err = err == -EINVAL || err == -EIDRM ? 0 : err;
-		}
-	}
+	for (size_t i = 0; i < t->count && !err; i++)
+		err = put(&t->at[i], to);
 	return err;
+}
+
+void shared_track_leave(const struct shared_track *t)
+{
+	for (size_t i = 0; i < t->count; i++)
+		if (t->at[i].name && posix_shm_is_name(t->at[i].name))
+			posix_shm_leave(t->at[i].fd, t->at[i].name);
 }
 
 void shared_track_free(struct shared_track *t)

@@ -13,7 +13,8 @@
 struct shared_object {
 	uint64_t id, size;		/* as in shmem.h; bytes */
 	int fd;
-	const uint8_t *at;		/* mapped here */
+	char *name;			/* of a memfd, as the kernel shows it, or of a file in /dev/shm; NULL: it has none */
+	const uint8_t *at;		/* mapped here; NULL: it may shrink any time, and is read */
 	uint64_t *sums;			/* of each page, as it was sent (pages.h); 0: all zero */
 	struct range_list dirty;	/* of the last look; addresses are offsets */
 };
@@ -25,10 +26,14 @@ struct shared_track {
 
 /* Takes up those that `map` has and that aren't known yet. */
 int shared_track_cover(struct shared_track *t, const struct memory_map *map, struct phaul_error *err);
+/* The same for memfds, and files in /dev/shm, that the process has open. */
+int shared_track_cover_open(struct shared_track *t, pid_t pid, struct phaul_error *err);
 /* Fills all `dirty`: they count as such until they are sent. Returns how many pages. */
 int64_t shared_track_scan(struct shared_track *t, struct phaul_error *err);
-/* Their ids and sizes, and what there is to say of segments of System V. */
+/* Their ids and sizes, and what there is to say of segments of System V, memfds and files in /dev/shm. */
 int shared_track_put(const struct shared_track *t, struct image_set *to);
+/* The processes are gone: files in /dev/shm that nobody else has open go with them. */
+void shared_track_leave(const struct shared_track *t);
 void shared_track_free(struct shared_track *t);
 
 #endif

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "objects/memfd.h"
+#include "posix_shm.h"
 
 #define PAGE 4096ul
 #define HUGE_IDS 0x40000000ul
@@ -30,7 +32,7 @@ static struct shmem *add(struct shmem_set *set, uint64_t id)
 	if (!larger)
 		return NULL;
 	set->at = larger;
-	set->at[set->count] = (struct shmem){ .id = id };
+	set->at[set->count] = (struct shmem){ .id = id, .fd = -1 };
 	return &set->at[set->count++];
 }
 
@@ -47,6 +49,8 @@ static bool is_shared(const struct vma *vma)
 /* Of a mapping that was read from images, where ids of other objects are what they are. */
 static uint64_t id_in_images(const struct vma *vma)
 {
+	if (vma->kind == VMA_FILE)
+		return strtoull(vma->path + strlen(SHMEM_NAME), NULL, 10);
 	return vma->inode + (vma->kind == VMA_SYSV ? SYSV_IDS : 0);
 }
 
@@ -104,6 +108,9 @@ int shmem_dump_object(struct shmem_set *known, uint64_t id, int object, struct p
 		return 0;
 	if (!add(known, id))
 		return -ENOMEM;
+	/* Of processes that move it is sent. */
+	if (!w)
+		return 0;
 	return page_writer_begin(w, "pagemap-shmem", id) ?: dump_object(object, w) ?: page_writer_end(w);
 }
 
@@ -161,6 +168,38 @@ static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, s
 	return 0;
 }
 
+/* Of one that has a descriptor. */
+static int map_again(struct shmem *object)
+{
+	object->at = object->size ? mmap(NULL, object->size, PROT_READ | PROT_WRITE, MAP_SHARED, object->fd, 0) : NULL;
+	if (object->at != MAP_FAILED)
+		return 0;
+	object->at = NULL;
+	return -errno;
+}
+
+static int resize(struct shmem *object, uint64_t size)
+{
+	if (ftruncate(object->fd, size) < 0)
+		return -errno;
+	if (object->at)
+		munmap(object->at, object->size);
+	object->size = size;
+	return map_again(object);
+}
+
+int shmem_take_memfd(struct shmem_set *set, uint64_t id)
+{
+	struct shmem *object = find(set, id);
+
+	if (!object || object->fd < 0 || object->name)
+		return -ENOENT;
+	if (object->at)
+		munmap(object->at, object->size);
+	object->at = NULL;
+	return fcntl(object->fd, F_DUPFD_CLOEXEC, 0);
+}
+
 int shmem_note_sizes(struct shmem_set *set, const struct image_set *images)
 {
 	struct image_reader reader;
@@ -175,16 +214,38 @@ int shmem_note_sizes(struct shmem_set *set, const struct image_set *images)
 		if (err)
 			break;
 		memcpy(numbers, bytes, sizeof(numbers));
-		object = find(set, numbers[0]);
-		if (object && !object->at && numbers[1] > object->size)
+		object = find(set, numbers[0]) ?: add(set, numbers[0]);
+		if (!object)
+			return -ENOMEM;
+		if (!object->at && object->fd < 0 && numbers[1] > object->size)
 			object->size = numbers[1];
+		else if (object->fd >= 0 && numbers[1] != object->size)
+			err = resize(object, numbers[1]);
 	}
 	return err == -ENOENT ? 0 : err;
 }
 
-static int make(struct shmem *object, const struct image_set *images, struct phaul_error *err)
+static int make_named(struct shmem *object, const struct image_set *images, struct phaul_error *err)
 {
 	int code;
+
+	object->fd = object->id & POSIX_IDS ? posix_shm_make(images, object->id, object->size, &object->name, err) :
+					      memfd_make_empty(images, object->id, err);
+	if (object->fd < 0) {
+		code = object->fd;
+		object->fd = -1;
+		return code;
+	}
+	code = map_again(object);
+	return code ? phaul_fail(err, code, "shared memory", "mapping %llu bytes of it", (unsigned long long)object->size) : 0;
+}
+
+static int make(struct shmem *object, const struct image_set *images, bool named, struct phaul_error *err)
+{
+	int code = named ? make_named(object, images, err) : -ENOENT;
+
+	if (code != -ENOENT)
+		return code;
 
 	if (is_segment(object)) {
 		code = sysv_shm_make(images, shmem_segment(object->id), &object->sysv, err);
@@ -209,9 +270,9 @@ int shmem_make(struct shmem_set *set, const struct image_set *images, int direct
 	for (size_t i = 0; i < set->count && !code; i++) {
 		struct shmem *object = &set->at[i];
 
-		if (object->at)
+		if (object->at || object->fd >= 0)
 			continue;
-		code = make(object, images, err);
+		code = make(object, images, directory < 0, err);
 		if (!code && directory >= 0)
 			code = page_file_read(images, directory, "pagemap-shmem", object->id, place, object, err);
 	}
@@ -252,8 +313,12 @@ int shmem_path(const struct shmem_set *set, const struct vma *vma, char *ret, si
 	const struct shmem *object = set ? find(set, id_in_images(vma)) : NULL;
 	unsigned long at;
 
-	if (!object || !object->at)
+	if (!object || (!object->at && object->fd < 0))
 		return -ENOENT;
+	if (object->fd >= 0) {
+		snprintf(ret, size, "/proc/%d/fd/%d", getpid(), object->fd);
+		return 0;
+	}
 	at = (unsigned long)object->at;
 	snprintf(ret, size, "/proc/%d/map_files/%lx-%lx", getpid(), at, at + (unsigned long)object->size);
 	return 0;
@@ -266,6 +331,11 @@ void shmem_free(struct shmem_set *set, bool done)
 			sysv_shm_end(&set->at[i].sysv, done);
 		else if (set->at[i].at)
 			munmap(set->at[i].at, set->at[i].size);
+		if (set->at[i].fd >= 0)
+			close(set->at[i].fd);
+		if (set->at[i].name && !done)
+			(void)unlink(set->at[i].name);
+		free(set->at[i].name);
 	}
 	free(set->at);
 	memset(set, 0, sizeof(*set));

@@ -16,6 +16,8 @@ struct shmem {
 	uint64_t id, size;	/* bytes */
 	uint32_t huge_shift;	/* of its pages, if they are huge */
 	uint8_t *at;
+	int fd;			/* of a memfd, or of a file in /dev/shm; -1 */
+	char *name;		/* of that file, which we have made */
 	struct sysv_shm sysv;	/* if its id says so */
 };
 
@@ -40,13 +42,17 @@ bool shmem_attachable(const struct shmem_set *set, const struct vma *vma);
 
 /* Takes note of the objects of a map, and how large they must be. */
 int shmem_note(struct shmem_set *set, const struct memory_map *map);
-/* What "phaul-shared" of a round says of their size. */
+/* What "phaul-shared" of a round says of their size; objects that nobody has mapped are noted, too. */
 int shmem_note_sizes(struct shmem_set *set, const struct image_set *images);
 /* Makes all that were noted, with their content from the directory; -1: it is still to come. */
 int shmem_make(struct shmem_set *set, const struct image_set *images, int directory, struct phaul_error *err);
 /* Pages of one. Any thread. */
 int shmem_pages(const struct shmem_set *set, uint64_t id, const struct page_extent *extents, size_t count,
 		const uint8_t *data, struct phaul_error *err);
+/* The memfd of this id, which is not mapped here any more: it may be sealed. A new descriptor, -ENOENT. */
+int shmem_take_memfd(struct shmem_set *set, uint64_t id);
+/* A mapping of a file of this name, with an id behind it, is one of an object. */
+#define SHMEM_NAME "/memfd#"
 /* Where a process of this host can open the object. -ENOENT */
 int shmem_path(const struct shmem_set *set, const struct vma *vma, char *ret, size_t size);
 /* `done`: all processes are restored. */

@@ -45,6 +45,7 @@ struct phaul_source {
 	struct member *members;		/* parents before their children */
 	size_t count;
 	struct shared_track shared;
+	struct shmem_set dumped;	/* what the state tells of already */
 	struct tree tree;		/* frozen, or nothing */
 	struct tree_state state;
 	struct moved_addresses addresses;
@@ -257,7 +258,7 @@ static int look_at(struct phaul_source *src, struct member *m, bool frozen, stru
 
 	if (m->is_new) {
 		m->is_new = false;
-		return shared_track_cover(&src->shared, &m->known, err);
+		return shared_track_cover(&src->shared, &m->known, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err);
 	}
 	code = frozen ? memory_map_read(m->task.pid, false, &map, err) : read_map(m, &map, err);
 	if (code)
@@ -583,7 +584,7 @@ static int final_scan(struct phaul_source *src, struct member *m, const struct f
 		remote_begin_with(&leader, m->task.pid, m->syscall_at, &frozen->threads[0].regs, frozen->threads[0].mask);
 		code = code ?: track(m, &leader, err);
 	}
-	return code ?: look_at(src, m, true, err) ?: m->tracker.kind->final(&m->tracker, &m->known, &m->gone, err);
+	return code ?: look_at(src, m, true, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err) ?: m->tracker.kind->final(&m->tracker, &m->known, &m->gone, err);
 }
 
 struct note_sink {
@@ -626,11 +627,12 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 
 	src->round++;
 	src->state = (struct tree_state){
-		.tree = &src->tree, .flags = src->flags, .images = image_set_new(), .hold = &src->hold, .addresses = &src->addresses,
+		.tree = &src->tree, .flags = src->flags, .images = image_set_new(), .shmem = &src->dumped, .hold = &src->hold, .addresses = &src->addresses,
 		.err = err,
 	};
 	/* Before they are dropped. What can't be caught is sent again by its senders. */
 	src->caught = packets_catch(&src->addresses);
+	shmem_free(&src->dumped, false);
 	code = src->state.images ? tree_state_read(&src->state) : phaul_fail(err, -ENOMEM, "source", "collecting the state");
 	for (size_t i = 0; i < src->count && !code; i++)
 		if (src->members[i].task.state != TASK_DEAD)
@@ -711,6 +713,7 @@ int phaul_source_kill(struct phaul_source *src, struct phaul_error *err)
 	tree_state_free(&src->state, false);
 	network_let_go(&src->hold);
 	close_caught(src);
+	shared_track_leave(&src->shared);
 	return 0;
 }
 
@@ -766,6 +769,7 @@ void phaul_source_close(struct phaul_source *src)
 	stop_tracking(src);
 	free(src->members);
 	shared_track_free(&src->shared);
+	shmem_free(&src->dumped, false);
 	free(src);
 }
 
@@ -793,11 +797,20 @@ int phaul_source_checksum(struct phaul_source *src, char *ret_text, size_t size,
 		if (mem >= 0)
 			close(mem);
 	}
-	for (size_t i = 0; i < src->shared.count && !code; i++) {
-		const struct shared_object *o = &src->shared.at[i];
+	/* Those that are mapped here, in the order of their ids. */
+	for (uint64_t after = 0; !code; ) {
+		const struct shared_object *next = NULL;
 
-		code = checksum_shared(o->id, o->at, o->size, ret_text + used, size - used, err);
+		for (size_t i = 0; i < src->shared.count; i++) {
+			const struct shared_object *o = &src->shared.at[i];
+
+			next = o->at && o->id > after && (!next || o->id < next->id) ? o : next;
+		}
+		if (!next)
+			break;
+		code = checksum_shared(next->id, next->at, next->size, ret_text + used, size - used, err);
 		used += strlen(ret_text + used);
+		after = next->id;
 	}
 	return code;
 }

@@ -114,9 +114,9 @@ static void advise(struct change *c, const struct vma *vma, uint64_t start, uint
 /* What a mapping of a file is opened by; "" for other mappings. */
 static const char *opened_by(struct change *c, const struct vma *vma, char path[64])
 {
-	if (vma->kind == VMA_FILE)
+	if (vma->kind == VMA_FILE && strncmp(vma->path, SHMEM_NAME, strlen(SHMEM_NAME)))
 		return vma->path;
-	if (vma->kind != VMA_SHMEM && vma->kind != VMA_SYSV)
+	if (vma->kind != VMA_SHMEM && vma->kind != VMA_SYSV && vma->kind != VMA_FILE)
 		return "";
 	if (!c->code && shmem_path(c->stage->shmem, vma, path, 64))
 		c->code = phaul_fail(c->err, -EPROTO, "stage", "there is no shared memory %llu, which is mapped at %llx",

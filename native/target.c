@@ -9,6 +9,7 @@
 #include "error.h"
 #include "layout.h"
 #include "objects/inet_socket.h"
+#include "objects/memfd.h"
 #include "network_lock.h"
 #include "packet_catch.h"
 #include "objects/unix_socket.h"
@@ -278,8 +279,10 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 	tree->err = err;
 	memset(ret, 0, sizeof(*ret));
 	code = image_set_unpack(bytes, size, &images, err) ?: rebirth_read_states(tree, images) ?:
-	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?: hold_connections(tgt, err) ?:
-	       rebirth_settle(tree, images) ?: rebirth_build(tree, images, ret);
+	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?:
+	       memfds_make(&tree->files, images, -1, &tree->shmem, err) ?: hold_connections(tgt, err) ?:
+	       rebirth_settle(tree, images) ?: rebirth_build(tree, images, ret) ?:
+	       memfds_seal(&tree->files, err);
 	image_set_free(images);
 	ret->build_ns = phaul_now_ns() - start;
 	ret->threads_ns = tgt->threads_ns;
@@ -302,11 +305,20 @@ int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, size_t size,
 		code = checksum(task->stage.mem, &task->stage.layout, ret_text + used, size - used, err);
 		used += strlen(ret_text + used);
 	}
-	for (size_t i = 0; i < tree->shmem.count && !code; i++) {
-		const struct shmem *object = &tree->shmem.at[i];
+	/* As the source tells of them. */
+	for (uint64_t after = 0; !code; ) {
+		const struct shmem *next = NULL;
 
-		code = checksum_shared(object->id, object->at, object->size, ret_text + used, size - used, err);
+		for (size_t i = 0; i < tree->shmem.count; i++) {
+			const struct shmem *o = &tree->shmem.at[i];
+
+			next = o->fd < 0 && o->id > after && (!next || o->id < next->id) ? o : next;
+		}
+		if (!next)
+			break;
+		code = checksum_shared(next->id, next->at, next->size, ret_text + used, size - used, err);
 		used += strlen(ret_text + used);
+		after = next->id;
 	}
 	return code;
 }

@@ -25,43 +25,43 @@ static bool is(const struct descriptor *d)
 	return memfd_is_name(d->link) && !(d->flags & O_PATH);
 }
 
-static void check(struct check *c, const struct descriptor *d)
-{
-	if (!(c->flags & PHAUL_TO_DIRECTORY))
-		refuse(c, d, "FD_KIND",
-		       "is a memfd: memory that has the form of a file is not moved yet; start the program "
-		       "without it, if it can");
-}
-
 /* ---- dump ---- */
 
-static int put_inode(struct dump *d, const char *reached_by, const char *link, const struct stat *st, uint64_t id)
+int memfd_put_inode(struct image_set *to, int fd, const char *link, uint64_t id)
 {
 	MemfdInodeEntry inode = MEMFD_INODE_ENTRY__INIT;
-	int fd = open(reached_by, O_RDONLY | O_CLOEXEC), err = fd < 0 ? -errno : 0;
 	char name[NAME_MAX + 1];
 	struct statfs fs;
+	struct stat st;
 
-	if (err)
-		return err;
+	if (fstat(fd, &st) < 0)
+		return -errno;
 	snprintf(name, sizeof(name), "%s", link + strlen("/memfd:"));
 	if (strlen(name) > 10 && !strcmp(name + strlen(name) - 10, " (deleted)"))
 		name[strlen(name) - 10] = 0;
 	inode.name = name;
-	inode.uid = st->st_uid;
-	inode.gid = st->st_gid;
-	inode.size = st->st_size;
+	inode.uid = st.st_uid;
+	inode.gid = st.st_gid;
+	inode.size = st.st_size;
 	inode.shmid = id;
 	inode.inode_id = id;
 	inode.has_mode = true;
-	inode.mode = st->st_mode;
+	inode.mode = st.st_mode;
 	inode.seals = fcntl(fd, F_GET_SEALS);
 	if (!fstatfs(fd, &fs) && fs.f_type == HUGETLBFS_MAGIC) {
 		inode.has_hugetlb_flag = true;
 		inode.hugetlb_flag = MFD_HUGETLB | __builtin_ctzl(fs.f_bsize) << MFD_HUGE_SHIFT;
 	}
-	err = image_put(d->images, "memfd", -1, &inode.base) ?: shmem_dump_object(d->shmem, id, fd, d->pages);
-	close(fd);
+	return image_put(to, "memfd", -1, &inode.base);
+}
+
+static int put_once(struct dump *d, const char *reached_by, const char *link, uint64_t id)
+{
+	int fd = open(reached_by, O_RDONLY | O_CLOEXEC), err = fd < 0 ? -errno : 0;
+
+	err = err ?: memfd_put_inode(d->images, fd, link, id) ?: shmem_dump_object(d->shmem, id, fd, d->pages);
+	if (fd >= 0)
+		close(fd);
 	return err;
 }
 
@@ -83,7 +83,7 @@ int memfd_put(struct dump *d, const char *reached_by, uint32_t flags, uint64_t p
 	link[n] = 0;
 	inode = shmem_id(&st);
 	if (!shmem_known(d->shmem, inode))
-		err = put_inode(d, reached_by, link, &st, inode);
+		err = put_once(d, reached_by, link, inode);
 	memfd.id = file.id = id;
 	memfd.flags = flags;
 	memfd.pos = pos;
@@ -136,7 +136,7 @@ static int fill(int fd, const MemfdInodeEntry *e, const struct image_set *images
 	return code;
 }
 
-static int make(const MemfdInodeEntry *e, const struct image_set *images, int directory, struct phaul_error *err)
+static int make_empty(const MemfdInodeEntry *e, struct phaul_error *err)
 {
 	unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (e->has_hugetlb_flag ? e->hugetlb_flag : 0);
 	int fd = memfd_create(e->name, flags), code = fd < 0 ? -errno : 0;
@@ -144,12 +144,38 @@ static int make(const MemfdInodeEntry *e, const struct image_set *images, int di
 	if (!code && (ftruncate(fd, e->size) < 0 || fchown(fd, e->uid, e->gid) < 0 ||
 		      (e->has_mode && fchmod(fd, e->mode & 07777) < 0)))
 		code = -errno;
-	code = code ?: fill(fd, e, images, directory, err);
 	if (!code)
 		return fd;
 	if (fd >= 0)
 		close(fd);
-	return err->code == code ? code : phaul_fail(err, code, "memfd", "making the memfd %s of %llu bytes", e->name,
+	return phaul_fail(err, code, "memfd", "making the memfd %s of %llu bytes", e->name, (unsigned long long)e->size);
+}
+
+int memfd_make_empty(const struct image_set *images, uint64_t id, struct phaul_error *err)
+{
+	ProtobufCMessage **entries;
+	size_t count;
+	int fd = image_read_all(images, "memfd", -1, &memfd_inode_entry__descriptor, &entries, &count) ?: -ENOENT;
+
+	for (size_t i = 0; i < count && fd == -ENOENT; i++)
+		if (((MemfdInodeEntry *)entries[i])->inode_id == id)
+			fd = make_empty((MemfdInodeEntry *)entries[i], err);
+	image_free_all(entries, count);
+	return fd;
+}
+
+static int make(const MemfdInodeEntry *e, const struct image_set *images, int directory, struct shmem_set *made,
+		struct phaul_error *err)
+{
+	int fd = made ? shmem_take_memfd(made, e->inode_id) : make_empty(e, err), code = fd < 0 ? fd : 0;
+
+	if (fd < 0 || made)
+		return code ? phaul_fail(err, code, "memfd", "finding the memory of the memfd %s", e->name) : fd;
+	code = fill(fd, e, images, directory, err);
+	if (!code)
+		return fd;
+	close(fd);
+	return err->code == code ? code : phaul_fail(err, code, "memfd", "filling the memfd %s of %llu bytes", e->name,
 						     (unsigned long long)e->size);
 }
 
@@ -171,7 +197,7 @@ static int lead_to(struct built_files *f, const MemfdInodeEntry *e, int fd)
 	return err;
 }
 
-int memfds_make(struct built_files *f, const struct image_set *images, int directory, struct phaul_error *err)
+int memfds_make(struct built_files *f, const struct image_set *images, int directory, struct shmem_set *made, struct phaul_error *err)
 {
 	ProtobufCMessage **entries;
 	size_t count;
@@ -182,7 +208,7 @@ int memfds_make(struct built_files *f, const struct image_set *images, int direc
 	for (size_t i = 0; i < count && !code; i++) {
 		const MemfdInodeEntry *e = (MemfdInodeEntry *)entries[i];
 		struct sealed *larger = reallocarray(f->sealed, f->sealed_count + 1, sizeof(*larger));
-		int fd = larger ? make(e, images, directory, err) : -ENOMEM;
+		int fd = larger ? make(e, images, directory, made, err) : -ENOMEM;
 
 		f->sealed = larger ? larger : f->sealed;
 		code = fd < 0 ? fd : lead_to(f, e, fd);
@@ -239,7 +265,6 @@ static int build(struct build *b, const FileEntry *file)
 const struct descriptor_kind memfd_kind = {
 	.name = "a memfd",
 	.is = is,
-	.check = check,
 	.dump = dump,
 	.build = build,
 	.type = FD_TYPES__MEMFD,

@@ -36,6 +36,9 @@ interface Found {
 const O_ACCMODE = 3;
 const DELETED = ' (deleted)';
 
+/** Files that go along with those who share memory by them. */
+const SHARED_MEMORY = '/dev/shm/';
+
 // Made by the kernel for whoever reads: there is no content to compare.
 const isVirtual = (path: string): boolean => /^\/(proc|sys|dev)\//.test(path);
 
@@ -58,6 +61,10 @@ export async function collectFiles(holders: Holder[]): Promise<PlanFile[]> {
   }
   return files;
 }
+
+export const sharedMemoryOf = (holders: Holder[]): string[] => [
+  ...new Set(holders.flatMap(foundOf).map(({ path }) => path).filter((path) => path.startsWith(SHARED_MEMORY) && !path.endsWith(DELETED) && path.length > SHARED_MEMORY.length)),
+];
 
 const foundOf = ({ pid, exe, cwd, mappings, descriptors }: Holder): Found[] => [
   { path: exe, source: `/proc/${pid}/exe`, how: 'exe', writable: false },
@@ -84,7 +91,7 @@ function foundMapping(pid: number, { start, end, path, protection }: Mapping): F
 function mergeByPath(found: Found[]): Found[] {
   const merged = new Map<string, Found>();
   for (const file of found) {
-    if (!file.path.startsWith('/') || file.path.endsWith(DELETED)) {
+    if (!file.path.startsWith('/') || file.path.endsWith(DELETED) || file.path.startsWith(SHARED_MEMORY)) {
       continue;
     }
     const known = merged.get(file.path);

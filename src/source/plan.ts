@@ -26,7 +26,7 @@ import {
 } from '../proc.ts';
 import { movedAddressSchema, type MovedAddress } from '../addresses.ts';
 import { PROTOCOLS, readBoundSockets, readConnections, type BoundSocket } from '../sockets.ts';
-import { collectFiles, planFileSchema, type Holder } from './files.ts';
+import { collectFiles, planFileSchema, sharedMemoryOf, type Holder } from './files.ts';
 
 // Bounds of what a peer may send: Linux itself allows no more, or no real process comes near.
 const PIDS_MAX = 2 ** 22;
@@ -71,6 +71,8 @@ export const planSchema = z.strictObject({
   connectionAddresses: z.array(word).max(FILES_MAX),
   /** That come along. */
   movedAddresses: z.array(movedAddressSchema).max(ADDRESSES_MAX),
+  /** Files in /dev/shm, which come along. */
+  sharedMemory: z.array(z.string().max(PATH_MAX)).max(FILES_MAX),
   files: z.array(planFileSchema).max(FILES_MAX),
   host: z.string().max(255),
   arch: word,
@@ -162,6 +164,7 @@ export async function readPlan(pid: number, { tcp, movedAddresses }: Company = {
     sockets: socketsOf(members.flatMap(({ descriptors }) => descriptors), sockets),
     connectionAddresses: [...new Set(socketsOf(members.flatMap(({ descriptors }) => descriptors), connections).map(({ address }) => address))],
     movedAddresses,
+    sharedMemory: sharedMemoryOf(members),
     files: await collectFiles(members),
     host: hostname(),
     arch: arch(),

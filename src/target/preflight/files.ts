@@ -1,4 +1,5 @@
 /** Files don't travel: what the process maps or holds open must be here, and be the same. */
+import { existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import type { Stats } from 'node:fs';
 import { dirname } from 'node:path';
@@ -8,7 +9,13 @@ import type { Plan } from '../../source/plan.ts';
 import type { Check, Finding } from '../preflight.ts';
 
 export const checkFiles: Check = async (plan, host) => {
-  const findings: Finding[] = [];
+  const findings: Finding[] = plan.sharedMemory
+    .filter((path) => existsSync(path))
+    .map((path) => ({
+      code: 'SHARED_MEMORY_TAKEN',
+      subject: `file ${path}`,
+      sentence: `${path}, by which ${plan.comm} shares memory, is to come along, but ${host} has another one: run "rm ${path}" there if no program needs it.`,
+    }));
   for (const file of plan.files) {
     const finding = await checkFile(file, plan, host);
     if (finding !== undefined) {
