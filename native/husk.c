@@ -23,6 +23,7 @@
 #define PAGE 4096ul
 #define AREA_SIZE (1ul << 20)	/* some 10,000 calls, or the last words to 1,000 threads */
 #define CLONES_AT_ONCE 512
+#define SCRATCH_BELOW_STACK 1024	/* its stack is larger than what it has on it */
 
 #ifndef CLONE_CLEAR_SIGHAND
 #define CLONE_CLEAR_SIGHAND 0x100000000ull
@@ -190,6 +191,7 @@ int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err)
 	memory_map_free(&map);
 	if (!code)
 		code = remote_begin(&ret->leader, pid, syscall_at);
+	ret->scratch = (ret->leader.saved.rsp - SCRATCH_BELOW_STACK) & ~15ul;
 	if (!code)
 		return 0;
 	phaul_fail(err, code, "husk", "finding a way into the new process %d", pid);
@@ -197,8 +199,6 @@ fail:
 	husk_close(ret);
 	return code;
 }
-
-#define SCRATCH_BELOW_STACK 1024	/* its stack is larger than what it has on it */
 
 /* It comes up attached, in a stop, before its first instruction (CLONE_PTRACE of a seized parent). */
 static int await_birth(pid_t pid)
@@ -212,12 +212,12 @@ static int await_birth(pid_t pid)
 int husk_fork(struct husk *parent, pid_t pid, uint64_t flags, struct husk *ret, struct phaul_error *err)
 {
 	struct { struct clone_args args; pid_t pid; } words = { .pid = pid };
-	remote_addr at = parent->area.at ? parent->area.at + parent->area.size - PAGE :
-			 (parent->leader.saved.rsp - SCRATCH_BELOW_STACK) & ~15ul;
+	remote_addr at = parent->area.at ? parent->area.at + parent->area.size - PAGE : parent->scratch;
 	struct iovec local = { &words, sizeof(words) }, remote = { (void *)at, sizeof(words) };
 	int64_t made;
 
-	*ret = (struct husk){ .cpu = parent->cpu, .allowed = parent->allowed };
+	/* It has a copy of it. */
+	*ret = (struct husk){ .cpu = parent->cpu, .allowed = parent->allowed, .scratch = at };
 	words.args.flags = CLONE_PTRACE | flags;
 	words.args.exit_signal = SIGCHLD;
 	words.args.set_tid = at + offsetof(typeof(words), pid);

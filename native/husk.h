@@ -11,6 +11,7 @@ struct husk {
 	pid_t pid;
 	struct remote leader;		/* begun */
 	struct remote_area area;	/* mapped by husk_settle */
+	remote_addr scratch;		/* some bytes, until then */
 	struct remote *threads;		/* beside the leader, begun; by tid */
 	size_t thread_count, thread_capacity;
 	/* Its threads wait on one CPU for what they are told, so that whoever tells them there need not wake
