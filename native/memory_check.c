@@ -2,10 +2,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "memory_map.h"
 #include "objects/memfd.h"
 #include "objects/object.h"
+
+#define LOOKS_MAX 20
 
 static const char *what_is(const struct vma *vma)
 {
@@ -78,8 +81,15 @@ void memory_check(struct check *c)
 {
 	struct memory_map map;
 	struct phaul_error err;
+	int code = memory_map_read(c->pid, true, &map, &err);
 
-	if (memory_map_read(c->pid, true, &map, &err) < 0) {
+	/* One that begins another program has little for a moment, and one that ends has nothing. */
+	for (int i = 0; i < LOOKS_MAX && !code && !memory_map_named(&map, "[vdso]"); i++) {
+		memory_map_free(&map);
+		usleep(1000);
+		code = memory_map_read(c->pid, true, &map, &err);
+	}
+	if (code < 0) {
 		obstacle(c, "MEMORY_READ", "memory", "%s", err.what);
 		return;
 	}

@@ -175,7 +175,18 @@ static int open_raw(int family)
 	return fd;
 }
 
-void packets_deliver(const void *bytes, size_t size)
+static bool is_for(const struct moved_addresses *a, const union tcp_address *to)
+{
+	bool six = to->any.sa_family == AF_INET6;
+
+	for (size_t i = 0; i < a->count; i++)
+		if (a->at[i].family == to->any.sa_family &&
+		    !memcmp(&a->at[i].at, six ? (void *)&to->v6.sin6_addr : (void *)&to->v4.sin_addr, six ? 16 : 4))
+			return true;
+	return false;
+}
+
+void packets_deliver(const struct moved_addresses *a, const void *bytes, size_t size)
 {
 	const uint8_t *at = bytes, *end = at + size;
 	int v4 = size ? open_raw(AF_INET) : -1, v6 = size ? open_raw(AF_INET6) : -1;
@@ -189,7 +200,7 @@ void packets_deliver(const void *bytes, size_t size)
 			break;
 		memcpy(packet, at + 2, length);
 		at += 2 + length;
-		if (!prepare(packet, &length, &to))
+		if (!prepare(packet, &length, &to) || !is_for(a, &to))
 			continue;
 		if (to.any.sa_family == AF_INET6)
 			(void)sendto(v6, packet, length, MSG_DONTWAIT, &to.any, sizeof(to.v6));

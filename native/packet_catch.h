@@ -18,8 +18,9 @@ struct packets {
 
 /* Adds what has come since. -ENOMEM */
 int packets_take(int fd, struct packets *p);
-/* Sends them to this host itself. What isn't a whole TCP packet is left out; what fails is as good as lost on its way. */
-void packets_deliver(const void *bytes, size_t size);
+/* Sends those for these addresses to this host itself. What isn't a whole TCP packet is left out; what fails is as good as
+ * lost on its way. */
+void packets_deliver(const struct moved_addresses *a, const void *bytes, size_t size);
 void packets_free(struct packets *p);
 
 #endif

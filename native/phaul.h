@@ -128,7 +128,8 @@ PHAUL_API int phaul_source_round(struct phaul_source *src, struct phaul_channel 
 PHAUL_API int64_t phaul_source_dirty(struct phaul_source *src, struct phaul_error *err);
 PHAUL_API int phaul_source_freeze(struct phaul_source *src, int timeout_ms,
 				  struct phaul_freeze *ret, struct phaul_error *err);
-/* Sends the last LAYOUT and pages, then THREADS by the hundred, then STATE. */
+/* Sends the last LAYOUT and pages, then THREADS by the hundred, then STATE. -EAGAIN: nothing was sent, and it may succeed
+ * after a thaw (connections that the process accepts). */
 PHAUL_API int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch,
 				 struct phaul_freeze *ret, struct phaul_error *err);
 /* From here on the original may not run again: it dies with this thread. The addresses are taken off this host. */

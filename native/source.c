@@ -574,17 +574,29 @@ int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_f
 	return 0;
 }
 
-static int final_scan(struct phaul_source *src, struct member *m, const struct frozen *frozen, struct phaul_error *err)
+/* Those that no round knew. Their threads make system calls for it, and the kernel may write to their rseq areas when they
+ * do: afterwards their memory stays as it is. */
+static int track_new(struct phaul_source *src, struct phaul_error *err)
 {
-	struct remote leader;
 	int code = 0;
 
-	if (!m->tracked) {
+	for (size_t i = 0; i < src->count && !code; i++) {
+		struct member *m = &src->members[i];
+		const struct frozen *frozen = &src->tree.tasks[i].frozen;
+		struct remote leader;
+
+		if (m->task.state == TASK_DEAD || m->tracked)
+			continue;
 		code = prepare(m, err);
 		remote_begin_with(&leader, m->task.pid, m->syscall_at, &frozen->threads[0].regs, frozen->threads[0].mask);
 		code = code ?: track(m, &leader, err);
 	}
-	return code ?: look_at(src, m, true, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err) ?: m->tracker.kind->final(&m->tracker, &m->known, &m->gone, err);
+	return code;
+}
+
+static int final_scan(struct phaul_source *src, struct member *m, struct phaul_error *err)
+{
+	return look_at(src, m, true, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err) ?: m->tracker.kind->final(&m->tracker, &m->known, &m->gone, err);
 }
 
 struct note_sink {
@@ -634,9 +646,10 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 	src->caught = packets_catch(&src->addresses);
 	shmem_free(&src->dumped, false);
 	code = src->state.images ? tree_state_read(&src->state) : phaul_fail(err, -ENOMEM, "source", "collecting the state");
+	code = code ?: track_new(src, err);
 	for (size_t i = 0; i < src->count && !code; i++)
 		if (src->members[i].task.state != TASK_DEAD)
-			code = final_scan(src, &src->members[i], &src->tree.tasks[i].frozen, err);
+			code = final_scan(src, &src->members[i], err);
 	shared = code ? code : shared_track_scan(&src->shared, err);
 	code = shared < 0 ? shared : 0;
 	ret->scan_ns = phaul_now_ns() - at;
@@ -664,7 +677,7 @@ static void deliver_caught(struct phaul_source *src)
 	struct packets packets = {0};
 
 	if (src->caught >= 0 && !packets_take(src->caught, &packets))
-		packets_deliver(packets.at, packets.size);
+		packets_deliver(&src->addresses, packets.at, packets.size);
 	packets_free(&packets);
 	close_caught(src);
 }
@@ -776,7 +789,7 @@ void phaul_source_close(struct phaul_source *src)
 int phaul_source_checksum(struct phaul_source *src, char *ret_text, size_t size, struct phaul_error *err)
 {
 	size_t used = 0;
-	int code = 0;
+	int code = track_new(src, err);
 
 	for (size_t i = 0; i < src->count && !code; i++) {
 		struct memory_map map;

@@ -28,8 +28,9 @@ struct phaul_target {
 	/* Pages of a round wait until its layout is there. */
 	pthread_mutex_t lock;
 	pthread_cond_t opened;
-	uint32_t open_round;
-	bool closed;
+	uint32_t round;			/* the last whose layout was there */
+	bool open, closed;
+	size_t applying;		/* threads that do, now */
 };
 
 int phaul_target_open(int pid, uint32_t flags, const char *addresses, struct phaul_target **ret, struct phaul_error *err)
@@ -67,34 +68,53 @@ int phaul_target_open(int pid, uint32_t flags, const char *addresses, struct pha
 
 /* ---- pages ---- */
 
-static void open_round(struct phaul_target *tgt, uint32_t round, bool close)
+static void open_round(struct phaul_target *tgt, uint32_t round)
 {
 	pthread_mutex_lock(&tgt->lock);
-	tgt->open_round = round;
-	tgt->closed = tgt->closed || close;
+	tgt->round = round;
+	tgt->open = true;
 	pthread_cond_broadcast(&tgt->opened);
 	pthread_mutex_unlock(&tgt->lock);
 }
 
-static bool wait_open(struct phaul_target *tgt, uint32_t round)
+/* Nobody applies anything any more: the tree may change. */
+static void close_round(struct phaul_target *tgt)
 {
-	bool open;
-
 	pthread_mutex_lock(&tgt->lock);
-	while (tgt->open_round < round && !tgt->closed)
+	tgt->open = false;
+	while (tgt->applying)
 		pthread_cond_wait(&tgt->opened, &tgt->lock);
-	open = !tgt->closed;
 	pthread_mutex_unlock(&tgt->lock);
-	return open;
 }
 
-static int apply(void *ctx, uint32_t round, uint64_t owner, const struct page_extent *extents, size_t count,
+/* Pages that come when their round is over are a lie. */
+static int begin_applying(struct phaul_target *tgt, uint32_t round)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&tgt->lock);
+	while (!tgt->closed && tgt->round < round)
+		pthread_cond_wait(&tgt->opened, &tgt->lock);
+	if (tgt->closed)
+		err = -ECANCELED;
+	else if (!tgt->open || tgt->round != round)
+		err = -EPROTO;
+	tgt->applying += !err;
+	pthread_mutex_unlock(&tgt->lock);
+	return err;
+}
+
+static void end_applying(struct phaul_target *tgt)
+{
+	pthread_mutex_lock(&tgt->lock);
+	if (!--tgt->applying)
+		pthread_cond_broadcast(&tgt->opened);
+	pthread_mutex_unlock(&tgt->lock);
+}
+
+static int place(struct phaul_target *tgt, uint64_t owner, const struct page_extent *extents, size_t count,
 		 const uint8_t *data, struct phaul_error *err)
 {
-	struct phaul_target *tgt = ctx;
-
-	if (!wait_open(tgt, round))
-		return -ECANCELED;
 	if (owner & PAGES_SHARED)
 		return shmem_pages(&tgt->tree.shmem, owner & ~PAGES_SHARED, extents, count, data, err);
 	for (size_t i = 0; i < tgt->tree.count; i++)
@@ -104,11 +124,27 @@ static int apply(void *ctx, uint32_t round, uint64_t owner, const struct page_ex
 			  (unsigned long long)owner);
 }
 
+static int apply(void *ctx, uint32_t round, uint64_t owner, const struct page_extent *extents, size_t count,
+		 const uint8_t *data, struct phaul_error *err)
+{
+	struct phaul_target *tgt = ctx;
+	int code = begin_applying(tgt, round);
+
+	if (code)
+		return code == -ECANCELED ? code : phaul_fail(err, code, "target", "the source sent pages of round %u, which is over", round);
+	code = place(tgt, owner, extents, count, data, err);
+	end_applying(tgt);
+	return code;
+}
+
 static void shut(void *ctx)
 {
 	struct phaul_target *tgt = ctx;
 
-	open_round(tgt, tgt->open_round, true);
+	pthread_mutex_lock(&tgt->lock);
+	tgt->closed = true;
+	pthread_cond_broadcast(&tgt->opened);
+	pthread_mutex_unlock(&tgt->lock);
 }
 
 int phaul_target_receive(struct phaul_target *tgt, struct phaul_channel *ch, struct phaul_error *err)
@@ -213,15 +249,16 @@ int phaul_target_round(struct phaul_target *tgt, struct phaul_channel *ch, const
 	if (code)
 		return code;
 	code = layout_read_round(images, &ret->round);
-	if (code || ret->round <= tgt->open_round)
+	if (code || ret->round <= tgt->round)
 		code = phaul_fail(err, -EPROTO, "target", "the source's description of a round is malformed");
 	code = code ?: follow(tgt, images, ret, err);
 	image_set_free(images);
 	ret->layout_ns = phaul_now_ns() - at;
 	at = phaul_now_ns();
 	if (!code) {
-		open_round(tgt, ret->round, false);
+		open_round(tgt, ret->round);
 		code = pages_wait_round(ch, ret->round, timeout_ms, &stats, err);
+		close_round(tgt);
 		for (size_t i = 0; i < tgt->tree.count; i++)
 			if (tgt->tree.tasks[i]->staged)
 				stage_filled(&tgt->tree.tasks[i]->stage);
@@ -335,7 +372,7 @@ int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 	addresses_announce(&tgt->addresses);
 	network_let_go(&tgt->hold);
 	(void)inet_resume(&tgt->tree.files, NULL);
-	packets_deliver(tgt->packets.at, tgt->packets.size);
+	packets_deliver(&tgt->addresses, tgt->packets.at, tgt->packets.size);
 	code = rebirth_release(&tgt->tree);
 	join(tgt, false);
 	return code;
@@ -344,7 +381,7 @@ int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 int phaul_target_packets(struct phaul_target *tgt, const void *packets, size_t size, struct phaul_error *err)
 {
 	if (tgt->tree.released) {
-		packets_deliver(packets, size);
+		packets_deliver(&tgt->addresses, packets, size);
 		return 0;
 	}
 	packets_free(&tgt->packets);

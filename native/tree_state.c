@@ -82,14 +82,17 @@ static int read_descriptors(struct tree_state *s)
 static int lock_connections(struct tree_state *s)
 {
 	struct connection_pair *pairs = NULL;
-	size_t count = 0;
+	size_t count = 0, waiting = 0;
 	int code = 0;
 
 	s->paused.brief = s->hold;
 	if (s->flags & PHAUL_TCP_ESTABLISHED)
-		code = inet_connections(s->descriptors, s->descriptor_count, &pairs, &count);
+		code = inet_connections(s->descriptors, s->descriptor_count, &pairs, &count, &waiting);
 	if (code)
 		phaul_fail(s->err, code, "state", "listing TCP connections");
+	else if (waiting && s->hold)
+		code = phaul_fail(s->err, -EAGAIN, "state", "connections wait to be accepted by processes below pid %d, and would be lost: "
+				  "try again, or run with --tcp close to reset them", s->tree->tasks[0].pid);
 	else if (s->hold && (count || s->addresses->count))
 		code = network_hold(s->hold, s->tree->tasks[0].pid, pairs, count, s->addresses, s->err);
 	else if (count)

@@ -58,7 +58,7 @@ const unlessStopped = <T>(work: Promise<T>, stop: AbortSignal): Promise<T> => Pr
  * Copies of this very process that earlier migrations left on the other host, held for a commit that will
  * never come: their phaul is dead, and didn't commit, for then the process would not be here.
  */
-async function discardLeftovers(pid: number, ids: string[], { control, host }: Peer, emit: Emit): Promise<boolean> {
+async function discardLeftovers(plan: Plan, pid: number, ids: string[], { control, host }: Peer, emit: Emit): Promise<boolean> {
   let discarded = false;
   for (const id of ids) {
     const { about } = readJournal(id, 'source') ?? {};
@@ -67,7 +67,7 @@ async function discardLeftovers(pid: number, ids: string[], { control, host }: P
     }
     const { state } = await control.ask('abort', { id }, LEFTOVER_TIMEOUT_MS).catch(() => ({ state: 'unknown' }));
     if (state === 'running') {
-      throw new PhaulError('ERR_BUSY', `Process ${pid} runs on ${host} since migration ${id}, and stands still here: end this one, with "kill -KILL ${pid}".`);
+      throw new PhaulError('ERR_BUSY', `Process ${pid} runs on ${host} since migration ${id}, and stands still here: end it here, with "kill -KILL ${plan.processes.join(' ')}".`);
     }
     emit({ event: 'notice', text: `${host} still held what migration ${id} had left there; it is ${state} now.` });
     discarded ||= state === 'discarded';
@@ -82,7 +82,7 @@ async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: 
   const here = localFindings(options.pid, tcpFlags(options));
   const look = async (): Promise<Result<'preflight'>> => peer.control.ask('preflight', { plan });
   let there = await look();
-  if (here.obstacles.length === 0 && (await discardLeftovers(options.pid, there.arriving, peer, emit))) {
+  if (here.obstacles.length === 0 && (await discardLeftovers(plan, options.pid, there.arriving, peer, emit))) {
     there = await look();
   }
   if (there.obstacles.length > 0 && there.obstacles.every(({ code }) => code === 'PID_TAKEN_BY_PHAUL')) {
@@ -122,6 +122,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
   const order: SourceOrder = {
     id,
     pid,
+    processes: plan.processes,
     comm: plan.comm,
     host: peer.host,
     address,
@@ -137,10 +138,10 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
   return { plan, order };
 }
 
-const unknownText = ({ host, pid, comm, id }: SourceOrder): string =>
+const unknownText = ({ host, pid, processes, comm, id }: SourceOrder): string =>
   `${host} was sent the commit for process ${pid} (${comm}) in migration ${id}, and what it did can't be found out. The original is stopped on ${hostname()} ` +
-  `and must not go on unless it is certain that it will not run on ${host}. Look there. If ${pid} runs there, run "kill -KILL ${pid}" here. If it is held there ` +
-  `(state t in /proc/${pid}/status, its tracer is phaul), end its tracer with kill -KILL. If it is not there any more, run "kill -CONT ${pid}" here.`;
+  `and must not go on unless it is certain that it will not run on ${host}. Look there. If ${pid} runs there, run "kill -KILL ${processes.join(' ')}" here. If it is held there ` +
+  `(state t in /proc/${pid}/status, its tracer is phaul), end its tracer with kill -KILL. If it is not there any more, run "kill -CONT ${processes.join(' ')}" here.`;
 
 /** Runs the source's side; a stop request, a time limit or a lost control link cancels it while that is possible. */
 async function depart(agent: SourceAgent, order: SourceOrder, peer: Peer, stop: AbortSignal): Promise<Departure> {

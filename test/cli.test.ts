@@ -46,7 +46,7 @@ const WRONG: [words: string[], sentence: RegExp][] = [
   [['migrate', '4194304', ''], /is no host/],
   [['migrate', '4194304', 'beta', '--streams', '17'], /--streams takes a whole number from 1 to 16, not "17"/],
   [['migrate', '4194304', 'beta', '--max-downtime', '1.5'], /--max-downtime takes a whole number/],
-  [['migrate', '4194304', 'beta', '--tcp', 'keep'], /--tcp takes refuse or close, not "keep"/],
+  [['migrate', '4194304', 'beta', '--tcp', 'keep'], /--tcp takes established, close or refuse, not "keep"/],
   [['migrate', '4194304', 'beta', '--on-diverge', 'postcopy'], /--on-diverge postcopy is not available in this version/],
   [['migrate', '4194304', 'beta', '--frob'], /Unknown option '--frob'/],
   [['agent', '--stdio', '--socket', '/x'], /cannot be used with/],

@@ -140,9 +140,20 @@ static int add_pair(struct connection_pair **at, size_t *count, const struct con
 struct listing {
 	const struct descriptor_table *table;
 	struct connection_pair **at;
-	size_t *count;
+	size_t *count, waiting;
 	pthread_mutex_t lock;
 };
+
+static size_t count_waiting(int fd)
+{
+	struct tcp_info info;
+	socklen_t size = sizeof(info);
+
+	if (option(fd, SOL_SOCKET, SO_ACCEPTCONN) != 1 || option(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP ||
+	    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+		return 0;
+	return info.tcpi_unacked;
+}
 
 static int list_connection(void *ctx, size_t index, struct phaul_error *err)
 {
@@ -164,16 +175,22 @@ static int list_connection(void *ctx, size_t index, struct phaul_error *err)
 		pthread_mutex_lock(&l->lock);
 		code = add_pair(l->at, l->count, &pair);
 		pthread_mutex_unlock(&l->lock);
+	} else if (count_waiting(d.own)) {
+		pthread_mutex_lock(&l->lock);
+		l->waiting++;
+		pthread_mutex_unlock(&l->lock);
 	}
 	close(d.own);
 	return code;
 }
 
-static int add_connections(const struct descriptor_table *t, struct connection_pair **ret, size_t *ret_count)
+static int add_connections(const struct descriptor_table *t, struct connection_pair **ret, size_t *ret_count, size_t *waiting)
 {
-	struct listing listing = { t, ret, ret_count, PTHREAD_MUTEX_INITIALIZER };
+	struct listing listing = { t, ret, ret_count, 0, PTHREAD_MUTEX_INITIALIZER };
+	int err = parallel(t->count, list_connection, &listing, NULL);
 
-	return parallel(t->count, list_connection, &listing, NULL);
+	*waiting += listing.waiting;
+	return err;
 }
 
 /* ---- check ---- */
@@ -212,11 +229,11 @@ static bool peer_comes_along(const struct check *c, const struct facts *f)
 {
 	const struct descriptor_table *table;
 	struct connection_pair *pairs = NULL;
-	size_t count = 0;
+	size_t count = 0, waiting = 0;
 	bool found = false;
 
 	for (size_t n = 0; (table = descriptors_table(c->descriptors, n)); n++)
-		(void)add_connections(table, &pairs, &count);
+		(void)add_connections(table, &pairs, &count, &waiting);
 	for (size_t i = 0; i < count && !found; i++)
 		found = same_address(&pairs[i].local, &f->peer) && same_address(&pairs[i].peer, &f->local);
 	free(pairs);
@@ -386,14 +403,16 @@ int inet_resume(struct built_files *f, struct phaul_error *err)
 	return code ? phaul_fail(err, code, "descriptors", "letting a TCP connection go on") : 0;
 }
 
-int inet_connections(const struct descriptor_table *tables, size_t count, struct connection_pair **ret, size_t *ret_count)
+int inet_connections(const struct descriptor_table *tables, size_t count, struct connection_pair **ret, size_t *ret_count,
+		     size_t *ret_waiting)
 {
 	int err = 0;
 
+	*ret_waiting = 0;
 	*ret = NULL;
 	*ret_count = 0;
 	for (size_t i = 0; i < count && !err; i++)
-		err = add_connections(&tables[i], ret, ret_count);
+		err = add_connections(&tables[i], ret, ret_count, ret_waiting);
 	return err;
 }
 

@@ -12,8 +12,9 @@ struct paused_set {
 	bool brief;	/* a socket is paused only for as long as it is read: no packet reaches it anyway */
 };
 
-/* All TCP connections of the tables' processes, that may be in their images. */
-int inet_connections(const struct descriptor_table *tables, size_t count, struct connection_pair **ret, size_t *ret_count);
+/* All TCP connections of the tables' processes, that may be in their images; and how many wait to be accepted, which can't. */
+int inet_connections(const struct descriptor_table *tables, size_t count, struct connection_pair **ret, size_t *ret_count,
+		     size_t *ret_waiting);
 int inet_connections_of_images(const struct built_files *f, struct connection_pair **ret, size_t *ret_count);
 
 /* RCV_SHUTDOWN 1, SEND_SHUTDOWN 2; 0 also if nobody knows. */

@@ -26,6 +26,9 @@ const FRESH_PAGES_MAX = 2_000;
 
 const FREEZE_TRIES = 20;
 
+const EAGAIN = -11;
+const ACCEPT_MS = 3;
+
 export interface Cutover {
   /** Undefined while it isn't known whether the target runs the process. */
   downtimeMs: number | undefined;
@@ -66,12 +69,30 @@ function freezeKnown(source: Source, channel: Channel, order: SourceOrder): Free
   }
 }
 
+const isTransient = (thrown: unknown): boolean => thrown instanceof PhaulError && (thrown.cause as { errno?: number } | undefined)?.errno === EAGAIN;
+
+/** A server that is stopped at the wrong moment, with connections that it has not accepted yet, goes on to accept them. */
+function freezeAndSend(source: Source, channel: Channel, order: SourceOrder): { freeze: Freeze; sums: string } {
+  for (let tries = 1; ; tries++) {
+    const freeze = freezeKnown(source, channel, order);
+    fault('source:frozen');
+    try {
+      const sums = order.verify ? source.checksum() : '';
+      source.final(channel);
+      return { freeze, sums };
+    } catch (thrown) {
+      if (tries === FREEZE_TRIES || !isTransient(thrown)) {
+        throw thrown;
+      }
+      source.thaw();
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ACCEPT_MS);
+    }
+  }
+}
+
 /** Everything before the commit: whatever fails here, the caller thaws. */
 function hand(source: Source, channel: Channel, order: SourceOrder): { freeze: Freeze; builtMs: number } {
-  const freeze = freezeKnown(source, channel, order);
-  fault('source:frozen');
-  const sums = order.verify ? source.checksum() : '';
-  source.final(channel);
+  const { freeze, sums } = freezeAndSend(source, channel, order);
   fault('source:final-sent');
   const applied = hear(channel, APPLIED, READY_TIMEOUT_MS, order.host);
   if (order.verify && applied.sums !== sums) {

@@ -4,6 +4,8 @@ import type { Round } from '../events.ts';
 export interface SourceOrder {
   id: string;
   pid: number;
+  /** All that moved with it when the plan was made. */
+  processes: number[];
   comm: string;
   /** As the operator called it. */
   host: string;
