@@ -192,6 +192,7 @@ int network_hold(struct network_hold *h, pid_t pid, const struct connection_pair
 		 const struct moved_addresses *addresses, struct phaul_error *err)
 {
 	struct connection_pair *others = calloc(count + 1, sizeof(*others));
+	const struct moved_addresses none = {0};
 	char *commands = NULL;
 	size_t size, other_count = 0;
 	FILE *to = open_memstream(&commands, &size);
@@ -204,13 +205,14 @@ int network_hold(struct network_hold *h, pid_t pid, const struct connection_pair
 		if (!code && !h->ready)
 			print_table(to, pid);
 		if (!code)
-			print_held(to, pid, others, other_count, addresses);
+			print_held(to, pid, others, other_count, h->addressed ? &none : addresses);
 		fclose(to);
 	}
 	if (!code && !h->nft)
 		h->nft = open_nft();
 	code = code ?: size ? run_in(h->nft, commands, pid, "locking", err) : 0;
 	h->ready = !code;
+	h->addressed = h->addressed || (!code && addresses->count);
 	free(commands);
 	free(others);
 	if (code)
@@ -229,5 +231,5 @@ void network_let_go(struct network_hold *h)
 	if (h->nft)
 		nft_ctx_free(h->nft);
 	h->nft = NULL;
-	h->ready = false;
+	h->ready = h->addressed = false;
 }

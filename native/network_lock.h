@@ -23,7 +23,7 @@ int network_unlock(pid_t pid, struct phaul_error *err);
 /* The same for the time of a switch: it ends when phaul ends, whatever that dies of. */
 struct network_hold {
 	struct nft_ctx *nft;		/* NULL: there is nothing yet */
-	bool ready;
+	bool ready, addressed;		/* there is a table; with the addresses */
 };
 
 /* Does what takes some ms: nothing is held yet, but `addresses` if there are any. What fails here fails when it is needed. */

@@ -129,7 +129,7 @@ PHAUL_API int64_t phaul_source_dirty(struct phaul_source *src, struct phaul_erro
 PHAUL_API int phaul_source_freeze(struct phaul_source *src, int timeout_ms,
 				  struct phaul_freeze *ret, struct phaul_error *err);
 /* Sends the last LAYOUT and pages, then THREADS by the hundred, then STATE. -EAGAIN: nothing was sent, and it may succeed
- * after a thaw (connections that the process accepts). */
+ * when the process has run for a moment: phaul_source_yield(). */
 PHAUL_API int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch,
 				 struct phaul_freeze *ret, struct phaul_error *err);
 /* From here on the original may not run again: it dies with this thread. The addresses are taken off this host. */
@@ -141,6 +141,8 @@ PHAUL_API int phaul_source_packets(struct phaul_source *src, struct phaul_channe
  * and alive, so that whoever learns the outcome can kill or continue it. Otherwise, and only if the target
  * has proved that it never ran there, lets it go on as it was. */
 PHAUL_API int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_error *err);
+/* Lets the process go on for a moment, in which no packets reach it: it accepts the connections that wait for that. */
+PHAUL_API int phaul_source_yield(struct phaul_source *src, struct phaul_error *err);
 /* Gives the process back as it was, interrupted system calls included. */
 PHAUL_API int phaul_source_thaw(struct phaul_source *src, struct phaul_error *err);
 /* Thaws if frozen and not committed, stops tracking, frees. */

@@ -643,7 +643,8 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 		.err = err,
 	};
 	/* Before they are dropped. What can't be caught is sent again by its senders. */
-	src->caught = packets_catch(&src->addresses);
+	if (src->caught < 0)
+		src->caught = packets_catch(&src->addresses);
 	shmem_free(&src->dumped, false);
 	code = src->state.images ? tree_state_read(&src->state) : phaul_fail(err, -ENOMEM, "source", "collecting the state");
 	code = code ?: track_new(src, err);
@@ -755,6 +756,16 @@ int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_err
 	return tree_thaw(&src->tree);
 }
 
+int phaul_source_yield(struct phaul_source *src, struct phaul_error *err)
+{
+	int code;
+
+	src->state.hold = NULL;
+	tree_state_free(&src->state, true);
+	code = tree_thaw(&src->tree);
+	return code ? phaul_fail(err, code, "source", "letting pid %d go on", src->pid) : 0;
+}
+
 int phaul_source_thaw(struct phaul_source *src, struct phaul_error *err)
 {
 	int code;
@@ -763,6 +774,7 @@ int phaul_source_thaw(struct phaul_source *src, struct phaul_error *err)
 		return phaul_fail(err, -EINVAL, "source", "pid %d is committed: it may run on the target, so "
 				  "that it must not run here", src->pid);
 	tree_state_free(&src->state, true);
+	network_let_go(&src->hold);
 	deliver_caught(src);
 	code = tree_thaw(&src->tree);
 	return code ? phaul_fail(err, code, "source", "letting pid %d go on", src->pid) : 0;
@@ -776,6 +788,8 @@ void phaul_source_close(struct phaul_source *src)
 		(void)phaul_source_thaw(src, NULL);
 	tree_state_free(&src->state, false);
 	network_let_go(&src->hold);
+	if (!src->committed)
+		deliver_caught(src);
 	close_caught(src);
 	addresses_free(&src->addresses);
 	tree_free(&src->tree);

@@ -86,18 +86,24 @@ static int lock_connections(struct tree_state *s)
 	int code = 0;
 
 	s->paused.brief = s->hold;
+	/* First, so that no connection comes after the list. */
+	if (s->hold && s->addresses->count)
+		code = network_hold(s->hold, s->tree->tasks[0].pid, NULL, 0, s->addresses, s->err);
+	if (code)
+		return code;
 	if (s->flags & PHAUL_TCP_ESTABLISHED)
 		code = inet_connections(s->descriptors, s->descriptor_count, &pairs, &count, &waiting);
 	if (code)
 		phaul_fail(s->err, code, "state", "listing TCP connections");
-	else if (waiting && s->hold)
-		code = phaul_fail(s->err, -EAGAIN, "state", "connections wait to be accepted by processes below pid %d, and would be lost: "
-				  "try again, or run with --tcp close to reset them", s->tree->tasks[0].pid);
-	else if (s->hold && (count || s->addresses->count))
+	else if (s->hold && count)
 		code = network_hold(s->hold, s->tree->tasks[0].pid, pairs, count, s->addresses, s->err);
 	else if (count)
 		code = network_lock(s->tree->tasks[0].pid, pairs, count, NULL, s->err);
 	s->locked = !code && count && !s->hold;
+	/* No more come now. */
+	if (!code && waiting && s->hold)
+		code = phaul_fail(s->err, -EAGAIN, "state", "connections wait to be accepted by processes below pid %d, and would be lost: "
+				  "try again, or run with --tcp close to reset them", s->tree->tasks[0].pid);
 	free(pairs);
 	return code;
 }

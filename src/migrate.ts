@@ -129,6 +129,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
     port,
     key,
     streams,
+    connections: plan.connections,
     maxDowntimeMs: options.maxDowntimeMs,
     onDiverge: options.onDiverge,
     verify,

@@ -205,7 +205,8 @@ static void check_listener(struct check *c, const struct descriptor *d, const st
 		       "listens on %s, and %d connection%s wait%s to be accepted: they will "
 		       "be reset",
 		       local, f->waiting, f->waiting == 1 ? "" : "s", f->waiting == 1 ? "s" : "");
-	else if (f->waiting)
+	/* One that runs accepts them; if some are left in the freeze, it runs on for a moment. */
+	else if (f->waiting && (c->frozen || c->flags & PHAUL_TO_DIRECTORY || !(c->flags & PHAUL_TCP_ESTABLISHED)))
 		refuse(c, d, "TCP_WAITING",
 		       "listens on %s, and %d connection%s wait%s to be accepted: they "
 		       "would be lost; try again, or run with --tcp close to reset them",

@@ -90,6 +90,8 @@ export interface Source {
   kill(): void;
   /** Only after commit(): stopped for whoever learns the outcome, or running if the target proved that it never did. */
   abandon(stopped: boolean): void;
+  /** After final() failed with EAGAIN: the process runs for a moment, in which no packets reach it. */
+  yield(): void;
   thaw(): void;
   close(): void;
 }

@@ -76,6 +76,7 @@ const load = () => {
     sourcePackets: lib.func('int phaul_source_packets(void *src, void *ch, _Out_ phaul_error *err)'),
     kill: lib.func('int phaul_source_kill(void *src, _Out_ phaul_error *err)'),
     abandon: lib.func('int phaul_source_abandon(void *src, int stopped, _Out_ phaul_error *err)'),
+    yield: lib.func('int phaul_source_yield(void *src, _Out_ phaul_error *err)'),
     thaw: lib.func('int phaul_source_thaw(void *src, _Out_ phaul_error *err)'),
     closeSource: lib.func('void phaul_source_close(void *src)'),
     sourceChecksum: lib.func('int phaul_source_checksum(void *src, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
@@ -260,6 +261,10 @@ class LibrarySource extends Handle implements Source {
 
   abandon(stopped: boolean): void {
     must((error) => native().abandon(this.pointer, stopped ? 1 : 0, error));
+  }
+
+  yield(): void {
+    must((error) => native().yield(this.pointer, error));
   }
 
   thaw(): void {

@@ -84,7 +84,7 @@ function freezeAndSend(source: Source, channel: Channel, order: SourceOrder): { 
       if (tries === FREEZE_TRIES || !isTransient(thrown)) {
         throw thrown;
       }
-      source.thaw();
+      source.yield();
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ACCEPT_MS);
     }
   }

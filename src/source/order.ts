@@ -13,6 +13,7 @@ export interface SourceOrder {
   port: number;
   key: Uint8Array;
   streams: number;
+  connections: number;
   maxDowntimeMs: number;
   onDiverge: 'freeze' | 'abort';
   verify: boolean;

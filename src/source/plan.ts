@@ -67,7 +67,8 @@ export const planSchema = z.strictObject({
   sockets: z
     .array(z.strictObject({ protocol: z.enum(PROTOCOLS), address: word, port: z.int().min(1).max(65_535) }))
     .max(FILES_MAX),
-  /** That TCP connections have, which are to live on. */
+  /** TCP connections that are to live on, and the addresses that they have here. */
+  connections: size,
   connectionAddresses: z.array(word).max(FILES_MAX),
   /** That come along. */
   movedAddresses: z.array(movedAddressSchema).max(ADDRESSES_MAX),
@@ -143,6 +144,7 @@ export async function readPlan(pid: number, { tcp, movedAddresses }: Company = {
   }
   const descendants = (await Promise.all(tree.slice(1).map(readDescendant))).filter((some) => some !== undefined);
   const members = [root, ...descendants.filter((some) => 'mappings' in some).filter(({ mappings }) => mappings.length > 0)];
+  const held = socketsOf(members.flatMap(({ descriptors }) => descriptors), connections);
   const sum = (of: (member: Member) => number): number => members.reduce((total, member) => total + of(member), 0);
   return {
     pid: innermostPid(root.status),
@@ -162,7 +164,8 @@ export async function readPlan(pid: number, { tcp, movedAddresses }: Company = {
     mappings: Math.max(...members.map(({ mappings }) => mappings.length)),
     limits: highestLimits(members),
     sockets: socketsOf(members.flatMap(({ descriptors }) => descriptors), sockets),
-    connectionAddresses: [...new Set(socketsOf(members.flatMap(({ descriptors }) => descriptors), connections).map(({ address }) => address))],
+    connections: held.length,
+    connectionAddresses: [...new Set(held.map(({ address }) => address))],
     movedAddresses,
     sharedMemory: sharedMemoryOf(members),
     files: await collectFiles(members),

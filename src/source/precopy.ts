@@ -15,11 +15,15 @@ const APPLIED_TIMEOUT_MS = 15_000;
 /** Below this, a round says more about waiting than about the link. */
 const TELLING_BYTES = 4 << 20;
 
-/** Stopping threads, registers, descriptors, building and two words across, for an ordinary process. */
+/** Stopping threads, registers, descriptors, building and two words across, for an ordinary process; what others take that move with it, and connections. */
 const FREEZE_BASE_MS = 5;
+const FREEZE_PROCESS_MS = 3;
+const FREEZE_CONNECTION_MS = 0.2;
 
 /** Assumed until a round was large enough to tell. */
 const UNKNOWN_BANDWIDTH = 100 << 20;
+
+const fixedMs = ({ processes, connections }: SourceOrder): number => FREEZE_BASE_MS + (processes.length - 1) * FREEZE_PROCESS_MS + connections * FREEZE_CONNECTION_MS;
 
 export function precopy(source: Source, channel: Channel, order: SourceOrder, { latch, tell }: Tracing<SourceNews>): Verdict {
   engine.setPriority('low');
@@ -37,7 +41,7 @@ export function precopy(source: Source, channel: Channel, order: SourceOrder, { 
     }
     dirtyPages.push(source.dirty());
     const lookMs = engine.nowMs() - endMs;
-    const verdict = converge({ dirtyPages, bandwidth, fixedMs: FREEZE_BASE_MS + lookMs, maxDowntimeMs: order.maxDowntimeMs });
+    const verdict = converge({ dirtyPages, bandwidth, fixedMs: fixedMs(order) + lookMs, maxDowntimeMs: order.maxDowntimeMs });
     tell({
       type: 'round',
       round: {
