@@ -79,6 +79,12 @@ export class Bed {
     return pid;
   }
 
+  /** From version 22 on, node holds io_uring instances, which can't be moved yet. */
+  async nodeWithoutIoUring(): Promise<string | undefined> {
+    const { stdout } = await this.on('alpha', 'bash', '-c', 'for n in $(which -a node) /usr/bin/nodejs; do [ "$($n -p "parseInt(process.versions.node) < 22" 2>/dev/null)" = true ] && echo $n; done');
+    return stdout.trim().split('\n').find((path) => path !== '');
+  }
+
   async migrate(from: string, pid: number, to: string, ...options: string[]): Promise<Moved> {
     const { exitCode, stdout, stderr } = await this.on(from, 'phaul', 'migrate', String(pid), `root@${to}`, '--json', ...options);
     return { exitCode, done: JSON.parse(stdout.trim().split('\n').at(-1) ?? '{}') as DoneEvent, stderr };

@@ -85,14 +85,8 @@ test.serial('python3 goes on computing', async (t) => {
   t.true(sum === hash.toString('hex') || sum === next.toString('hex'));
 });
 
-/** From version 22 on, node holds io_uring instances, which can't be moved yet. */
-async function nodeWithoutIoUring(): Promise<string | undefined> {
-  const { stdout } = await bed.on('alpha', 'bash', '-c', 'for n in $(which -a node) /usr/bin/nodejs; do [ "$($n -p "parseInt(process.versions.node) < 22" 2>/dev/null)" = true ] && echo $n; done');
-  return stdout.trim().split('\n').find((path) => path !== '');
-}
-
 test.serial('node goes on serving HTTP', async (t) => {
-  const node = await nodeWithoutIoUring();
+  const node = await bed.nodeWithoutIoUring();
   if (node === undefined) {
     t.log('skipped: no node before version 22 on this machine, and later ones hold io_uring instances');
     t.pass();
