@@ -215,6 +215,23 @@ PHAUL_API int phaul_dump(int pid, int directory, uint32_t flags, int timeout_ms,
  * is taken. */
 PHAUL_API int phaul_restore(int directory, uint32_t flags, int *ret_pid, struct phaul_error *err);
 
+/* ---- TCP connections, by themselves: tcp.h says more ---- */
+
+PHAUL_API int phaul_tcp_pause(int fd, struct phaul_error *err);
+/* Of a paused socket; nothing in it changes. Returns how many bytes that is; nothing is written if `size` is less. They are for
+ * this program alone, on hosts of this byte order. */
+PHAUL_API int64_t phaul_tcp_save(int fd, void *ret, size_t size, struct phaul_error *err);
+/* A new socket, paused, of which no other has the connection. */
+PHAUL_API int phaul_tcp_restore(const void *bytes, size_t size, struct phaul_error *err);
+/* SO_REUSEADDR is on afterwards. */
+PHAUL_API int phaul_tcp_resume(int fd, struct phaul_error *err);
+
+/* While a connection is in nobody's hands its packets must be dropped: by nftables, until the lock is closed or its process ends. */
+struct phaul_tcp_lock;
+PHAUL_API int phaul_tcp_lock_open(struct phaul_tcp_lock **ret, struct phaul_error *err);
+PHAUL_API int phaul_tcp_lock_add(struct phaul_tcp_lock *lock, int fd, struct phaul_error *err);
+PHAUL_API void phaul_tcp_lock_close(struct phaul_tcp_lock *lock);
+
 /* ---- for measuring ---- */
 
 /* A plain TLS 1.3 stream over loopback with the channel's cipher, in GB/s: what pages can't beat. */

@@ -140,7 +140,25 @@ export interface Dumped {
   frozenMs: number;
 }
 
+/** Drops the packets of connections until it is closed, or its process ends. */
+export interface TcpLock {
+  add(fd: number): void;
+  close(): void;
+}
+
+/** One TCP connection by itself: src/tcp.ts. */
+export interface TcpConnections {
+  pause(fd: number): void;
+  /** Of a paused socket. */
+  save(fd: number): Buffer;
+  /** A new socket, paused. */
+  restore(saved: Uint8Array): number;
+  resume(fd: number): void;
+  lock(): TcpLock;
+}
+
 export interface Engine {
+  tcp: TcpConnections;
   check(pid: number, flags: CheckFlags): Findings;
   listen(address: string, key: Uint8Array, streams: number): Channel;
   connect(address: string, port: number, key: Uint8Array, streams: number, timeoutMs: number): Channel;

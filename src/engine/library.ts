@@ -2,7 +2,7 @@
 import koffi from 'koffi';
 import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
-import type { Applied, Built, Channel, CheckFlags, DumpFlags, Engine, Findings, Freeze, Note, Priority, Source, SourceRound, Target } from './engine.ts';
+import type { Applied, Built, Channel, CheckFlags, DumpFlags, Engine, Findings, Freeze, Note, Priority, Source, SourceRound, Target, TcpConnections, TcpLock } from './engine.ts';
 
 const ABI_VERSION = 6;
 const TCP_CLOSE = 1;
@@ -19,6 +19,7 @@ const CHECK_TEXT_BYTES = 1 << 20;
 const CHECKSUM_TEXT_BYTES = 8 << 20;
 const PRIORITIES: Record<Priority, number> = { low: -1, normal: 0, freeze: 2 };
 const NOTE_BYTES = 1 << 16;
+const TCP_BYTES = 1 << 18;
 
 const path = process.env['PHAUL_LIBRARY'] ?? fileURLToPath(new URL('../../build/libphaul.so', import.meta.url));
 
@@ -94,6 +95,13 @@ const load = () => {
     baseline: lib.func('int phaul_tls_baseline(size_t bytes, _Out_ double *gbps, _Out_ phaul_error *err)'),
     priority: lib.func('int phaul_priority(int priority)'),
     channelPriority: lib.func('void phaul_channel_priority(void *ch, int priority)'),
+    tcpPause: lib.func('int phaul_tcp_pause(int fd, _Out_ phaul_error *err)'),
+    tcpSave: lib.func('int64_t phaul_tcp_save(int fd, _Out_ uint8_t *ret, size_t size, _Out_ phaul_error *err)'),
+    tcpRestore: lib.func('int phaul_tcp_restore(const uint8_t *bytes, size_t size, _Out_ phaul_error *err)'),
+    tcpResume: lib.func('int phaul_tcp_resume(int fd, _Out_ phaul_error *err)'),
+    tcpLockOpen: lib.func('int phaul_tcp_lock_open(_Out_ void **ret, _Out_ phaul_error *err)'),
+    tcpLockAdd: lib.func('int phaul_tcp_lock_add(void *lock, int fd, _Out_ phaul_error *err)'),
+    tcpLockClose: lib.func('void phaul_tcp_lock_close(void *lock)'),
     now: lib.func('uint64_t phaul_now_ns()'),
   };
 };
@@ -335,6 +343,28 @@ class LibraryTarget extends Handle implements Target {
   }
 }
 
+class LibraryTcpLock extends Handle implements TcpLock {
+  add(fd: number): void {
+    must((error) => native().tcpLockAdd(this.pointer, fd, error));
+  }
+}
+
+const tcp: TcpConnections = {
+  pause: (fd) => void must((error) => native().tcpPause(fd, error)),
+  save: (fd) => {
+    let buffer = Buffer.alloc(TCP_BYTES);
+    let size = Number(must((error) => Number(native().tcpSave(fd, buffer, buffer.length, error))));
+    if (size > buffer.length) {
+      buffer = Buffer.alloc(size);
+      size = Number(must((error) => Number(native().tcpSave(fd, buffer, buffer.length, error))));
+    }
+    return buffer.subarray(0, size);
+  },
+  restore: (saved) => must((error) => native().tcpRestore(saved, saved.length, error)),
+  resume: (fd) => void must((error) => native().tcpResume(fd, error)),
+  lock: () => new LibraryTcpLock(open((ret, error) => native().tcpLockOpen(ret, error)), (pointer) => native().tcpLockClose(pointer)),
+};
+
 const FLAGS = {
   tcpClose: TCP_CLOSE,
   toDirectory: TO_DIRECTORY,
@@ -368,6 +398,7 @@ function parseFindings(lines: string): Findings {
 const closeChannel = (pointer: Pointer): void => native().closeChannel(pointer);
 
 export const engine: Engine = {
+  tcp,
   check: (pid, flags) =>
     parseFindings(text(CHECK_TEXT_BYTES, (buffer, error) => native().check(pid, flagBits(flags), buffer, buffer.length, error) as number)),
   listen: (address, key, streams) =>
