@@ -232,6 +232,26 @@ PHAUL_API int phaul_tcp_lock_open(struct phaul_tcp_lock **ret, struct phaul_erro
 PHAUL_API int phaul_tcp_lock_add(struct phaul_tcp_lock *lock, int fd, struct phaul_error *err);
 PHAUL_API void phaul_tcp_lock_close(struct phaul_tcp_lock *lock);
 
+/* ---- another process's main thread, borrowed: remote.h says more ---- */
+
+/* All calls of one belong to the OS thread that has attached. The process stands still meanwhile only in its main thread. */
+struct phaul_remote;
+PHAUL_API int phaul_remote_attach(int pid, struct phaul_remote **ret, struct phaul_error *err);
+/* It goes on as it was, whatever was done in between by the calls below, but for what they did. */
+PHAUL_API int phaul_remote_detach(struct phaul_remote *r, struct phaul_error *err);
+/* *ret is what the kernel answered, >= 0 or -errno. */
+PHAUL_API int phaul_remote_call(struct phaul_remote *r, int64_t nr, const uint64_t args[6], int64_t *ret, struct phaul_error *err);
+/* `calls`: for each its number and six arguments. All are made in one stop. */
+PHAUL_API int phaul_remote_batch(struct phaul_remote *r, const uint64_t *calls, size_t count, int64_t *ret, struct phaul_error *err);
+/* Whatever the protection of the memory says. */
+PHAUL_API int phaul_remote_read(struct phaul_remote *r, uint64_t at, void *to, size_t size, struct phaul_error *err);
+PHAUL_API int phaul_remote_write(struct phaul_remote *r, uint64_t at, const void *from, size_t size, struct phaul_error *err);
+/* A descriptor of ours for the same open file. */
+PHAUL_API int phaul_remote_take(struct phaul_remote *r, int fd, struct phaul_error *err);
+/* Position-independent code, called as a function with one argument, on a stack of its own of 64 KiB. */
+PHAUL_API int phaul_remote_run(struct phaul_remote *r, const void *code, size_t size, uint64_t argument, uint64_t *ret,
+			       struct phaul_error *err);
+
 /* ---- for measuring ---- */
 
 /* A plain TLS 1.3 stream over loopback with the channel's cipher, in GB/s: what pages can't beat. */

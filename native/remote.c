@@ -184,6 +184,34 @@ static int write_forced(pid_t pid, remote_addr at, const void *bytes, size_t siz
 	return err;
 }
 
+/* It returns to the `syscall` of the vdso, where it is stopped before the kernel has looked at which. A crash finds its
+ * signals unblocked: one that is blocked would have its handler taken away. */
+int remote_run(struct remote *r, remote_addr code, remote_addr stack, uint64_t argument, uint64_t *ret)
+{
+	const uint64_t own = BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGILL) | BIT(SIGFPE) | BIT(SIGTRAP);
+	struct user_regs_struct regs = r->saved;
+	remote_addr frame = (stack & ~15ul) - 8;
+	bool entering = true, returned = false;
+	int err = write_forced(r->tid, frame, &r->syscall_at, sizeof(r->syscall_at)) ?: set_mask(r, ALL & ~own), back;
+
+	arch_set_run(&regs, code, frame, argument);
+	if (!err)
+		err = trace(PTRACE_SETREGS, r->tid, 0, &regs);
+	for (; !err && !returned; entering = !entering) {
+		err = trace(PTRACE_SYSCALL, r->tid, 0, NULL);
+		err = err ?: wait_for(r, PTRACE_SYSCALL, SYSCALL_STOP) ?: trace(PTRACE_GETREGS, r->tid, 0, &regs);
+		returned = !err && entering && arch_has_returned(&regs, r->syscall_at, frame);
+	}
+	if (returned) {
+		*ret = arch_returned(&regs);
+		arch_skip_call(&regs);
+		err = trace(PTRACE_SETREGS, r->tid, 0, &regs) ?: trace(PTRACE_SYSCALL, r->tid, 0, NULL) ?:
+		      wait_for(r, PTRACE_SYSCALL, SYSCALL_STOP);
+	}
+	back = trace(PTRACE_SETREGS, r->tid, 0, &r->saved) ?: set_mask(r, r->saved_mask);
+	return err ? err : back;
+}
+
 int remote_area_adopt(pid_t pid, remote_addr at, size_t size, struct remote_area *ret)
 {
 	*ret = (struct remote_area){ .at = at, .size = size, .pid = pid };

@@ -64,6 +64,10 @@ int remote_end(struct remote *r);
 #define remote_call(r, nr, ...) remote_call6((r), (nr), (uint64_t[6]){ __VA_ARGS__ })
 int64_t remote_call6(struct remote *r, long nr, const uint64_t args[6]);
 
+/* Calls the function that lies at `code`, with a stack that ends at `stack`; it may make system calls, and must return.
+ * -EFAULT: it has crashed, which the process doesn't notice. */
+int remote_run(struct remote *r, remote_addr code, remote_addr stack, uint64_t argument, uint64_t *ret);
+
 /* A mapping in the other process, one page of code and then data that `mirror` is our copy of. */
 struct remote_area {
 	remote_addr at;

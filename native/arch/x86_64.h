@@ -48,6 +48,33 @@ static inline void arch_set_batch(struct user_regs_struct *regs, uint64_t code, 
 	regs->r14 = tail;
 }
 
+/* As a function is called. `frame`: where its return address lies. */
+static inline void arch_set_run(struct user_regs_struct *regs, uint64_t code, uint64_t frame, uint64_t argument)
+{
+	regs->rip = code;
+	regs->rsp = frame;
+	regs->rdi = argument;
+	regs->rax = 0;
+	regs->orig_rax = -1;
+	regs->eflags &= ~0x400ul;	/* the direction flag */
+}
+
+/* Stopped at the entry of a system call that its return has led to; what it returned is taken for the number. */
+static inline bool arch_has_returned(const struct user_regs_struct *regs, uint64_t syscall_at, uint64_t frame)
+{
+	return regs->rip == syscall_at + ARCH_SYSCALL_LENGTH && regs->rsp == frame + 8;
+}
+
+static inline uint64_t arch_returned(const struct user_regs_struct *regs)
+{
+	return regs->orig_rax;
+}
+
+static inline void arch_skip_call(struct user_regs_struct *regs)
+{
+	regs->orig_rax = -1;
+}
+
 static inline int64_t arch_result(const struct user_regs_struct *regs)
 {
 	return regs->rax;

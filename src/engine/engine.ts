@@ -157,8 +157,21 @@ export interface TcpConnections {
   lock(): TcpLock;
 }
 
+/** The main thread of another process, borrowed: src/remote.ts. */
+export interface RemoteThread {
+  call(nr: number, args: bigint[]): bigint;
+  batch(calls: { nr: number; args: bigint[] }[]): bigint[];
+  read(at: bigint, size: number): Buffer;
+  write(at: bigint, bytes: Uint8Array): void;
+  take(fd: number): number;
+  run(code: Uint8Array, argument: bigint): bigint;
+  /** Detaches. */
+  close(): void;
+}
+
 export interface Engine {
   tcp: TcpConnections;
+  attach(pid: number): RemoteThread;
   check(pid: number, flags: CheckFlags): Findings;
   listen(address: string, key: Uint8Array, streams: number): Channel;
   connect(address: string, port: number, key: Uint8Array, streams: number, timeoutMs: number): Channel;

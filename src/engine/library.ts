@@ -2,7 +2,7 @@
 import koffi from 'koffi';
 import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
-import type { Applied, Built, Channel, CheckFlags, DumpFlags, Engine, Findings, Freeze, Note, Priority, Source, SourceRound, Target, TcpConnections, TcpLock } from './engine.ts';
+import type { Applied, Built, Channel, CheckFlags, DumpFlags, Engine, Findings, Freeze, Note, Priority, RemoteThread, Source, SourceRound, Target, TcpConnections, TcpLock } from './engine.ts';
 
 const ABI_VERSION = 6;
 const TCP_CLOSE = 1;
@@ -102,6 +102,14 @@ const load = () => {
     tcpLockOpen: lib.func('int phaul_tcp_lock_open(_Out_ void **ret, _Out_ phaul_error *err)'),
     tcpLockAdd: lib.func('int phaul_tcp_lock_add(void *lock, int fd, _Out_ phaul_error *err)'),
     tcpLockClose: lib.func('void phaul_tcp_lock_close(void *lock)'),
+    remoteAttach: lib.func('int phaul_remote_attach(int pid, _Out_ void **ret, _Out_ phaul_error *err)'),
+    remoteDetach: lib.func('int phaul_remote_detach(void *r, _Out_ phaul_error *err)'),
+    remoteCall: lib.func('int phaul_remote_call(void *r, int64_t nr, const uint64_t *args, _Out_ int64_t *ret, _Out_ phaul_error *err)'),
+    remoteBatch: lib.func('int phaul_remote_batch(void *r, const uint64_t *calls, size_t count, _Out_ int64_t *ret, _Out_ phaul_error *err)'),
+    remoteRead: lib.func('int phaul_remote_read(void *r, uint64_t at, _Out_ uint8_t *to, size_t size, _Out_ phaul_error *err)'),
+    remoteWrite: lib.func('int phaul_remote_write(void *r, uint64_t at, const uint8_t *from, size_t size, _Out_ phaul_error *err)'),
+    remoteTake: lib.func('int phaul_remote_take(void *r, int fd, _Out_ phaul_error *err)'),
+    remoteRun: lib.func('int phaul_remote_run(void *r, const uint8_t *code, size_t size, uint64_t argument, _Out_ uint64_t *ret, _Out_ phaul_error *err)'),
     now: lib.func('uint64_t phaul_now_ns()'),
   };
 };
@@ -365,6 +373,47 @@ const tcp: TcpConnections = {
   lock: () => new LibraryTcpLock(open((ret, error) => native().tcpLockOpen(ret, error)), (pointer) => native().tcpLockClose(pointer)),
 };
 
+const WORDS_A_CALL = 7;
+
+class LibraryRemoteThread extends Handle implements RemoteThread {
+  call(nr: number, args: bigint[]): bigint {
+    const ret = new BigInt64Array(1);
+    must((error) => native().remoteCall(this.pointer, nr, wordsOf(args), ret, error));
+    return ret[0] ?? 0n;
+  }
+
+  batch(calls: { nr: number; args: bigint[] }[]): bigint[] {
+    const words = new BigUint64Array(calls.length * WORDS_A_CALL);
+    calls.forEach(({ nr, args }, i) => words.set([BigInt(nr), ...wordsOf(args)], i * WORDS_A_CALL));
+    const ret = new BigInt64Array(calls.length);
+    must((error) => native().remoteBatch(this.pointer, words, calls.length, ret, error));
+    return [...ret];
+  }
+
+  read(at: bigint, size: number): Buffer {
+    const bytes = Buffer.alloc(size);
+    must((error) => native().remoteRead(this.pointer, at, bytes, size, error));
+    return bytes;
+  }
+
+  write(at: bigint, bytes: Uint8Array): void {
+    must((error) => native().remoteWrite(this.pointer, at, bytes, bytes.length, error));
+  }
+
+  take(fd: number): number {
+    return must((error) => native().remoteTake(this.pointer, fd, error));
+  }
+
+  run(code: Uint8Array, argument: bigint): bigint {
+    const ret = new BigUint64Array(1);
+    must((error) => native().remoteRun(this.pointer, code, code.length, BigInt.asUintN(64, argument), ret, error));
+    return ret[0] ?? 0n;
+  }
+}
+
+/** Negative ones as the kernel takes them. */
+const wordsOf = (args: bigint[]): BigUint64Array => BigUint64Array.from({ length: WORDS_A_CALL - 1 }, (_, i) => BigInt.asUintN(64, args[i] ?? 0n));
+
 const FLAGS = {
   tcpClose: TCP_CLOSE,
   toDirectory: TO_DIRECTORY,
@@ -399,6 +448,8 @@ const closeChannel = (pointer: Pointer): void => native().closeChannel(pointer);
 
 export const engine: Engine = {
   tcp,
+  attach: (pid) =>
+    new LibraryRemoteThread(open((ret, error) => native().remoteAttach(pid, ret, error)), (pointer) => void must((error) => native().remoteDetach(pointer, error))),
   check: (pid, flags) =>
     parseFindings(text(CHECK_TEXT_BYTES, (buffer, error) => native().check(pid, flagBits(flags), buffer, buffer.length, error) as number)),
   listen: (address, key, streams) =>
