@@ -33,7 +33,7 @@ static uint64_t id_of(const struct vma *vma)
 		return shmem_id_of(vma);
 	if (vma->kind != VMA_FILE)
 		return 0;
-	return memfd_is_name(vma->path) ? vma->inode : is_posix(vma->path) ? POSIX_IDS + vma->inode : 0;
+	return memfd_is_name(vma->path) ? vma->inode : vma->shared && is_posix(vma->path) ? POSIX_IDS + vma->inode : 0;
 }
 
 static bool known(const struct shared_track *t, uint64_t id)

@@ -53,7 +53,8 @@ export interface Holder {
 
 export async function collectFiles(holders: Holder[]): Promise<PlanFile[]> {
   const files: PlanFile[] = [];
-  for (const file of mergeByPath(holders.flatMap(foundOf))) {
+  const shared = new Set(sharedMemoryOf(holders));
+  for (const file of mergeByPath(holders.flatMap(foundOf)).filter(({ path }) => !shared.has(path))) {
     const described = await describe(file);
     if (described !== undefined) {
       files.push(described);
@@ -62,9 +63,13 @@ export async function collectFiles(holders: Holder[]): Promise<PlanFile[]> {
   return files;
 }
 
-export const sharedMemoryOf = (holders: Holder[]): string[] => [
-  ...new Set(holders.flatMap(foundOf).map(({ path }) => path).filter((path) => path.startsWith(SHARED_MEMORY) && !path.endsWith(DELETED) && path.length > SHARED_MEMORY.length)),
-];
+export function sharedMemoryOf(holders: Holder[]): string[] {
+  const paths = holders.flatMap(({ mappings, descriptors }) => [
+    ...mappings.filter(({ protection }) => protection.endsWith('s')).map(({ path }) => path),
+    ...descriptors.map(({ link }) => link),
+  ]);
+  return [...new Set(paths.filter((path) => path.startsWith(SHARED_MEMORY) && !path.endsWith(DELETED) && path.length > SHARED_MEMORY.length))];
+}
 
 const foundOf = ({ pid, exe, cwd, mappings, descriptors }: Holder): Found[] => [
   { path: exe, source: `/proc/${pid}/exe`, how: 'exe', writable: false },
@@ -91,7 +96,7 @@ function foundMapping(pid: number, { start, end, path, protection }: Mapping): F
 function mergeByPath(found: Found[]): Found[] {
   const merged = new Map<string, Found>();
   for (const file of found) {
-    if (!file.path.startsWith('/') || file.path.endsWith(DELETED) || file.path.startsWith(SHARED_MEMORY)) {
+    if (!file.path.startsWith('/') || file.path.endsWith(DELETED)) {
       continue;
     }
     const known = merged.get(file.path);
