@@ -25,27 +25,21 @@ test.serial('a static program that writes all the time moves there and back', as
   t.is(await bed.verdict('alpha', pid, 'static_writer'), 'ok');
 });
 
-test.serial('memory that is mapped, unmapped, moved and dropped meanwhile stays right, move after move', async (t) => {
-  const pid = await bed.victim('churn', '32');
-  let host = 'alpha';
-  for (let i = 0; i < CHURN_MOVES; i++) {
-    const { exitCode, stderr } = await bed.migrate(host, pid, other(host), '--verify');
-    t.is(exitCode, 0, `move ${i + 1}: ${stderr}`);
-    host = other(host);
-  }
-  t.is(await bed.verdict(host, pid, 'churn'), 'ok');
-});
-
-test.serial('children that come and go, run other programs and have children meanwhile are all there, move after move', async (t) => {
-  const pid = await bed.victim('family');
-  let host = 'alpha';
-  for (let i = 0; i < CHURN_MOVES; i++) {
-    const { exitCode, stderr } = await bed.migrate(host, pid, other(host), '--verify');
-    t.is(exitCode, 0, `move ${i + 1}: ${stderr}`);
-    host = other(host);
-  }
-  t.is(await bed.verdict(host, pid, 'family'), 'ok');
-});
+for (const [victim, what, ...args] of [
+  ['churn', 'memory that is mapped, unmapped, moved and dropped meanwhile stays right', '32'],
+  ['family', 'children that come and go, run other programs and have children meanwhile are all there'],
+] as const) {
+  test.serial(`${what}, move after move`, async (t) => {
+    const pid = await bed.victim(victim, ...args);
+    let host = 'alpha';
+    for (let i = 0; i < CHURN_MOVES; i++) {
+      const { exitCode, stderr } = await bed.migrate(host, pid, other(host), '--verify');
+      t.is(exitCode, 0, `move ${i + 1}: ${stderr}`);
+      host = other(host);
+    }
+    t.is(await bed.verdict(host, pid, victim), 'ok');
+  });
+}
 
 test.serial('hundreds of threads move', async (t) => {
   // Thread ids that the other host has taken are a matter of luck: a few tries.
