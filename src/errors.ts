@@ -21,6 +21,7 @@ const exitCodes = {
   ERR_VERIFY: 1, // memory differs between both sides at the freeze
   ERR_TIMEOUT: 1, // a phase took longer than it may
   ERR_INTERRUPTED: 1, // the operator stopped the migration before the commit
+  ERR_HOOK: 1, // the operator's program (--hook) failed before the commit
   ERR_BUSY: 1, // another migration has this process or this agent
   ERR_ENGINE: 1, // a call of libphaul failed; the message says which and on what
   ERR_LIBRARY: 1, // libphaul.so is missing or of another ABI

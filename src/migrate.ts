@@ -135,6 +135,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
     verify,
     ...tcpFlags(options),
     addresses: addressText(movedAddresses, 'device'),
+    ...(options.hook !== undefined && { hook: options.hook }),
   };
   return { plan, order };
 }

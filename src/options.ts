@@ -19,6 +19,8 @@ export interface MigrateOptions extends ReachOptions {
   tcp: 'established' | 'close' | 'refuse';
   /** Addresses of this host that move to the other one. */
   moveIps: MoveIp[];
+  /** The operator's program, to be run at named points: source/hook.ts. */
+  hook?: string;
   /** When rounds stop shrinking: move with a longer downtime, or don't. */
   onDiverge: 'freeze' | 'abort';
   /** Compare the memory of both sides while the process is frozen. */

@@ -1,5 +1,7 @@
 /** What the words of the command line mean, and one sentence for each that means nothing. */
 import { Option } from 'commander';
+import { accessSync, constants, statSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { parseMoveIp, type MoveIp } from '../addresses.ts';
 import { PhaulError } from '../errors.ts';
 
@@ -65,3 +67,17 @@ export const parseRestoreTcp = (text: string): 'close' | 'established' => oneOf(
 /** May be given more than once. */
 export const moveIpOption = (): Option =>
   new Option('--move-ip <address>', 'ADDRESS/PREFIX[@DEVICE[:DEVICE THERE]]: takes this address along; repeat for more').argParser((text: string, before: MoveIp[] | undefined) => [...(before ?? []), parseMoveIp(text)]);
+
+/** A program that can be run; its whole path. */
+export function parseHook(text: string): string {
+  const path = resolve(text);
+  try {
+    accessSync(path, constants.X_OK);
+  } catch {
+    throw usage(`--hook ${text} is no program that can be run: give the path of an executable file.`);
+  }
+  if (!statSync(path).isFile()) {
+    throw usage(`--hook ${text} is no file: give the path of an executable file.`);
+  }
+  return path;
+}

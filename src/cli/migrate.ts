@@ -6,7 +6,7 @@ import { emitTo, type DoneEvent, type PhaulEvent } from '../events.ts';
 import type { MigrateOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
 import type { MoveIp } from '../addresses.ts';
-import { moveIpOption, parseDestination, parseOnDiverge, parsePid, parseTcp, wholeNumber } from './arguments.ts';
+import { moveIpOption, parseDestination, parseHook, parseOnDiverge, parsePid, parseTcp, wholeNumber } from './arguments.ts';
 import { exitCodeOfDone, failedEvent } from './done.ts';
 import type { Output } from './output.ts';
 import { addReachOptions, reachOptions, type ReachFlags } from './reachOptions.ts';
@@ -24,6 +24,7 @@ interface MigrateFlags extends ReachFlags {
   streams: number;
   tcp: MigrateOptions['tcp'];
   moveIp?: MoveIp[];
+  hook?: string;
   onDiverge: MigrateOptions['onDiverge'];
   verify?: true;
   timeout?: number;
@@ -35,6 +36,10 @@ const EPILOGUE = `
 The process and all that descend from it keep their pids, memory, threads, open files and TCP
 connections; files themselves and the addresses they use must be on the other host already, or
 move too (--move-ip). "phaul check PID HOST" tells what is missing there.
+
+The program of --hook finds the point in PHAUL_ACTION, and PHAUL_PID, PHAUL_NAME, PHAUL_TARGET beside
+it; it has 10 s. If it fails at pre-dump or network-lock (the process stands still, and is complete
+on the other host), nothing is moved, and network-unlock undoes network-lock.
 
 Whatever fails before the commit leaves the process running here. Ctrl-C before the commit does too.
 
@@ -53,6 +58,7 @@ export function migrateCommand({ stdout, stderr }: { stdout: Output; stderr: Out
     .addOption(new Option('--streams <n>', `parallel page streams, 1 to ${STREAMS_MAX}`).argParser(wholeNumber('--streams', 1, STREAMS_MAX)).default(STREAMS))
     .addOption(new Option('--tcp <mode>', 'TCP connections: move them (established), reset them (close), or refuse to move with any').argParser(parseTcp).default('established'))
     .addOption(moveIpOption())
+    .addOption(new Option('--hook <file>', 'a program to be run at pre-dump, network-lock, network-unlock and post-resume').argParser(parseHook))
     .addOption(new Option('--on-diverge <what>', 'when rounds stop shrinking: freeze anyway, or abort').argParser(parseOnDiverge).default('freeze'))
     .addOption(new Option('--verify', 'compare the memory of both sides while frozen; costs downtime'))
     .addOption(new Option('--timeout <s>', 'give up, with the process running here, after this many seconds').argParser(wholeNumber('--timeout', 1, 86_400)));
@@ -73,6 +79,7 @@ const migrateOptions = (pid: number, host: string, flags: MigrateFlags): Migrate
   streams: flags.streams,
   tcp: flags.tcp,
   moveIps: flags.moveIp ?? [],
+  ...(flags.hook !== undefined && { hook: flags.hook }),
   onDiverge: flags.onDiverge,
   verify: flags.verify === true,
   ...(flags.timeout !== undefined && { timeoutMs: flags.timeout * 1000 }),

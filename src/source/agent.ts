@@ -80,6 +80,9 @@ export class SourceAgent {
         this.#emit({ event: 'freeze', reason: news.reason });
         this.#limitFreeze(2 * news.predictedMs + FREEZE_SPARE_MS);
         break;
+      case 'notice':
+        this.#emit({ event: 'notice', text: news.text });
+        break;
       case 'commit':
         this.#emit({ event: 'commit' });
         break;

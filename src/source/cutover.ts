@@ -6,6 +6,7 @@ import { PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import type { Journal, SourceState } from '../journal.ts';
 import { APPLIED, COMMIT, hear, PING, PONG, READY, RUNNING, say } from '../notes.ts';
+import type { Hook } from './hook.ts';
 import type { SourceOrder } from './order.ts';
 
 const FREEZE_TIMEOUT_MS = 5_000;
@@ -117,13 +118,14 @@ function sendStragglers(source: Source, channel: Channel): void {
   }
 }
 
-export function cutover(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, latch: Latch): Cutover {
+export function cutover(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, latch: Latch, hook: Hook): Cutover {
   const rttMs = roundTrip(channel, order.host);
   engine.setPriority('freeze');
   channel.setPriority('freeze');
   try {
     const { freeze, builtMs } = hand(source, channel, order);
     const readyMs = engine.nowMs();
+    hook.run('network-lock');
     fault('source:before-commit');
     if (!latch.decide()) {
       throw new PhaulError('ERR_INTERRUPTED', 'The migration was cancelled.');

@@ -19,6 +19,8 @@ export interface SourceOrder {
   verify: boolean;
   tcpClose: boolean;
   tcpEstablished: boolean;
+  /** The operator's program: hook.ts. */
+  hook?: string;
   /** That move too, in the words of the engine. */
   addresses: string;
 }
@@ -27,6 +29,7 @@ export type SourceNews =
   | { type: 'arm'; stopMs: number }
   | { type: 'round'; round: Round; text: string }
   | { type: 'freeze'; reason: string; predictedMs: number }
+  | { type: 'notice'; text: string }
   | { type: 'commit' }
   | { type: 'doubt'; why: string };
 

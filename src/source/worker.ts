@@ -7,6 +7,7 @@ import { fault } from '../fault.ts';
 import { instanceOf, Journal, type SourceState } from '../journal.ts';
 import { ABORT, lastWords, say } from '../notes.ts';
 import { cutover, type Cutover } from './cutover.ts';
+import { Hook } from './hook.ts';
 import { ABANDON, KILL, THAW, type SourceNews, type SourceOrder, type SourceResult } from './order.ts';
 import { precopy } from './precopy.ts';
 
@@ -23,6 +24,15 @@ function quietly(...steps: (() => void)[]): void {
     } catch {
       // A journal that can't be written any more, or a process that has ended meanwhile.
     }
+  }
+}
+
+/** What the operator's program can't do is for the operator to do. */
+function noticing({ tell }: Tracing<SourceNews>, act: () => void): void {
+  try {
+    act();
+  } catch (thrown) {
+    tell({ type: 'notice', text: asPhaulError(thrown).message });
   }
 }
 
@@ -56,20 +66,24 @@ function settle(source: Source, journal: Journal<SourceState>, doubt: string | u
 
 function give(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, tracing: Tracing<SourceNews>): SourceResult {
   let committed: Cutover;
+  const hook = new Hook(order);
   try {
+    hook.run('pre-dump');
     tracing.tell({ type: 'arm', stopMs: source.arm() });
     fault('source:armed');
     const { reason, predictedMs } = precopy(source, channel, order, tracing);
     tracing.tell({ type: 'freeze', reason, predictedMs });
-    committed = cutover(source, channel, order, journal, tracing.latch);
+    committed = cutover(source, channel, order, journal, tracing.latch, hook);
   } catch (thrown) {
     quietly(() => source.thaw(), () => journal.write('thawed'));
+    noticing(tracing, () => hook.undo());
     const why = asPhaulError(thrown).code === 'ERR_LINK_LOST' ? (lastWords(channel, order.host) ?? onTheWay(order.host, thrown)) : thrown;
     quietly(() => say(channel, ABORT));
     throw why;
   }
   tracing.tell({ type: 'commit' });
   const outcome = settle(source, journal, committed.doubt, tracing);
+  noticing(tracing, () => (outcome === 'moved' ? hook.run('post-resume') : outcome === 'thawed' ? hook.undo() : undefined));
   return {
     outcome,
     downtimeMs: committed.downtimeMs ?? engine.nowMs() - committed.freeze.frozenAtMs,

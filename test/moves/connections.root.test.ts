@@ -197,6 +197,38 @@ test.serial('a server that accepts connections all the time is stopped when none
   await bed.on('alpha', 'kill', '-KILL', String(pid));
 });
 
+test.serial("the operator's program is run at its points, and its failure leaves all as it was", async (t) => {
+  const said = (): string[] => bed.lines('hook.log');
+  writeFileSync(bed.report('hook'), `#!/bin/sh\necho $PHAUL_ACTION $PHAUL_PID $PHAUL_TARGET >>${bed.report('hook.log')}\n[ $PHAUL_ACTION != "$(cat ${bed.report('hook.fails')})" ] || { echo no such address >&2; exit 3; }\n`, { mode: 0o755 });
+  const pid = await bed.start('alpha', 'python3', bed.report('server.py'), plain(ADDRESSES[0]!));
+  await sleep(500);
+  const clients = [{ name: 'hooked', pid: await bed.start('gamma', 'python3', bed.report('client.py'), plain(ADDRESSES[0]!), bed.report('hooked')) }];
+  await bed.hear('hooked', 'ready');
+  const move = async (fails: string, ...route: ['alpha' | 'beta', 'alpha' | 'beta']) => {
+    writeFileSync(bed.report('hook.fails'), fails);
+    writeFileSync(bed.report('hook.log'), '');
+    return bed.migrate(route[0], pid, route[1], '--hook', bed.report('hook'), ...moveIps);
+  };
+  const first = await move('pre-dump', 'alpha', 'beta');
+  t.is(first.done.error?.code, 'ERR_HOOK');
+  t.regex(first.stderr, /The hook .*\/hook on alpha failed at pre-dump: it ended with 3, and said: no such address/);
+  t.deepEqual(said(), [`pre-dump ${pid} beta`]);
+  const second = await move('network-lock', 'alpha', 'beta');
+  t.is(second.exitCode, 1);
+  t.deepEqual(said(), [`pre-dump ${pid} beta`, `network-lock ${pid} beta`, `network-unlock ${pid} beta`]);
+  t.true(await settled('alpha'));
+  for (const [fails, from, to] of [['post-resume', 'alpha', 'beta'], ['', 'beta', 'alpha']] as const) {
+    const moved = await move(fails, from, to);
+    t.is(moved.exitCode, 0, moved.stderr);
+    t.deepEqual(said(), [`pre-dump ${pid} ${to}`, `network-lock ${pid} ${to}`, `post-resume ${pid} ${to}`]);
+  }
+  const absent = await bed.migrate('alpha', pid, 'beta', '--hook', bed.report('no-hook'));
+  t.is(absent.exitCode, 2);
+  t.regex(absent.stderr, /no-hook is no program that can be run/);
+  t.is((await endClients(clients))[0]?.problem, '');
+  await bed.on('alpha', 'kill', '-KILL', String(pid));
+});
+
 test.serial('what keeps an address from moving is said, and changes nothing', async (t) => {
   const pid = await bed.start('alpha', 'python3', bed.report('server.py'), plain(ADDRESSES[0]!));
   await sleep(500);

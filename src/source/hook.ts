@@ -1,0 +1,75 @@
+/**
+ * The operator's own program, for what phaul doesn't know: the address of a cloud, a load balancer. It is run on the source, as
+ * criu runs an action script, at
+ *
+ *   pre-dump         before anything is done to the process
+ *   network-lock     the process stands still, and the target has it complete: the last thing before the commit
+ *   network-unlock   after network-lock, if the process goes on here after all
+ *   post-resume      it runs on the target
+ *
+ * A failure before the commit aborts the migration, one after it is a notice. In its environment: PHAUL_ACTION (and
+ * CRTOOLS_SCRIPT_ACTION, criu's name for it), PHAUL_PID, PHAUL_NAME, PHAUL_TARGET, PHAUL_TARGET_ADDRESS, PHAUL_MIGRATION.
+ */
+import { spawnSync } from 'node:child_process';
+import { hostname } from 'node:os';
+import { PhaulError } from '../errors.ts';
+import type { SourceOrder } from './order.ts';
+
+export type HookPoint = 'pre-dump' | 'network-lock' | 'network-unlock' | 'post-resume';
+
+/** The process may stand still for as long as one takes. */
+const TIMEOUT_MS = 10_000;
+
+/** Of what it says, in a sentence. */
+const SAID_MAX = 300;
+
+export class Hook {
+  readonly #order: SourceOrder;
+  #locked = false;
+
+  constructor(order: SourceOrder) {
+    this.#order = order;
+  }
+
+  run(point: Exclude<HookPoint, 'network-unlock'>): void {
+    if (point === 'network-lock') {
+      this.#locked = true; // a part of it may have been done, even if it fails
+    }
+    this.#run(point);
+  }
+
+  /** The process goes on here. */
+  undo(): void {
+    if (this.#locked) {
+      this.#locked = false;
+      this.#run('network-unlock');
+    }
+  }
+
+  #run(point: HookPoint): void {
+    const { hook, pid, comm, host, address, id } = this.#order;
+    if (hook === undefined) {
+      return;
+    }
+    const { error, status, signal, stderr } = spawnSync(hook, [], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      timeout: TIMEOUT_MS,
+      env: {
+        ...process.env,
+        PHAUL_ACTION: point,
+        CRTOOLS_SCRIPT_ACTION: point,
+        PHAUL_PID: String(pid),
+        PHAUL_NAME: comm,
+        PHAUL_TARGET: host,
+        PHAUL_TARGET_ADDRESS: address,
+        PHAUL_MIGRATION: id,
+      },
+    });
+    if (error === undefined && status === 0) {
+      return;
+    }
+    const said = stderr?.toString().trim().slice(0, SAID_MAX) ?? '';
+    const how = error !== undefined ? error.message : signal !== null ? `it was ended by ${signal}` : `it ended with ${status}`;
+    throw new PhaulError('ERR_HOOK', `The hook ${hook} on ${hostname()} failed at ${point}: ${how}${said === '' ? '' : `, and said: ${said}`}.`);
+  }
+}
