@@ -144,6 +144,7 @@ int phaul_check(int pid, uint32_t flags, char *ret_text, size_t size, struct pha
 	tables = calloc(tree.count, sizeof(*tables));
 	code = tables ? check_tree(&c, &tree, tables, err) : phaul_fail(err, -ENOMEM, "check", "looking at pid %d", pid);
 	free(tables);
+	free(c.connections);
 	tree_free(&tree);
 	if (!code && c.size >= c.capacity)
 		return phaul_fail(err, -ENOBUFS, "check", "there is more in the way of pid %d than fits", pid);

@@ -218,8 +218,9 @@ static int sort_files(struct built_files *f, FileEntry **files, size_t count)
 	f->made = malloc(f->count * sizeof(*f->made));
 	f->ghosts = malloc(f->count * sizeof(*f->ghosts));
 	f->uses = calloc(f->count, sizeof(*f->uses));
+	f->kept = calloc(f->count, sizeof(*f->kept));
 	f->finished = calloc(f->count, sizeof(*f->finished));
-	if (!f->at || !f->made || !f->ghosts || !f->uses || !f->finished)
+	if (!f->at || !f->made || !f->ghosts || !f->uses || !f->kept || !f->finished)
 		return -ENOMEM;
 	memset(f->made, -1, f->count * sizeof(*f->made));
 	memset(f->ghosts, -1, f->count * sizeof(*f->ghosts));
@@ -282,7 +283,7 @@ int built_files_read(const struct image_set *images, const pid_t *tables, size_t
 void built_files_free(struct built_files *f)
 {
 	for (size_t id = 0; f->made && id < f->count; id++)
-		if (f->made[id] >= 0)
+		if (f->made[id] >= 0 && !(f->kept && f->kept[id]))
 			close(f->made[id]);
 	for (size_t id = 0; f->ghosts && id < f->count; id++)
 		if (f->ghosts[id] >= 0)
@@ -305,6 +306,7 @@ void built_files_free(struct built_files *f)
 	free(f->made);
 	free(f->ghosts);
 	free(f->uses);
+	free(f->kept);
 	free(f->finished);
 	memset(f, 0, sizeof(*f));
 }
@@ -422,7 +424,8 @@ static int place(struct call_stream *s, struct table *t, const FdinfoEntry *cons
 		return err;
 	/* The last process that has it: the fewer we hold the better. */
 	if (!--files->uses[id]) {
-		s->handed[s->handed_count++] = ours;
+		if (!files->kept[id])
+			s->handed[s->handed_count++] = ours;
 		files->made[id] = -1;
 	}
 	for (size_t i = 0; i < count && !err; i++) {

@@ -218,27 +218,65 @@ static void check_listener(struct check *c, const struct descriptor *d, const st
 		       local);
 }
 
-static bool same_address(const union tcp_address *a, const union tcp_address *b)
-{
-	char one[64], other[64];
+/* Both ends, IPv4 as IPv6 has it. */
+struct connection_key {
+	uint8_t local[16], peer[16];
+	uint16_t local_port, peer_port;
+};
 
-	return !strcmp(text_of(a, one, sizeof(one)), text_of(b, other, sizeof(other)));
+static void put_key(const union tcp_address *a, uint8_t ret[16], uint16_t *ret_port)
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, 0xff };
+	bool six = a->any.sa_family == AF_INET6;
+
+	if (six) {
+		memcpy(ret, &a->v6.sin6_addr, 16);
+	} else {
+		memcpy(ret, mapped, 12);
+		memcpy(ret + 12, &a->v4.sin_addr, 4);
+	}
+	*ret_port = six ? a->v6.sin6_port : a->v4.sin_port;
 }
 
-/* Of a connection of this host with itself: does its other end move, too? */
-static bool peer_comes_along(const struct check *c, const struct facts *f)
+static struct connection_key key_of(const union tcp_address *local, const union tcp_address *peer)
+{
+	struct connection_key key;
+
+	put_key(local, key.local, &key.local_port);
+	put_key(peer, key.peer, &key.peer_port);
+	return key;
+}
+
+static int by_key(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct connection_key));
+}
+
+/* Once for all that ask. */
+static void list_connections(struct check *c)
 {
 	const struct descriptor_table *table;
 	struct connection_pair *pairs = NULL;
 	size_t count = 0, waiting = 0;
-	bool found = false;
 
 	for (size_t n = 0; (table = descriptors_table(c->descriptors, n)); n++)
 		(void)add_connections(table, &pairs, &count, &waiting);
-	for (size_t i = 0; i < count && !found; i++)
-		found = same_address(&pairs[i].local, &f->peer) && same_address(&pairs[i].peer, &f->local);
+	c->connections = calloc(count + 1, sizeof(*c->connections));
+	for (size_t i = 0; c->connections && i < count; i++)
+		c->connections[c->connection_count++] = key_of(&pairs[i].local, &pairs[i].peer);
+	if (c->connection_count)
+		qsort(c->connections, c->connection_count, sizeof(*c->connections), by_key);
 	free(pairs);
-	return found;
+}
+
+/* Of a connection of this host with itself: does its other end move, too? */
+static bool peer_comes_along(struct check *c, const struct facts *f)
+{
+	struct connection_key other = key_of(&f->peer, &f->local);
+
+	if (!c->connections)
+		list_connections(c);
+	return c->connections && bsearch(&other, c->connections, c->connection_count, sizeof(other), by_key);
 }
 
 static void check_connection(struct check *c, const struct descriptor *d, const struct facts *f)
@@ -330,19 +368,24 @@ static size_t words_of(int family, const union tcp_address *a, uint32_t ret[4])
 
 /* ---- connections ---- */
 
-static int keep_for_later(struct paused_socket **at, size_t *count, int fd, int option, int value)
+static int add_paused(struct paused_socket **at, size_t *count, int fd, int option, int value)
 {
 	struct paused_socket *larger = reallocarray(*at, *count + 1, sizeof(*larger));
-	int own;
 
 	if (!larger)
 		return -ENOMEM;
 	*at = larger;
-	own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (own < 0)
-		return -errno;
-	(*at)[(*count)++] = (struct paused_socket){ own, option, value, NULL };
+	(*at)[(*count)++] = (struct paused_socket){ fd, option, value, NULL };
 	return 0;
+}
+
+static int keep_for_later(struct paused_socket **at, size_t *count, int fd, int option, int value)
+{
+	int own = fcntl(fd, F_DUPFD_CLOEXEC, 0), err = own < 0 ? -errno : add_paused(at, count, own, option, value);
+
+	if (err && own >= 0)
+		close(own);
+	return err;
 }
 
 /* What a pause does to SO_REUSEADDR is undone with it. */
@@ -764,7 +807,12 @@ static int build_connection(struct build *b, int fd, const InetSkEntry *image)
 	err = tcp_restore(fd, &c);
 	if (b->files->lock)
 		pthread_mutex_lock(b->files->lock);
-	err = err ?: keep_for_later(&b->files->paused, &b->files->paused_count, fd, SO_REUSEADDR, reuse);
+	if (!err && image->id < b->files->count && b->files->at[image->id] && b->files->at[image->id]->isk == image) {
+		err = add_paused(&b->files->paused, &b->files->paused_count, fd, SO_REUSEADDR, reuse);
+		b->files->kept[image->id] = !err;
+	} else {
+		err = err ?: keep_for_later(&b->files->paused, &b->files->paused_count, fd, SO_REUSEADDR, reuse);
+	}
 	if (!err && c.state != TCP_ESTABLISHED) {
 		struct tcp_connection *closing = malloc(sizeof(*closing));
 
@@ -843,6 +891,22 @@ static int build_datagrams(struct build *b, int fd, const InetSkEntry *image)
 	return err;
 }
 
+/* It is closed, by whoever failed. */
+static void forget_paused(struct built_files *f, uint32_t id, int fd)
+{
+	if (f->lock)
+		pthread_mutex_lock(f->lock);
+	for (size_t i = 0; id < f->count && f->kept[id] && i < f->paused_count; i++) {
+		if (f->paused[i].fd != fd)
+			continue;
+		free(f->paused[i].closing);
+		f->paused[i] = f->paused[--f->paused_count];
+		f->kept[id] = false;
+	}
+	if (f->lock)
+		pthread_mutex_unlock(f->lock);
+}
+
 static int build(struct build *b, const FileEntry *file)
 {
 	const InetSkEntry *image = file->isk;
@@ -858,11 +922,12 @@ static int build(struct build *b, const FileEntry *file)
 		err = build_tcp(b, fd, image);
 	else if (!err)
 		err = build_datagrams(b, fd, image);
-	if (err) {
+	if (err)
 		close(fd);
-		return err;
-	}
-	return file_set_flags(b, fd, image->flags);
+	err = err ?: file_set_flags(b, fd, image->flags);
+	if (err < 0)
+		forget_paused(b->files, image->id, fd);
+	return err;
 }
 
 /* ---- connections, side by side ---- */
@@ -870,6 +935,7 @@ static int build(struct build *b, const FileEntry *file)
 struct connections {
 	struct build build;
 	uint32_t *ids;
+	size_t count;
 	pthread_mutex_t lock;
 };
 
@@ -884,6 +950,9 @@ static int make_connection(void *ctx, size_t index, struct phaul_error *err)
 	fd = build(&b, b.files->at[id]);
 	if (fd >= 0)
 		b.files->made[id] = fd;
+	if (fd == -EMFILE || fd == -ENFILE)
+		return phaul_fail(err, fd, "descriptors", "making %zu TCP connections takes as many descriptors for a moment: raise the limit "
+				  "of open files (ulimit -n, LimitNOFILE=) of what makes them", c->count);
 	return fd >= 0 ? 0 : err->code ? fd : phaul_fail(err, fd, "descriptors", "making a TCP connection");
 }
 
@@ -893,17 +962,16 @@ int inet_make_connections(struct built_files *f, const struct image_set *images,
 		.build = { .images = images, .files = f }, .ids = calloc(f->count + 1, sizeof(*c.ids)),
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 	};
-	size_t count = 0;
 	int code = c.ids ? 0 : phaul_fail(err, -ENOMEM, "descriptors", "making TCP connections");
 
 	for (size_t id = 0; id < f->count && !code; id++) {
 		const InetSkEntry *image = f->at[id] ? f->at[id]->isk : NULL;
 
 		if (image && image->opts && is_connection(image))
-			c.ids[count++] = id;
+			c.ids[c.count++] = id;
 	}
 	f->lock = &c.lock;
-	code = code ?: parallel(count, make_connection, &c, err);
+	code = code ?: parallel(c.count, make_connection, &c, err);
 	f->lock = NULL;
 	free(c.ids);
 	return code;

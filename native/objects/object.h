@@ -28,6 +28,8 @@ struct check {
 	const struct tree *tree;	/* that moves together; NULL in the freeze */
 	struct pipe_holder *pipe_holders;	/* who else holds pipes and sockets; descriptors_check's */
 	size_t pipe_holder_count;
+	struct connection_key *connections;	/* of the whole tree; inet_socket.c's */
+	size_t connection_count;
 };
 
 /* Adds a line. The sentence says what was found, why it matters and what to do. */
@@ -133,6 +135,7 @@ struct built_files {
 	size_t count;			/* of all below: the highest id and one more */
 	FileEntry **at;			/* by id, NULL where there is none */
 	int *made;			/* our descriptor for it, -1: none now */
+	bool *kept;			/* and it stays ours, in `paused` */
 	int *ghosts;			/* of a file whose name is gone: our descriptor that leads to it, -1 */
 	char **new_files;		/* ghost.h */
 	size_t new_file_count;
