@@ -1,4 +1,5 @@
 /** Addresses of this host that go along with a process: --move-ip ADDRESS/PREFIX[@DEVICE[:DEVICE THERE]]. */
+import { readFileSync } from 'node:fs';
 import { hostname, networkInterfaces } from 'node:os';
 import { isIP } from 'node:net';
 import { z } from 'zod';
@@ -45,8 +46,24 @@ export function findMoved(wanted: MoveIp[]): MovedAddress[] {
       const known = here.filter(({ cidr }) => cidr !== null).map((one) => `${one.cidr} on ${one.device}`).join(', ');
       throw new PhaulError('ERR_USAGE', `${hostname()} has no address ${address}/${prefix}${device === undefined ? '' : ` on ${device}`} to move; it has ${known}.`);
     }
+    refuseToTakeOthersAlong(address, prefix, found.device, here.filter((one) => one.device === found.device).map(({ cidr }) => cidr ?? ''));
     return { address, prefix, device: found.device, deviceThere: deviceThere ?? found.device };
   });
+}
+
+/** Of the addresses of one network on a device, Linux takes all off with the first, unless it is told otherwise. */
+function refuseToTakeOthersAlong(address: string, prefix: number, device: string, cidrs: string[]): void {
+  const network = (cidr: string): number => {
+    const [text = '', bits = ''] = cidr.split('/');
+    const value = isIP(text) === 4 ? text.split('.').reduce((sum, byte) => sum * 256 + Number(byte), 0) : Number.NaN;
+    return Number(bits) === prefix ? Math.floor(value / 2 ** (32 - prefix)) : Number.NaN;
+  };
+  const own = network(`${address}/${prefix}`);
+  const [first, ...others] = cidrs.filter((cidr) => network(cidr) === own);
+  const setting = `net.ipv4.conf.${device}.promote_secondaries`;
+  if (first === `${address}/${prefix}` && others.length > 0 && readFileSync(`/proc/sys/net/ipv4/conf/${device}/promote_secondaries`, 'utf8').trim() === '0') {
+    throw new PhaulError('ERR_USAGE', `${address} is the first address of its network on ${device} of ${hostname()}, and would take ${others.join(', ')} off with it: run "sysctl ${setting}=1" first.`);
+  }
 }
 
 /** In the words of the engine. */

@@ -242,6 +242,10 @@ test.serial('what keeps an address from moving is said, and changes nothing', as
   const absent = await bed.migrate('alpha', pid, 'beta', '--move-ip', '10.77.0.101/24');
   t.is(absent.exitCode, 2);
   t.regex(absent.stderr, /alpha has no address 10\.77\.0\.101\/24 to move; it has .*10\.77\.0\.1\/24 on eth0/);
+  await bed.on('alpha', 'sysctl', '-q', 'net.ipv4.conf.eth0.promote_secondaries=0');
+  const first = await bed.migrate('alpha', pid, 'beta', '--move-ip', '10.77.0.1/24');
+  t.is(first.exitCode, 2);
+  t.regex(first.stderr, /10\.77\.0\.1 is the first address of its network on eth0 of alpha, and would take 10\.77\.0\.100\/24 off with it: run "sysctl net\.ipv4\.conf\.eth0\.promote_secondaries=1" first/);
   const device = await bed.migrate('alpha', pid, 'beta', '--move-ip', '10.77.0.100/24@eth0:eth7');
   t.regex(device.stderr, /is to be put on eth7, which beta does not have; it has .*eth0/);
   const malformed = await bed.migrate('alpha', pid, 'beta', '--move-ip', '10.77.0.100');
