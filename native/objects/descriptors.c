@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "inet_socket.h"
 #include "locks.h"
 #include "socket_options.h"
 
@@ -618,7 +619,9 @@ static int dump_inet(void *ctx, size_t index, struct phaul_error *err)
 	own.err = err;
 	own.lock = &s->lock;
 	if (!code && d->kind == &inet_socket) {
-		code = check_again(&own, &c, d) ?: inet_socket.dump(&own, d);
+		owner_read(d);
+		code = inet_dump_connection(&own, d);
+		code = code > 0 ? 0 : code ?: check_again(&own, &c, d) ?: inet_socket.dump(&own, d);
 		s->dumped[d - own.descriptors->at] = true;
 	}
 	own_end(d);

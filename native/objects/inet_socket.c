@@ -530,19 +530,16 @@ static int dump_connection(struct dump *dump, const struct descriptor *d, InetSk
 	return err;
 }
 
-static int dump(struct dump *dump, const struct descriptor *d)
+static int dump_known(struct dump *dump, const struct descriptor *d, struct facts f)
 {
 	InetSkEntry image = INET_SK_ENTRY__INIT;
 	FileEntry file = FILE_ENTRY__INIT;
 	struct socket_options options;
 	uint32_t local[4] = { 0 }, peer[4] = { 0 };
 	char interface[IF_NAMESIZE];
-	struct facts f;
-	int err = learn(d, &f);
+	int err = 0;
 	bool gone;
 
-	if (err)
-		return err;
 	image.id = d->id;
 	image.ino = d->st.st_ino;
 	image.family = f.family;
@@ -592,6 +589,27 @@ static int dump(struct dump *dump, const struct descriptor *d)
 		return err;
 	file.isk = &image;
 	return file_put(dump, d, &file);
+}
+
+static int dump(struct dump *dump, const struct descriptor *d)
+{
+	struct facts f;
+	int err = learn(d, &f);
+
+	return err ? err : dump_known(dump, d, f);
+}
+
+int inet_dump_connection(struct dump *dump, const struct descriptor *d)
+{
+	socklen_t size = 0;
+	struct facts f;
+	int err;
+
+	if (!(dump->flags & PHAUL_TCP_ESTABLISHED) || learn(d, &f) || f.type != SOCK_STREAM || f.state == TCP_LISTEN ||
+	    f.state == TCP_CLOSE || f.state == TCP_SYN_RECV || getsockopt(d->own, SOL_SOCKET, SO_ATTACH_FILTER, NULL, &size) < 0)
+		return 0;
+	err = dump_known(dump, d, f);
+	return err ? err : 1;
 }
 
 /* ---- build ---- */
