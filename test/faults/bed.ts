@@ -63,6 +63,8 @@ export class FaultBed extends Bed {
   /** No other way leads to an agent that ssh starts: beta's phaul finds the next one's fault in a file. */
   override async up(): Promise<void> {
     await super.up();
+    // An agent that has a pid which the process needs is left for another one, that has no fault.
+    await this.on('beta', 'sh', '-c', 'echo 20000 >/proc/sys/kernel/ns_last_pid');
     const phaul = `/run/phaul-two-hosts-${this.#set}/beta/sbin/phaul`;
     const wrapper = `#!/bin/sh
 if [ "$2" = --stdio ] && mv ${this.report('next')} ${this.report('next')}.$$ 2>/dev/null; then
