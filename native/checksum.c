@@ -103,14 +103,27 @@ int checksum(int mem, const struct memory_map *map, char *ret_text, size_t size,
 	return code ? phaul_fail(err, code, "checksum", "comparing the memory of pid %d", map->tid) : 0;
 }
 
-/* Holes are filled by looking at them. */
-int checksum_shared(uint64_t id, const uint8_t *at, uint64_t size, char *ret_text, size_t room, struct phaul_error *err)
+static int by_id(const void *a, const void *b)
 {
-	uint64_t sum = 0;
+	const struct shared_view *left = a, *right = b;
 
-	for (uint64_t offset = 0; offset < size; offset += PAGE)
-		sum += page_sum(offset, (const uint64_t *)(at + offset));
-	if (snprintf(ret_text, room, "shared %llu %016llx\n", (unsigned long long)id, (unsigned long long)sum) < (int)room)
-		return 0;
-	return phaul_fail(err, -ENOBUFS, "checksum", "comparing shared memory");
+	return (left->id > right->id) - (left->id < right->id);
+}
+
+int checksum_shared(struct shared_view *views, size_t count, char *ret_text, size_t size, struct phaul_error *err)
+{
+	size_t used = 0;
+
+	qsort(views, count, sizeof(*views), by_id);
+	for (size_t i = 0; i < count; i++) {
+		uint64_t sum = 0;
+
+		for (uint64_t offset = 0; offset < views[i].size; offset += PAGE)
+			sum += page_sum(offset, (const uint64_t *)(views[i].at + offset));
+		used += snprintf(ret_text + used, size - used, "shared %llu %016llx\n", (unsigned long long)views[i].id,
+				 (unsigned long long)sum);
+		if (used >= size)
+			return phaul_fail(err, -ENOBUFS, "checksum", "comparing shared memory");
+	}
+	return 0;
 }

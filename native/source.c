@@ -372,13 +372,12 @@ static uint32_t descriptor_room(pid_t pid)
 
 static int put_threads(struct phaul_source *src, const struct member *m, struct image_set *to)
 {
-	const struct frozen *f = NULL;
+	/* Members are in the order of the tree. */
+	const struct frozen *f = is_frozen(src) ? &src->tree.tasks[m - src->members].frozen : NULL;
 	pid_t *tids = NULL;
 	size_t count = 0;
 	int err;
 
-	for (size_t i = 0; i < src->tree.count && !f; i++)
-		f = src->tree.tasks[i].pid == m->task.pid ? &src->tree.tasks[i].frozen : NULL;
 	if (!f) {
 		err = threads_list(m->task.pid, &tids, &count);
 	} else {
@@ -596,7 +595,8 @@ static int track_new(struct phaul_source *src, struct phaul_error *err)
 
 static int final_scan(struct phaul_source *src, struct member *m, struct phaul_error *err)
 {
-	return look_at(src, m, true, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err) ?: m->tracker.kind->final(&m->tracker, &m->known, &m->gone, err);
+	return look_at(src, m, true, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err) ?:
+	       m->tracker.kind->final(&m->tracker, &m->known, &m->gone, err);
 }
 
 struct note_sink {
@@ -639,8 +639,8 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 
 	src->round++;
 	src->state = (struct tree_state){
-		.tree = &src->tree, .flags = src->flags, .images = image_set_new(), .shmem = &src->dumped, .hold = &src->hold, .addresses = &src->addresses,
-		.err = err,
+		.tree = &src->tree, .flags = src->flags, .images = image_set_new(), .shmem = &src->dumped,
+		.hold = &src->hold, .addresses = &src->addresses, .err = err,
 	};
 	/* Before they are dropped. What can't be caught is sent again by its senders. */
 	if (src->caught < 0)
@@ -752,7 +752,9 @@ int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_err
 	if (!stopped && !addresses_add(&src->addresses, NULL))
 		addresses_announce(&src->addresses);
 	tree_state_free(&src->state, true);
-	deliver_caught(src);
+	if (!stopped)
+		deliver_caught(src);
+	close_caught(src);
 	return tree_thaw(&src->tree);
 }
 
@@ -802,7 +804,8 @@ void phaul_source_close(struct phaul_source *src)
 
 int phaul_source_checksum(struct phaul_source *src, char *ret_text, size_t size, struct phaul_error *err)
 {
-	size_t used = 0;
+	struct shared_view *views;
+	size_t used = 0, count = 0;
 	int code = track_new(src, err);
 
 	for (size_t i = 0; i < src->count && !code; i++) {
@@ -824,20 +827,12 @@ int phaul_source_checksum(struct phaul_source *src, char *ret_text, size_t size,
 		if (mem >= 0)
 			close(mem);
 	}
-	/* Those that are mapped here, in the order of their ids. */
-	for (uint64_t after = 0; !code; ) {
-		const struct shared_object *next = NULL;
-
-		for (size_t i = 0; i < src->shared.count; i++) {
-			const struct shared_object *o = &src->shared.at[i];
-
-			next = o->at && o->id > after && (!next || o->id < next->id) ? o : next;
-		}
-		if (!next)
-			break;
-		code = checksum_shared(next->id, next->at, next->size, ret_text + used, size - used, err);
-		used += strlen(ret_text + used);
-		after = next->id;
-	}
+	views = calloc(src->shared.count + 1, sizeof(*views));
+	for (size_t i = 0; views && i < src->shared.count; i++)
+		if (src->shared.at[i].at)
+			views[count++] = (struct shared_view){ src->shared.at[i].id, src->shared.at[i].at, src->shared.at[i].size };
+	code = code ?: views ? checksum_shared(views, count, ret_text + used, size - used, err) :
+			       phaul_fail(err, -ENOMEM, "source", "comparing shared memory");
+	free(views);
 	return code;
 }

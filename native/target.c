@@ -329,7 +329,8 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, size_t size, struct phaul_error *err)
 {
 	const struct rebirth *tree = &tgt->tree;
-	size_t used = 0;
+	struct shared_view *views;
+	size_t used = 0, count = 0;
 	int code = 0;
 
 	*ret_text = 0;
@@ -342,21 +343,13 @@ int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, size_t size,
 		code = checksum(task->stage.mem, &task->stage.layout, ret_text + used, size - used, err);
 		used += strlen(ret_text + used);
 	}
-	/* As the source tells of them. */
-	for (uint64_t after = 0; !code; ) {
-		const struct shmem *next = NULL;
-
-		for (size_t i = 0; i < tree->shmem.count; i++) {
-			const struct shmem *o = &tree->shmem.at[i];
-
-			next = o->fd < 0 && o->id > after && (!next || o->id < next->id) ? o : next;
-		}
-		if (!next)
-			break;
-		code = checksum_shared(next->id, next->at, next->size, ret_text + used, size - used, err);
-		used += strlen(ret_text + used);
-		after = next->id;
-	}
+	views = calloc(tree->shmem.count + 1, sizeof(*views));
+	for (size_t i = 0; views && i < tree->shmem.count; i++)
+		if (tree->shmem.at[i].fd < 0)
+			views[count++] = (struct shared_view){ tree->shmem.at[i].id, tree->shmem.at[i].at, tree->shmem.at[i].size };
+	code = code ?: views ? checksum_shared(views, count, ret_text + used, size - used, err) :
+			       phaul_fail(err, -ENOMEM, "target", "comparing shared memory");
+	free(views);
 	return code;
 }
 

@@ -53,9 +53,9 @@ function roundTrip(channel: Channel, host: string): number {
 
 /**
  * Processes that the last round did not know would have all their memory to be sent while they stand still. They go on,
- * and a round is made for them.
+ * and rounds are made until a freeze would be short again.
  */
-function freezeKnown(source: Source, channel: Channel, order: SourceOrder): Freeze {
+function freezeKnown(source: Source, order: SourceOrder, copyAgain: () => void): Freeze {
   for (let tries = 1; ; tries++) {
     const freeze = source.freeze(FREEZE_TIMEOUT_MS);
     if (freeze.freshPages <= FRESH_PAGES_MAX) {
@@ -65,17 +65,17 @@ function freezeKnown(source: Source, channel: Channel, order: SourceOrder): Free
     if (tries === FREEZE_TRIES) {
       throw new PhaulError('ERR_DIVERGES', `Process ${order.pid} (${order.comm}) has new children whenever it is stopped to be moved: try again when it has fewer.`);
     }
-    source.round(channel);
-    hear(channel, APPLIED, READY_TIMEOUT_MS, order.host);
+    copyAgain();
+    engine.setPriority('freeze');
   }
 }
 
 const isTransient = (thrown: unknown): boolean => thrown instanceof PhaulError && (thrown.cause as { errno?: number } | undefined)?.errno === EAGAIN;
 
 /** A server that is stopped at the wrong moment, with connections that it has not accepted yet, goes on to accept them. */
-function freezeAndSend(source: Source, channel: Channel, order: SourceOrder): { freeze: Freeze; sums: string } {
+function freezeAndSend(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void): { freeze: Freeze; sums: string } {
   for (let tries = 1; ; tries++) {
-    const freeze = freezeKnown(source, channel, order);
+    const freeze = freezeKnown(source, order, copyAgain);
     fault('source:frozen');
     try {
       const sums = order.verify ? source.checksum() : '';
@@ -92,8 +92,8 @@ function freezeAndSend(source: Source, channel: Channel, order: SourceOrder): { 
 }
 
 /** Everything before the commit: whatever fails here, the caller thaws. */
-function hand(source: Source, channel: Channel, order: SourceOrder): { freeze: Freeze; builtMs: number } {
-  const { freeze, sums } = freezeAndSend(source, channel, order);
+function hand(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void): { freeze: Freeze; builtMs: number } {
+  const { freeze, sums } = freezeAndSend(source, channel, order, copyAgain);
   fault('source:final-sent');
   const applied = hear(channel, APPLIED, READY_TIMEOUT_MS, order.host);
   if (order.verify && applied.sums !== sums) {
@@ -118,12 +118,12 @@ function sendStragglers(source: Source, channel: Channel): void {
   }
 }
 
-export function cutover(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, latch: Latch, hook: Hook): Cutover {
+export function cutover(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, latch: Latch, hook: Hook, copyAgain: () => void): Cutover {
   const rttMs = roundTrip(channel, order.host);
   engine.setPriority('freeze');
   channel.setPriority('freeze');
   try {
-    const { freeze, builtMs } = hand(source, channel, order);
+    const { freeze, builtMs } = hand(source, channel, order, copyAgain);
     const readyMs = engine.nowMs();
     hook.run('network-lock');
     fault('source:before-commit');

@@ -73,7 +73,7 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
     fault('source:armed');
     const { reason, predictedMs } = precopy(source, channel, order, tracing);
     tracing.tell({ type: 'freeze', reason, predictedMs });
-    committed = cutover(source, channel, order, journal, tracing.latch, hook);
+    committed = cutover(source, channel, order, journal, tracing.latch, hook, () => void precopy(source, channel, order, tracing));
   } catch (thrown) {
     quietly(() => source.thaw(), () => journal.write('thawed'));
     noticing(tracing, () => hook.undo());

@@ -147,7 +147,7 @@ test.serial('clients of a server that moves there and back with its addresses lo
   await bed.on('alpha', 'kill', '-KILL', String(pid));
 });
 
-for (const fault of ['source:before-commit:error', 'source:before-commit:kill', 'source:frozen:kill', 'target:built:kill', 'target:built:error']) {
+for (const fault of ['source:before-commit:error', 'source:before-commit:kill', 'source:frozen:kill', 'target:built:kill', 'target:built:error', 'target:commit-received:kill']) {
   test.serial(`after ${fault} the address and the connections are where they were`, async (t) => {
     const pid = await bed.start('alpha', 'python3', bed.report('server.py'), ...ADDRESSES.map(plain));
     await sleep(500);
