@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { $ as shell } from 'zx';
 import type { DoneEvent } from '../src/events.ts';
+import { startRedis } from './redis.ts';
 
 const { values } = parseArgs({ options: { keep: { type: 'boolean', default: false }, client: { type: 'boolean', default: false }, mib: { type: 'string', default: '1100' } } });
 const env = { ...process.env, PHAUL_TWO_HOSTS: process.env['PHAUL_TWO_HOSTS'] ?? 'demo' };
@@ -24,20 +25,6 @@ const MIB = Number(values.mib);
 /** Two hundred bytes of redis' own come to each key. */
 const KEYS = Math.round((MIB * 2 ** 20) / (VALUE_BYTES + 200));
 const WRITES_AFTER_MOVE_MS = 1500;
-
-const CLOSE_ALL = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -le 2 ] || eval "exec $fd>&-"; done';
-
-async function startRedis(): Promise<string> {
-  const options = '--save "" --appendonly no --bind 0.0.0.0 --protected-mode no --enable-debug-command yes --dir /tmp --logfile ""';
-  const { stdout } = await on('alpha', 'bash', '-c', `${CLOSE_ALL}; exec setsid redis-server ${options} </dev/null >/dev/null 2>&1 & echo $!`);
-  for (let i = 0; i < 100; i++) {
-    if ((await on('alpha', 'redis-cli', 'ping').nothrow()).stdout.trim() === 'PONG') {
-      return stdout.trim();
-    }
-    await sleep(50);
-  }
-  throw new Error('redis-server did not start on alpha');
-}
 
 const cli = async (host: string, ...command: string[]): Promise<string> => (await on(host, 'redis-cli', ...command)).stdout.trim();
 
@@ -59,7 +46,7 @@ function startClient(): { stop: () => Promise<{ last: number; longestMs: number 
 async function main(): Promise<void> {
   say('Two hosts, alpha and beta, and a third for the client: network, pid, mount, uts and ipc namespaces, sshd, keys.');
   await $`scripts/two-hosts up --hosts 3`;
-  const pid = await startRedis();
+  const pid = await startRedis(on);
   say(`redis-server runs on alpha as pid ${pid}; filling it with ${KEYS.toLocaleString('en-US')} keys.`);
   await cli('alpha', 'debug', 'populate', String(KEYS), 'key', String(VALUE_BYTES));
   const digest = await cli('alpha', 'debug', 'digest');

@@ -13,6 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { $ as shell } from 'zx';
 import type { DoneEvent } from '../src/events.ts';
+import { startRedis } from './redis.ts';
 
 const { values } = parseArgs({ options: { clients: { type: 'string', default: '200' }, moves: { type: 'string', default: '20' }, client: { type: 'boolean', default: false } } });
 const env = { ...process.env, PHAUL_TWO_HOSTS: process.env['PHAUL_TWO_HOSTS'] ?? 'connections' };
@@ -23,8 +24,6 @@ const say = (text: string): void => console.log(text);
 const ADDRESS = '10.77.0.100';
 const PREFIX = 24;
 const PORT = 6379;
-const CLOSE_ALL = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -le 2 ] || eval "exec $fd>&-"; done';
-
 /** Writes that are sent at once, and the rest before the next ones. */
 const BATCH = 5;
 const REST_MS = 20;
@@ -38,19 +37,6 @@ interface Found {
   lost: number;
   doubled: number;
   writes: number;
-}
-
-async function startRedis(): Promise<string> {
-  await on('alpha', 'ip', 'address', 'add', `${ADDRESS}/${PREFIX}`, 'dev', 'eth0');
-  const options = '--save "" --appendonly no --bind 0.0.0.0 --protected-mode no --dir /tmp --logfile ""';
-  const { stdout } = await on('alpha', 'bash', '-c', `${CLOSE_ALL}; exec setsid redis-server ${options} </dev/null >/dev/null 2>&1 & echo $!`);
-  for (let i = 0; i < 100; i++) {
-    if ((await on('alpha', 'redis-cli', 'ping').nothrow()).stdout.trim() === 'PONG') {
-      return stdout.trim();
-    }
-    await sleep(50);
-  }
-  throw new Error('redis-server did not start on alpha');
 }
 
 /** All clients are one program on gamma: it answers each line with what was found since the line before. */
@@ -83,7 +69,8 @@ const median = (numbers: number[]): number => numbers.toSorted((a, b) => a - b)[
 async function main(): Promise<void> {
   say(`Three hosts; redis-server on alpha at ${ADDRESS}, and ${values.clients} clients on gamma.`);
   await $`scripts/two-hosts up --hosts 3`;
-  const pid = await startRedis();
+  await on('alpha', 'ip', 'address', 'add', `${ADDRESS}/${PREFIX}`, 'dev', 'eth0');
+  const pid = await startRedis(on);
   const clients = startClients();
   await clients.ask();
   say(`\n  alpha# phaul migrate ${pid} root@beta --move-ip ${ADDRESS}/${PREFIX}\n`);
