@@ -192,7 +192,7 @@ int phaul_dump(int pid, int directory, uint32_t flags, int timeout_ms, struct ph
 {
 	struct tree tree;
 	uint64_t since_ns = phaul_now_ns();
-	int code = tree_freeze(pid, timeout_ms, &tree, err), thawed;
+	int code = tree_freeze(pid, NULL, timeout_ms, &tree, err), thawed;
 
 	memset(ret, 0, sizeof(*ret));
 	if (code)

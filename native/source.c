@@ -46,6 +46,7 @@ struct phaul_source {
 	size_t count;
 	struct shared_track shared;
 	struct shmem_set dumped;	/* what the state tells of already */
+	struct tree seen;		/* at the last look; not frozen */
 	struct tree tree;		/* frozen, or nothing */
 	struct tree_state state;
 	struct moved_addresses addresses;
@@ -295,8 +296,9 @@ static int try_look(struct phaul_source *src, struct phaul_error *err)
 
 	if (code)
 		return code;
+	tree_free(&src->seen);
+	src->seen = tree;
 	code = take_tree(src, &tree);
-	tree_free(&tree);
 	if (code && code != -EAGAIN)
 		return phaul_fail(err, code, "source", "listing the processes below pid %d", src->pid);
 	for (size_t i = 0; i < src->count && !code; i++) {
@@ -554,11 +556,11 @@ int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_f
 	int code;
 
 	memset(ret, 0, sizeof(*ret));
-	ret->frozen_at_ns = phaul_now_ns();
-	code = tree_freeze(src->pid, timeout_ms, &src->tree, err);
-	ret->stop_ns = phaul_now_ns() - ret->frozen_at_ns;
+	code = tree_freeze(src->pid, &src->seen, timeout_ms, &src->tree, err);
 	if (code)
 		return code;
+	ret->frozen_at_ns = src->tree.tasks[0].frozen.since_ns;
+	ret->stop_ns = phaul_now_ns() - ret->frozen_at_ns;
 	code = take_tree(src, &src->tree);
 	ret->processes = src->count;
 	for (size_t i = 0; i < src->count; i++) {
@@ -795,6 +797,7 @@ void phaul_source_close(struct phaul_source *src)
 	close_caught(src);
 	addresses_free(&src->addresses);
 	tree_free(&src->tree);
+	tree_free(&src->seen);
 	stop_tracking(src);
 	free(src->members);
 	shared_track_free(&src->shared);

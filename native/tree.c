@@ -16,6 +16,7 @@
 
 #define GENERATIONS_MAX 1000
 #define TASKS_MAX 100000	/* a process that forks for ever is not followed for ever */
+#define PIDS_MAX 1000		/* given since, to look at: about as long as listing the children of as many threads */
 
 int task_read(pid_t pid, struct task *ret)
 {
@@ -177,36 +178,97 @@ static int take_children(struct tree *t, size_t of, int timeout_ms, bool stop, s
 	return code < 0 ? code : new;
 }
 
+static int take_all_children(struct tree *t, int timeout_ms, bool stop, struct phaul_error *err)
+{
+	int code = 0, new = 0;
+
+	for (size_t i = 0; i < t->count && code >= 0; i++) {
+		code = take_children(t, i, timeout_ms, stop, err);
+		new += code > 0 ? code : 0;
+	}
+	return code < 0 ? code : new;
+}
+
+/* The kernel gives pids in order; 0 if it doesn't tell. One that is chosen (set_tid) isn't told. */
+static pid_t last_pid(void)
+{
+	FILE *f = fopen("/proc/loadavg", "re");
+	int pid = 0;
+
+	if (f && fscanf(f, "%*s %*s %*s %*s %d", &pid) != 1)
+		pid = 0;
+	if (f)
+		fclose(f);
+	return pid;
+}
+
+static bool is_thread(pid_t pid)
+{
+	int fd = syscall(SYS_pidfd_open, pid, 0);
+
+	if (fd >= 0)
+		close(fd);
+	return fd < 0 && (errno == EINVAL || errno == ENOENT);
+}
+
+static int take_if_child(struct tree *t, pid_t pid, int timeout_ms, struct phaul_error *err)
+{
+	struct task task;
+
+	if (tree_has(t, pid) || task_read(pid, &task) || !tree_has(t, task.ppid) || is_thread(pid))
+		return 0;
+	return take(t, pid, timeout_ms, true, err);
+}
+
+/* The kernel lists the children of a thread at a time, and a thousand threads take 10 ms. Who was in the tree, or has
+ * got its pid since it was listed, is looked at instead. */
+static int take_known(struct tree *t, const struct tree *known, int timeout_ms, struct phaul_error *err)
+{
+	pid_t last = last_pid();
+	int code = 0, new = 0;
+
+	if (last < known->last_pid || last - known->last_pid > PIDS_MAX)
+		return take_all_children(t, timeout_ms, true, err);
+	for (size_t i = 0; i < known->count && code >= 0; i++) {
+		code = take_if_child(t, known->tasks[i].pid, timeout_ms, err);
+		new += code > 0;
+	}
+	for (pid_t pid = known->last_pid + 1; pid <= last && code >= 0; pid++) {
+		code = take_if_child(t, pid, timeout_ms, err);
+		new += code > 0;
+	}
+	return code < 0 ? code : new;
+}
+
 /* Again until nothing is new: a process that was not yet frozen may have had a child and ended, which then became
  * the child of one that was (a subreaper). */
-static int collect(struct tree *t, pid_t root, int timeout_ms, bool stop, struct phaul_error *err)
+static int collect(struct tree *t, pid_t root, const struct tree *known, int timeout_ms, bool stop, struct phaul_error *err)
 {
-	int code, new;
+	int code;
 
 	memset(t, 0, sizeof(*t));
+	t->last_pid = last_pid();
 	code = take(t, root, timeout_ms, stop, err);
-	do {
-		new = 0;
-		for (size_t i = 0; i < t->count && code >= 0; i++) {
-			code = take_children(t, i, timeout_ms, stop, err);
-			new += code > 0 ? code : 0;
-		}
-	} while (new && stop && code >= 0);
-	return code < 0 ? code : 0;
+	while (code > 0) {
+		code = known && known->last_pid ? take_known(t, known, timeout_ms, err) :
+						  take_all_children(t, timeout_ms, stop, err);
+		code = stop ? code : code < 0 ? code : 0;
+	}
+	return code;
 }
 
 int tree_list(pid_t root, struct tree *ret, struct phaul_error *err)
 {
-	int code = collect(ret, root, 0, false, err);
+	int code = collect(ret, root, NULL, 0, false, err);
 
 	if (code)
 		tree_free(ret);
 	return code;
 }
 
-int tree_freeze(pid_t root, int timeout_ms, struct tree *ret, struct phaul_error *err)
+int tree_freeze(pid_t root, const struct tree *known, int timeout_ms, struct tree *ret, struct phaul_error *err)
 {
-	int code = collect(ret, root, timeout_ms, true, err);
+	int code = collect(ret, root, known, timeout_ms, true, err);
 
 	if (code)
 		(void)tree_thaw(ret);

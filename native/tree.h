@@ -22,6 +22,7 @@ struct tree {
 	size_t count;
 	/* Of the root, if their leaders aren't in the tree, else 0: who belongs to them belongs to the root's here. */
 	pid_t outer_sid, outer_pgid;
+	pid_t last_pid;			/* that had been given to anybody here before this tree was listed, or 0 */
 };
 
 /* pid, ppid, pgid, sid, state and exit code, as /proc has them. -ESRCH */
@@ -35,8 +36,9 @@ int task_children(pid_t pid, pid_t **ret, size_t *ret_count);
 
 /* The tree as it is now, nothing frozen; a running one may change meanwhile. */
 int tree_list(pid_t root, struct tree *ret, struct phaul_error *err);
-/* Freezes until no new process appears. On failure all run. */
-int tree_freeze(pid_t root, int timeout_ms, struct tree *ret, struct phaul_error *err);
+/* Freezes until no new process appears. On failure all run. `known`: as it was listed lately, or NULL; then it takes
+ * less time to see who is new, if one of them has many threads. */
+int tree_freeze(pid_t root, const struct tree *known, int timeout_ms, struct tree *ret, struct phaul_error *err);
 int tree_thaw(struct tree *t);
 /* Ends all. */
 void tree_kill(struct tree *t);
