@@ -69,6 +69,8 @@ int addresses_parse(const char *text, struct moved_addresses *ret, struct phaul_
 
 void addresses_free(struct moved_addresses *a)
 {
+	if (a->announced)
+		close(a->arp);
 	free(a->at);
 	memset(a, 0, sizeof(*a));
 }
@@ -160,7 +162,7 @@ static bool hardware_address(const char *device, uint8_t ret[ETH_ALEN])
 }
 
 /* A request for our own address, which all neighbours that know it take note of. */
-static void announce_v4(const struct moved_address *a, const uint8_t own[ETH_ALEN])
+static void announce_v4(int fd, const struct moved_address *a, const uint8_t own[ETH_ALEN])
 {
 	struct sockaddr_ll to = {
 		.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ARP), .sll_ifindex = if_nametoindex(a->device),
@@ -169,15 +171,11 @@ static void announce_v4(const struct moved_address *a, const uint8_t own[ETH_ALE
 	struct ether_arp arp = {
 		.ea_hdr = { htons(ARPHRD_ETHER), htons(ETH_P_IP), ETH_ALEN, 4, htons(ARPOP_REQUEST) },
 	};
-	int fd = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
 	memcpy(arp.arp_sha, own, ETH_ALEN);
 	memcpy(arp.arp_spa, &a->at.v4, 4);
 	memcpy(arp.arp_tpa, &a->at.v4, 4);
-	if (fd < 0)
-		return;
 	(void)sendto(fd, &arp, sizeof(arp), 0, (struct sockaddr *)&to, sizeof(to));
-	close(fd);
 }
 
 static void announce_v6(const struct moved_address *a, const uint8_t own[ETH_ALEN])
@@ -204,8 +202,12 @@ static void announce_v6(const struct moved_address *a, const uint8_t own[ETH_ALE
 	close(fd);
 }
 
-void addresses_announce(const struct moved_addresses *a)
+void addresses_announce(struct moved_addresses *a)
 {
+	if (a->count && !a->announced) {
+		a->arp = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		a->announced = a->arp >= 0;
+	}
 	for (size_t i = 0; i < a->count; i++) {
 		uint8_t own[ETH_ALEN];
 
@@ -214,6 +216,6 @@ void addresses_announce(const struct moved_addresses *a)
 		if (a->at[i].family == AF_INET6)
 			announce_v6(&a->at[i], own);
 		else
-			announce_v4(&a->at[i], own);
+			announce_v4(a->arp, &a->at[i], own);
 	}
 }

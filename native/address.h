@@ -3,6 +3,7 @@
 #define PHAUL_ADDRESS_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 
 #include "phaul.h"
 
@@ -16,6 +17,8 @@ struct moved_address {
 struct moved_addresses {
 	struct moved_address *at;
 	size_t count;
+	bool announced;
+	int arp;			/* that announced them: to close it takes some ms */
 };
 
 /* "10.0.0.7/24@eth0 fd00::7/64@eth0": NULL and "" are none. -EINVAL */
@@ -25,6 +28,6 @@ void addresses_free(struct moved_addresses *a);
 int addresses_add(const struct moved_addresses *a, struct phaul_error *err);
 int addresses_remove(const struct moved_addresses *a, struct phaul_error *err);
 /* Tells the neighbours: gratuitous ARP, unsolicited neighbour advertisement. What isn't heard is found out later. */
-void addresses_announce(const struct moved_addresses *a);
+void addresses_announce(struct moved_addresses *a);
 
 #endif

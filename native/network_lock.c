@@ -225,6 +225,16 @@ void network_prepare(struct network_hold *h, pid_t pid, const struct moved_addre
 	(void)network_hold(h, pid, NULL, 0, addresses, NULL);
 }
 
+void network_open(struct network_hold *h, pid_t pid)
+{
+	char command[64];
+
+	snprintf(command, sizeof(command), "delete table inet phaul-%d-move", pid);
+	if (h->ready && run_in(h->nft, command, pid, "unlocking", NULL))
+		network_let_go(h);
+	h->ready = h->addressed = false;
+}
+
 /* The kernel takes such tables away with the socket that made them. */
 void network_let_go(struct network_hold *h)
 {

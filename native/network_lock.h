@@ -31,6 +31,8 @@ void network_prepare(struct network_hold *h, pid_t pid, const struct moved_addre
 /* Nothing at all reaches or leaves the addresses; nothing of the connections that are at none of them. */
 int network_hold(struct network_hold *h, pid_t pid, const struct connection_pair *pairs, size_t count,
 		 const struct moved_addresses *addresses, struct phaul_error *err);
+/* Packets come and go again: the same without the wait for CPUs that may still look at the table, which is some ms. */
+void network_open(struct network_hold *h, pid_t pid);
 void network_let_go(struct network_hold *h);
 
 #endif

@@ -30,6 +30,7 @@ struct member {
 	uint32_t birth;			/* layout.h; that of the root is 1 */
 	bool is_new;			/* no round has told of it yet */
 	bool tracked;
+	uint32_t descriptor_room;	/* that its table has */
 	int mem;			/* /proc/PID/mem, of the program that it ran then: exec() ends that */
 	remote_addr syscall_at;
 	struct tracker tracker;
@@ -48,6 +49,7 @@ struct phaul_source {
 	struct shmem_set dumped;	/* what the state tells of already */
 	struct tree seen;		/* at the last look; not frozen */
 	struct tree tree;		/* frozen, or nothing */
+	size_t own_room;		/* for their descriptors, in our own table */
 	struct tree_state state;
 	struct moved_addresses addresses;
 	struct network_hold hold;
@@ -364,6 +366,18 @@ int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns, struct pha
 	return code;
 }
 
+/* Of all that the processes have, one is taken in the freeze. */
+static void make_own_room(struct phaul_source *src)
+{
+	size_t room = 0;
+
+	for (size_t i = 0; i < src->count; i++)
+		room += src->members[i].descriptor_room;
+	if (room > src->own_room)
+		descriptors_reserve_own(room);
+	src->own_room = room;
+}
+
 static uint32_t descriptor_room(pid_t pid)
 {
 	struct proc_status s;
@@ -397,12 +411,13 @@ static int put_threads(struct phaul_source *src, const struct member *m, struct 
 	return err;
 }
 
-static int put_member(struct phaul_source *src, const struct tree *tree, const struct member *m, bool last, struct image_set *to)
+static int put_member(struct phaul_source *src, const struct tree *tree, struct member *m, bool last, struct image_set *to)
 {
 	if (m->task.state == TASK_DEAD)
 		return tree_put_dead(to, &m->task) ?: layout_put_process(to, m->task.pid, m->birth, 0);
+	m->descriptor_room = descriptor_room(m->task.pid);
 	return put_threads(src, m, to) ?: tree_put_ids(to, tree, &m->task) ?:
-	       layout_put_process(to, m->task.pid, m->birth, descriptor_room(m->task.pid)) ?:
+	       layout_put_process(to, m->task.pid, m->birth, m->descriptor_room) ?:
 	       layout_put(to, m->task.pid, &m->known, last ? &m->gone : NULL);
 }
 
@@ -433,6 +448,8 @@ static int send_layout(struct phaul_source *src, struct phaul_channel *ch, bool 
 		tree.tasks[i] = src->members[i].task;
 	for (size_t i = 0; i < src->count && !code; i++)
 		code = put_member(src, &tree, &src->members[i], last, images);
+	if (!last)
+		make_own_room(src);
 	code = code ?: shared_track_put(&src->shared, images);
 	if (code)
 		phaul_fail(err, code, "source", "packing the mappings below pid %d", src->pid);

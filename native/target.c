@@ -25,6 +25,7 @@ struct phaul_target {
 	struct network_hold hold;
 	struct packets packets;		/* for after the release */
 	uint64_t threads_ns;		/* spent on building them so far */
+	size_t own_room;		/* for descriptors, in our own table */
 	/* Pages of a round wait until its layout is there. */
 	pthread_mutex_t lock;
 	pthread_cond_t opened;
@@ -170,6 +171,18 @@ static void make_room(struct reborn *task)
 	task->room_made = task->descriptor_room;
 }
 
+/* All descriptions are made by us first. */
+static void make_own_room(struct phaul_target *tgt)
+{
+	size_t room = 0;
+
+	for (size_t i = 0; i < tgt->tree.count; i++)
+		room += tgt->tree.tasks[i]->descriptor_room;
+	if (room > tgt->own_room)
+		descriptors_reserve_own(room);
+	tgt->own_room = room;
+}
+
 /* The mappings of all must be known before the first is made: they may share them. */
 static int read_layouts(struct phaul_target *tgt, const struct image_set *images, struct layout *layouts, struct phaul_error *err)
 {
@@ -228,6 +241,8 @@ static int follow(struct phaul_target *tgt, const struct image_set *images, stru
 	layouts = calloc(tree->count, sizeof(*layouts));
 	code = layouts ? rebirth_make(tree, images) : phaul_fail(err, -ENOMEM, "target", "reading mappings");
 	code = code ?: read_layouts(tgt, images, layouts, err);
+	if (!code)
+		make_own_room(tgt);
 	for (size_t i = 0; i < tree->count && !code; i++)
 		if (tree->tasks[i]->state != TASK_DEAD)
 			code = lay_out(tgt, tree->tasks[i], &layouts[i], ret, err);
@@ -362,8 +377,9 @@ int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 	(void)unix_names_publish(&tgt->tree.files, NULL);
 	(void)addresses_add(&tgt->addresses, NULL);
 	(void)inet_restore_ends(&tgt->tree.files, NULL);
+	/* The other way round packets that follow the announcement would be dropped. */
+	network_open(&tgt->hold, tgt->pid);
 	addresses_announce(&tgt->addresses);
-	network_let_go(&tgt->hold);
 	(void)inet_resume(&tgt->tree.files, NULL);
 	packets_deliver(&tgt->addresses, tgt->packets.at, tgt->packets.size);
 	code = rebirth_release(&tgt->tree);

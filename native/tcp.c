@@ -94,9 +94,7 @@ static int save_sizes(int fd, struct tcp_connection *c)
 
 int tcp_save(int fd, struct tcp_connection *ret)
 {
-	struct tcp_info info = { 0 };
 	socklen_t local = sizeof(ret->local), peer = sizeof(ret->peer);
-	int err;
 
 	memset(ret, 0, sizeof(*ret));
 	if (getsockname(fd, &ret->local.any, &local) < 0)
@@ -104,8 +102,15 @@ int tcp_save(int fd, struct tcp_connection *ret)
 	/* One that has ended tells its peer no more. */
 	if (getpeername(fd, &ret->peer.any, &peer) < 0 && errno != ENOTCONN)
 		return -errno;
-	err = get(fd, TCP_INFO, &info, sizeof(info)) ?: get(fd, TCP_MAXSEG, &ret->mss, sizeof(ret->mss)) ?:
-	      get(fd, TCP_REPAIR_WINDOW, &ret->window, sizeof(ret->window));
+	return tcp_save_named(fd, ret);
+}
+
+int tcp_save_named(int fd, struct tcp_connection *ret)
+{
+	struct tcp_info info = { 0 };
+	int err = get(fd, TCP_INFO, &info, sizeof(info)) ?: get(fd, TCP_MAXSEG, &ret->mss, sizeof(ret->mss)) ?:
+		  get(fd, TCP_REPAIR_WINDOW, &ret->window, sizeof(ret->window));
+
 	if (err)
 		return err;
 	ret->state = info.tcpi_state;
@@ -117,7 +122,6 @@ int tcp_save(int fd, struct tcp_connection *ret)
 	err = err ?: save_sizes(fd, ret) ?:
 	      save_queue(fd, TCP_RECV_QUEUE, ret->in_size, &ret->in_sequence, &ret->in) ?:
 	      save_queue(fd, TCP_SEND_QUEUE, ret->out_size, &ret->out_sequence, &ret->out);
-	(void)set(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
 	if (err)
 		tcp_connection_free(ret);
 	return err;
@@ -178,10 +182,11 @@ static int put(int fd, const uint8_t *bytes, uint32_t size)
 static int restore_queues(int fd, const struct tcp_connection *c)
 {
 	uint32_t sent = c->out_size - c->unsent_size;
-	int err = set(fd, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE) ?: put(fd, c->in, c->in_size) ?:
-		  set(fd, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE) ?: put(fd, c->out, sent) ?:
-		  set(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
+	int err = c->in_size ? set(fd, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE) ?: put(fd, c->in, c->in_size) : 0;
 
+	if (!err && sent)
+		err = set(fd, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE) ?: put(fd, c->out, sent);
+	err = err ?: set(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
 	if (err || !c->unsent_size)
 		return err;
 	return set(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP) ?: put(fd, c->out + sent, c->unsent_size) ?: tcp_pause(fd);
@@ -328,8 +333,7 @@ int tcp_restore(int fd, const struct tcp_connection *c)
 
 	err = err ?: bind_local(fd, &c->local, &absent) ?: set_sequence(fd, TCP_RECV_QUEUE, in - c->in_size) ?:
 	      set_sequence(fd, TCP_SEND_QUEUE, out - c->out_size - (c->state == TCP_SYN_SENT)) ?:
-	      set(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE) ?: connect_again(fd, c) ?: restore_options(fd, c) ?:
-	      restore_queues(fd, c) ?: (c->state == TCP_SYN_SENT ? 0 : restore_window(fd, c));
+	      connect_again(fd, c) ?: restore_options(fd, c) ?: restore_queues(fd, c) ?: (c->state == TCP_SYN_SENT ? 0 : restore_window(fd, c));
 	if (absent)
 		(void)set_transparent(fd, c->local.any.sa_family, 0);
 	return err;

@@ -38,6 +38,8 @@ struct tcp_connection {
 int tcp_pause(int fd);
 /* Of a paused socket; nothing in it changes. */
 int tcp_save(int fd, struct tcp_connection *ret);
+/* The same of one whose addresses `ret` has already. */
+int tcp_save_named(int fd, struct tcp_connection *ret);
 void tcp_connection_free(struct tcp_connection *c);
 /* `fd` is a new socket of the connection's family; it is paused afterwards. The connection's own address need not be on
  * this host yet. */

@@ -8,6 +8,7 @@
  *   THREADS          ------>                    some at a time, built while the next are read
  *   STATE            ------>    READY           built and held
  *   COMMIT           ------>    RUNNING
+ *   PACKETS          ------>                    that came to the source since: one for each of STRAGGLERS_MS
  *   ABORT            ------>                    instead of COMMIT
  *                    <------    FAILED          instead of any answer
  */
@@ -31,6 +32,12 @@ export interface Answers {
   [READY]: Built;
   [RUNNING]: { releaseMs: number };
 }
+
+/**
+ * How long after RUNNING the source looks for packets that still came to it, each after the one before: an announcement
+ * goes over a switch, and a packet that is on its way comes here, in less than all of it.
+ */
+export const STRAGGLERS_MS = [0, 1, 2, 5, 20];
 
 /** What was sent before the channel closed is here already, or never comes. */
 const LAST_WORDS_MS = 500;

@@ -116,7 +116,8 @@ static int own_begin(const struct descriptor_table *t, struct descriptor *d, uin
 	/* Only the description itself tells its owner, which is of interest in checkpoints alone. */
 	if ((d->flags & O_PATH) || (!socket && !(d->kind && d->kind->asks) && !(flags & PHAUL_TO_DIRECTORY)))
 		return 0;
-	d->own = syscall(SYS_pidfd_getfd, t->pidfd, d->fd, 0);
+	if (d->own < 0)
+		d->own = syscall(SYS_pidfd_getfd, t->pidfd, d->fd, 0);
 	if (d->own < 0)
 		return -errno;
 	if (socket)

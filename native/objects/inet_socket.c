@@ -29,7 +29,7 @@ struct facts {
 	int family, type, protocol;
 	int state;		/* TCP_...; UDP has TCP_CLOSE or, connected, TCP_ESTABLISHED */
 	int backlog, waiting;	/* of a listener */
-	short events;		/* poll(), of which POLLRDHUP and POLLERR are asked for */
+	short events;		/* poll() of a TCP socket without connection: POLLRDHUP and POLLERR */
 	union tcp_address local, peer;
 };
 
@@ -69,19 +69,19 @@ static int learn(const struct descriptor *d, struct facts *ret)
 		return -errno;
 	ret->family = ret->local.any.sa_family;
 	ret->type = option(d->own, SOL_SOCKET, SO_TYPE);
-	ret->protocol = option(d->own, SOL_SOCKET, SO_PROTOCOL);
+	ret->protocol = ret->type == SOCK_STREAM ? IPPROTO_TCP : option(d->own, SOL_SOCKET, SO_PROTOCOL);
 	size = sizeof(ret->peer);
 	ret->state = TCP_CLOSE;
 	if (!getpeername(d->own, &ret->peer.any, &size))
 		ret->state = TCP_ESTABLISHED;
-	if (poll(&socket, 1, 0) > 0)
-		ret->events = socket.revents;
 	if (ret->type != SOCK_STREAM)
 		return 0;
 	size = sizeof(info);
 	if (getsockopt(d->own, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
 		return -errno;
 	ret->state = info.tcpi_state;
+	if (ret->state == TCP_CLOSE && poll(&socket, 1, 0) > 0)
+		ret->events = socket.revents;
 	if (ret->state == TCP_LISTEN) {
 		/* The kernel shows the accept queue in these. */
 		ret->waiting = info.tcpi_unacked;
@@ -139,6 +139,7 @@ static int add_pair(struct connection_pair **at, size_t *count, const struct con
 
 struct listing {
 	const struct descriptor_table *table;
+	bool keep;			/* connections stay open, to be dumped */
 	struct connection_pair **at;
 	size_t *count, waiting;
 	pthread_mutex_t lock;
@@ -158,9 +159,10 @@ static size_t count_waiting(int fd)
 static int list_connection(void *ctx, size_t index, struct phaul_error *err)
 {
 	struct listing *l = ctx;
-	struct descriptor d = l->table->at[index];
+	struct descriptor *listed = &l->table->at[index], d = *listed;
 	struct connection_pair pair;
 	socklen_t local = sizeof(pair.local), peer = sizeof(pair.peer);
+	bool is_connected;
 	int code = 0;
 
 	(void)err;
@@ -170,8 +172,10 @@ static int list_connection(void *ctx, size_t index, struct phaul_error *err)
 	if (d.own < 0)
 		return -errno;
 	/* Of the sockets that have a peer, few are of another family. */
-	if (!getpeername(d.own, &pair.peer.any, &peer) && (pair.peer.any.sa_family == AF_INET || pair.peer.any.sa_family == AF_INET6) &&
-	    option(d.own, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP && !getsockname(d.own, &pair.local.any, &local)) {
+	is_connected = !getpeername(d.own, &pair.peer.any, &peer) &&
+		       (pair.peer.any.sa_family == AF_INET || pair.peer.any.sa_family == AF_INET6) &&
+		       option(d.own, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP && !getsockname(d.own, &pair.local.any, &local);
+	if (is_connected) {
 		pthread_mutex_lock(&l->lock);
 		code = add_pair(l->at, l->count, &pair);
 		pthread_mutex_unlock(&l->lock);
@@ -180,13 +184,17 @@ static int list_connection(void *ctx, size_t index, struct phaul_error *err)
 		l->waiting++;
 		pthread_mutex_unlock(&l->lock);
 	}
-	close(d.own);
+	if (l->keep && is_connected)
+		listed->own = d.own;
+	else
+		close(d.own);
 	return code;
 }
 
-static int add_connections(const struct descriptor_table *t, struct connection_pair **ret, size_t *ret_count, size_t *waiting)
+static int add_connections(const struct descriptor_table *t, bool keep, struct connection_pair **ret, size_t *ret_count,
+			   size_t *waiting)
 {
-	struct listing listing = { t, ret, ret_count, 0, PTHREAD_MUTEX_INITIALIZER };
+	struct listing listing = { t, keep, ret, ret_count, 0, PTHREAD_MUTEX_INITIALIZER };
 	int err = parallel(t->count, list_connection, &listing, NULL);
 
 	*waiting += listing.waiting;
@@ -260,7 +268,7 @@ static void list_connections(struct check *c)
 	size_t count = 0, waiting = 0;
 
 	for (size_t n = 0; (table = descriptors_table(c->descriptors, n)); n++)
-		(void)add_connections(table, &pairs, &count, &waiting);
+		(void)add_connections(table, false, &pairs, &count, &waiting);
 	c->connections = calloc(count + 1, sizeof(*c->connections));
 	for (size_t i = 0; c->connections && i < count; i++)
 		c->connections[c->connection_count++] = key_of(&pairs[i].local, &pairs[i].peer);
@@ -388,12 +396,6 @@ static int keep_for_later(struct paused_socket **at, size_t *count, int fd, int 
 	return err;
 }
 
-/* What a pause does to SO_REUSEADDR is undone with it. */
-static int pause_socket(struct paused_socket **at, size_t *count, int fd)
-{
-	return keep_for_later(at, count, fd, SO_REUSEADDR, option(fd, SOL_SOCKET, SO_REUSEADDR)) ?: tcp_pause(fd);
-}
-
 static int resume_socket(const struct paused_socket *s)
 {
 	int err = s->option == SO_REUSEADDR ? tcp_resume(s->fd) : 0;
@@ -456,7 +458,7 @@ int inet_connections(const struct descriptor_table *tables, size_t count, struct
 	*ret = NULL;
 	*ret_count = 0;
 	for (size_t i = 0; i < count && !err; i++)
-		err = add_connections(&tables[i], ret, ret_count, ret_waiting);
+		err = add_connections(&tables[i], true, ret, ret_count, ret_waiting);
 	return err;
 }
 
@@ -465,31 +467,33 @@ static bool is_connection(const InetSkEntry *image)
 	return image->type == SOCK_STREAM && image->state != TCP_LISTEN && image->state != TCP_CLOSE && image->dst_port;
 }
 
-static int pause_connection(struct dump *dump, int fd, struct paused_socket *ret)
+/* What a pause does to SO_REUSEADDR is undone with it. The set has the descriptor from now on. */
+static int pause_connection(struct dump *dump, struct descriptor *d, struct paused_socket *ret)
 {
-	int err;
+	int fd = d->own, reuse = option(fd, SOL_SOCKET, SO_REUSEADDR), err;
 
 	dump_lock(dump);
-	err = pause_socket(&dump->paused->at, &dump->paused->count, fd);
-	if (!err)
-		*ret = dump->paused->at[dump->paused->count - 1];
+	err = add_paused(&dump->paused->at, &dump->paused->count, fd, SO_REUSEADDR, reuse);
 	dump_unlock(dump);
-	return err;
+	if (err)
+		return err;
+	d->own = -1;
+	*ret = (struct paused_socket){ fd, SO_REUSEADDR, reuse, NULL };
+	return tcp_pause(fd);
 }
 
-static int dump_connection(struct dump *dump, const struct descriptor *d, InetSkEntry *image)
+static int dump_connection(struct dump *dump, struct descriptor *d, const struct facts *f, InetSkEntry *image)
 {
 	TcpStreamEntry stream = TCP_STREAM_ENTRY__INIT;
 	FileEntry file = FILE_ENTRY__INIT;
 	struct socket_options options;
 	struct paused_socket paused;
-	struct tcp_connection c = { 0 };
-	int err = socket_options_dump(d->own, &options, &dump->socket_defaults, image) ?:
-		  pause_connection(dump, d->own, &paused);
+	struct tcp_connection c = { .local = f->local, .peer = f->peer };
+	int fd = d->own, err = socket_options_dump(fd, &options, &dump->socket_defaults, image) ?: pause_connection(dump, d, &paused);
 
 	if (err)
 		return err;
-	err = tcp_save(d->own, &c);
+	err = tcp_save_named(fd, &c);
 	if (dump->paused->brief)
 		err = err ?: resume_quietly(&paused);
 	if (err) {
@@ -499,7 +503,7 @@ static int dump_connection(struct dump *dump, const struct descriptor *d, InetSk
 	image->state = c.state;
 	if (image->family == AF_INET6) {
 		image->has_v6only = true;
-		image->v6only = option(d->own, IPPROTO_IPV6, IPV6_V6ONLY) == 1;
+		image->v6only = option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1;
 	}
 	stream.inq_len = c.in_size;
 	stream.inq_seq = c.in_sequence;
@@ -530,7 +534,13 @@ static int dump_connection(struct dump *dump, const struct descriptor *d, InetSk
 	return err;
 }
 
-static int dump_known(struct dump *dump, const struct descriptor *d, struct facts f)
+static bool comes_along(const struct dump *dump, const struct facts *f)
+{
+	return f->type == SOCK_STREAM && f->state != TCP_LISTEN && f->state != TCP_CLOSE && dump->flags & PHAUL_TCP_ESTABLISHED;
+}
+
+/* Of a connection that comes along d->own is kept, and is -1 afterwards. */
+static int dump_known(struct dump *dump, struct descriptor *d, struct facts f)
 {
 	InetSkEntry image = INET_SK_ENTRY__INIT;
 	FileEntry file = FILE_ENTRY__INIT;
@@ -555,8 +565,8 @@ static int dump_known(struct dump *dump, const struct descriptor *d, struct fact
 	image.src_addr = local;
 	image.n_dst_addr = words_of(f.family, &f.peer, peer);
 	image.dst_addr = peer;
-	if (f.type == SOCK_STREAM && f.state != TCP_LISTEN && f.state != TCP_CLOSE && dump->flags & PHAUL_TCP_ESTABLISHED)
-		return dump_connection(dump, d, &image);
+	if (comes_along(dump, &f))
+		return dump_connection(dump, d, &f, &image);
 	gone = f.type == SOCK_STREAM && f.state != TCP_LISTEN &&
 	       (f.state != TCP_CLOSE || f.events & POLLRDHUP);
 	if (gone) {
@@ -593,23 +603,31 @@ static int dump_known(struct dump *dump, const struct descriptor *d, struct fact
 
 static int dump(struct dump *dump, const struct descriptor *d)
 {
+	struct descriptor ours = *d;
 	struct facts f;
 	int err = learn(d, &f);
 
-	return err ? err : dump_known(dump, d, f);
+	if (err)
+		return err;
+	if (!comes_along(dump, &f))
+		return dump_known(dump, &ours, f);
+	ours.own = fcntl(d->own, F_DUPFD_CLOEXEC, 0);
+	err = ours.own < 0 ? -errno : dump_known(dump, &ours, f);
+	if (ours.own >= 0)
+		close(ours.own);
+	return err;
 }
 
-int inet_dump_connection(struct dump *dump, const struct descriptor *d)
+int inet_dump_connection(struct dump *dump, struct descriptor *d)
 {
-	socklen_t size = 0;
 	struct facts f;
 	int err;
 
-	if (!(dump->flags & PHAUL_TCP_ESTABLISHED) || learn(d, &f) || f.type != SOCK_STREAM || f.state == TCP_LISTEN ||
-	    f.state == TCP_CLOSE || f.state == TCP_SYN_RECV || getsockopt(d->own, SOL_SOCKET, SO_ATTACH_FILTER, NULL, &size) < 0)
+	if (learn(d, &f) || !comes_along(dump, &f) || f.state == TCP_SYN_RECV)
 		return 0;
 	err = dump_known(dump, d, f);
-	return err ? err : 1;
+	/* A filter of eBPF is refused by name. */
+	return !err ? 1 : d->own >= 0 && (err == -EPERM || err == -EACCES) ? 0 : err;
 }
 
 /* ---- build ---- */
@@ -817,11 +835,12 @@ static int build_connection(struct build *b, int fd, const InetSkEntry *image)
 {
 	struct tcp_connection c;
 	char peer[64];
-	int reuse = option(fd, SOL_SOCKET, SO_REUSEADDR), err = read_stream(b, image, &c);
+	int reuse = image->opts->has_reuseaddr && image->opts->reuseaddr, err = read_stream(b, image, &c);
+	bool is_empty = !err && !c.in_size && !c.out_size;
 
 	if (err)
 		return phaul_fail(b->err, err, "descriptors", "reading tcp-stream-%x.img", image->ino);
-	set_buffers(fd, NULL);
+	set_buffers(fd, is_empty ? image->opts : NULL);
 	err = tcp_restore(fd, &c);
 	if (b->files->lock)
 		pthread_mutex_lock(b->files->lock);
@@ -844,7 +863,8 @@ static int build_connection(struct build *b, int fd, const InetSkEntry *image)
 	if (err)
 		return phaul_fail(b->err, err, "descriptors", "restoring the TCP connection of fd %d with %s",
 				  file_number(b, image->id), text_of(&c.peer, peer, sizeof(peer)));
-	set_buffers(fd, image->opts);
+	if (!is_empty)
+		set_buffers(fd, image->opts);
 	return 0;
 }
 

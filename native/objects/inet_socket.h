@@ -12,14 +12,15 @@ struct paused_set {
 	bool brief;	/* a socket is paused only for as long as it is read: no packet reaches it anyway */
 };
 
-/* All TCP connections of the tables' processes, that may be in their images; and how many wait to be accepted, which can't. */
+/* All TCP connections of the tables' frozen processes, that may be in their images, each of them open in `own`; and how many
+ * wait to be accepted, which can't. */
 int inet_connections(const struct descriptor_table *tables, size_t count, struct connection_pair **ret, size_t *ret_count,
 		     size_t *ret_waiting);
 int inet_connections_of_images(const struct built_files *f, struct connection_pair **ret, size_t *ret_count);
 
 /* The way of most sockets, which is looked at once: 1 if it was a connection that comes along, and nothing speaks against it;
- * 0 if it is for check() and dump() to say. */
-int inet_dump_connection(struct dump *dump, const struct descriptor *d);
+ * 0 if it is for check() and dump() to say. A connection's `own` is kept. */
+int inet_dump_connection(struct dump *dump, struct descriptor *d);
 
 /* RCV_SHUTDOWN 1, SEND_SHUTDOWN 2; 0 also if nobody knows. */
 int inet_udp_shutdown(int socket_fd, int protocol, const union tcp_address *local, const union tcp_address *peer);

@@ -210,6 +210,8 @@ int descriptors_add_own(struct descriptor_table *t, const int *fds, size_t count
 /* Makes room for numbers up to `highest` in the husk's table. Called before the husk has threads: in a
  * shared table it costs a grace period of RCU, some 16 ms. */
 int descriptors_reserve(struct build *b, int highest);
+/* The same for `count` more in our own table, which has threads: before the freeze. What can't be done costs its time then. */
+void descriptors_reserve_own(size_t count);
 /* Makes all descriptions here, hands them to the husk by its remote pidfd_getfd of us, puts them on
  * their numbers, runs the finishers. The husk still has the right to ptrace us, and none of the numbers
  * is taken. Resets the area. */

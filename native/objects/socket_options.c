@@ -20,48 +20,49 @@
 
 enum { PART_SK, PART_IP, PART_TCP };
 
+/* Whom an option means something to: those of datagrams have other meanings inside TCP, and to ask takes its time. */
+enum { ALL, DATAGRAMS, NO_STREAM, RAW, UNCONNECTED, NO_CONNECTION };
+
 /* Options that the images have fields for. Fields of 4 bytes, whether they count or are true. */
 static const struct field {
 	int level, name, part;
 	size_t has, at;
 	const char *text;
+	int whom;
 } fields[] = {
-#define SK(option, field) \
+#define SK(option, field, whom) \
 	{ SOL_SOCKET, option, PART_SK, offsetof(SkOptsEntry, has_##field), \
-	  offsetof(SkOptsEntry, field), #option }
+	  offsetof(SkOptsEntry, field), #option, whom }
 	{ SOL_SOCKET, SO_REUSEADDR, PART_SK, offsetof(SkOptsEntry, has_reuseaddr),
-	  offsetof(SkOptsEntry, reuseaddr), "SO_REUSEADDR" },
-	SK(SO_REUSEPORT, so_reuseport),
-	SK(SO_RCVLOWAT, so_rcvlowat),
-	SK(SO_MARK, so_mark),
-	SK(SO_DONTROUTE, so_dontroute),
-	SK(SO_NO_CHECK, so_no_check),
-	SK(SO_BROADCAST, so_broadcast),
-	SK(SO_KEEPALIVE, so_keepalive),
-	SK(SO_OOBINLINE, so_oobinline),
-	SK(SO_PASSCRED, so_passcred),
-	SK(SO_PASSSEC, so_passsec),
-#define IP(option, field) \
+	  offsetof(SkOptsEntry, reuseaddr), "SO_REUSEADDR", ALL },
+	SK(SO_REUSEPORT, so_reuseport, ALL),
+	SK(SO_RCVLOWAT, so_rcvlowat, ALL),
+	SK(SO_MARK, so_mark, ALL),
+	SK(SO_DONTROUTE, so_dontroute, ALL),
+	SK(SO_NO_CHECK, so_no_check, NO_CONNECTION),
+	SK(SO_BROADCAST, so_broadcast, NO_CONNECTION),
+	SK(SO_KEEPALIVE, so_keepalive, ALL),
+	SK(SO_OOBINLINE, so_oobinline, ALL),
+	SK(SO_PASSCRED, so_passcred, NO_CONNECTION),
+	SK(SO_PASSSEC, so_passsec, NO_CONNECTION),
+#define IP(option, field, whom) \
 	{ IPPROTO_IP, option, PART_IP, offsetof(IpOptsEntry, has_##field), \
-	  offsetof(IpOptsEntry, field), #option }
-	IP(IP_FREEBIND, freebind),
-	IP(IP_PKTINFO, pktinfo),
-	IP(IP_TOS, tos),
-	IP(IP_TTL, ttl),
+	  offsetof(IpOptsEntry, field), #option, whom }
+	IP(IP_FREEBIND, freebind, ALL),
+	IP(IP_PKTINFO, pktinfo, NO_CONNECTION),
+	IP(IP_TOS, tos, ALL),
+	IP(IP_TTL, ttl, ALL),
 	/* After the type of service, which sets it too. */
-	SK(SO_PRIORITY, so_priority),
+	SK(SO_PRIORITY, so_priority, ALL),
 #define TCP(option, field) \
 	{ IPPROTO_TCP, option, PART_TCP, offsetof(TcpOptsEntry, has_##field), \
-	  offsetof(TcpOptsEntry, field), #option }
+	  offsetof(TcpOptsEntry, field), #option, ALL }
 	TCP(TCP_NODELAY, nodelay),
 	TCP(TCP_KEEPCNT, keepcnt),
 	TCP(TCP_KEEPIDLE, keepidle),
 	TCP(TCP_KEEPINTVL, keepintvl),
 	TCP(TCP_CORK, cork),
 };
-
-/* Whom an option means something to: those of datagrams have other meanings inside TCP, and to ask takes its time. */
-enum { ALL, DATAGRAMS, NO_STREAM, RAW, UNCONNECTED };
 
 /* Options without a field, of int type. */
 static const struct {
@@ -125,7 +126,8 @@ static bool has_level(const InetSkEntry *image, int level)
 static bool concerns(int whom, const InetSkEntry *image)
 {
 	return whom == ALL || (whom == DATAGRAMS ? image->type == SOCK_DGRAM : whom == RAW ? image->type == SOCK_RAW :
-			       whom == NO_STREAM ? image->type != SOCK_STREAM : image->state != TCP_ESTABLISHED);
+			       whom == NO_STREAM ? image->type != SOCK_STREAM : whom == UNCONNECTED ? image->state != TCP_ESTABLISHED :
+	       image->type != SOCK_STREAM || image->proto != IPPROTO_TCP || image->state != TCP_ESTABLISHED);
 }
 
 /* What a new socket has: asked once for all sockets of a family and type. */
@@ -197,7 +199,7 @@ static void get_timeout(int fd, int name, uint64_t *ret_sec, uint64_t *ret_usec)
 	*ret_usec = timeout.tv_usec;
 }
 
-static void dump_required(int fd, struct socket_options *store)
+static int dump_required(int fd, struct socket_options *store)
 {
 	SkOptsEntry *sk = &store->sk;
 	socklen_t size = sizeof(store->device);
@@ -215,9 +217,11 @@ static void dump_required(int fd, struct socket_options *store)
 	get_timeout(fd, SO_RCVTIMEO, &sk->so_rcv_tmo_sec, &sk->so_rcv_tmo_usec);
 	if (!getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, store->device, &size) && size)
 		sk->so_bound_dev = store->device;
-	/* With no room it tells how many instructions there are. */
+	/* With no room it tells how many instructions there are; of eBPF it tells nothing. */
 	size = 0;
-	if (!getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, NULL, &size) && size && size <= FILTER_MAX &&
+	if (getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, NULL, &size) < 0)
+		return -errno;
+	if (size && size <= FILTER_MAX &&
 	    !getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, store->program, &size)) {
 		for (size_t i = 0; i < size; i++)
 			store->filter[i] = (uint64_t)store->program[i].code << 48 | (uint64_t)store->program[i].jt << 40 |
@@ -230,6 +234,7 @@ static void dump_required(int fd, struct socket_options *store)
 		sk->has_so_linger = true;
 		sk->so_linger = linger.l_linger;
 	}
+	return 0;
 }
 
 static void *part_of(struct socket_options *store, int part)
@@ -251,7 +256,7 @@ int socket_options_dump(int fd, struct socket_options *store, struct socket_defa
 	const struct socket_defaults *usual = defaults_of(known, image);
 	size_t count = 0;
 	socklen_t size;
-	int value;
+	int value, err;
 
 	if (!usual)
 		return -ENOMEM;
@@ -259,11 +264,13 @@ int socket_options_dump(int fd, struct socket_options *store, struct socket_defa
 	sk_opts_entry__init(&store->sk);
 	ip_opts_entry__init(&store->ip);
 	tcp_opts_entry__init(&store->tcp);
-	dump_required(fd, store);
+	err = dump_required(fd, store);
+	if (err)
+		return err;
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
 		uint8_t *part = part_of(store, fields[i].part);
 
-		if (!has_level(image, fields[i].level) ||
+		if (!concerns(fields[i].whom, image) || !has_level(image, fields[i].level) ||
 		    get(fd, fields[i].level, fields[i].name, &value) || value == usual->fields[i])
 			continue;
 		*(protobuf_c_boolean *)(part + fields[i].has) = true;
@@ -302,12 +309,12 @@ int socket_options_dump(int fd, struct socket_options *store, struct socket_defa
 
 static int set(int fd, const struct field *field, int value, struct phaul_error *err)
 {
-	int now;
+	int now, code = setsockopt(fd, field->level, field->name, &value, sizeof(value)) < 0 ? -errno : 0;
 
-	if ((!get(fd, field->level, field->name, &now) && now == value) ||
-	    !setsockopt(fd, field->level, field->name, &value, sizeof(value)))
+	/* What it has already it need not be allowed to set. */
+	if (!code || (!get(fd, field->level, field->name, &now) && now == value))
 		return 0;
-	return phaul_fail(err, -errno, "descriptors", "setting %s to %d on a socket", field->text,
+	return phaul_fail(err, code, "descriptors", "setting %s to %d on a socket", field->text,
 			  value);
 }
 

@@ -5,7 +5,7 @@ import type { Latch } from '../engine/latch.ts';
 import { PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import type { Journal, SourceState } from '../journal.ts';
-import { APPLIED, COMMIT, hear, PING, PONG, READY, RUNNING, say } from '../notes.ts';
+import { APPLIED, COMMIT, hear, PING, PONG, READY, RUNNING, say, STRAGGLERS_MS } from '../notes.ts';
 import type { Hook } from './hook.ts';
 import type { SourceOrder } from './order.ts';
 
@@ -18,9 +18,6 @@ const READY_TIMEOUT_MS = 15_000;
 const RUNNING_TIMEOUT_MS = 5_000;
 
 const PINGS = 3;
-
-/** An announcement goes over a switch, and a packet that is on its way comes here, in less. */
-const STRAGGLERS_MS = 20;
 
 /** Some ms: a child that has just been forked has less. */
 const FRESH_PAGES_MAX = 2_000;
@@ -111,8 +108,10 @@ const firstDifference = (here: string, there: string): string => {
 /** Until all neighbours know where the address is now, packets come here. What is lost of them is sent again. */
 function sendStragglers(source: Source, channel: Channel): void {
   try {
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, STRAGGLERS_MS);
-    source.packets(channel);
+    for (const ms of STRAGGLERS_MS) {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+      source.packets(channel);
+    }
   } catch {
     // The process runs, whatever becomes of the link now.
   }

@@ -6,7 +6,7 @@ import type { Tracing } from '../engine/tracing.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import type { Journal, TargetState } from '../journal.ts';
-import { ABORT, COMMIT, fail, READY, RUNNING, say } from '../notes.ts';
+import { ABORT, COMMIT, fail, READY, RUNNING, say, STRAGGLERS_MS } from '../notes.ts';
 import type { TargetNews, TargetOrder } from './worker.ts';
 
 /** Orders of the main thread, which the source reached by way of control. */
@@ -16,7 +16,7 @@ export const DISCARD = 2;
 /** Between two looks whether an order came another way. */
 const LISTEN_MS = 500;
 /** The source sends them some ms after it has heard that the process runs. */
-const STRAGGLERS_MS = 1_000;
+const STRAGGLER_TIMEOUT_MS = 1_000;
 const FOREVER_MS = 2 ** 31 - 1;
 
 /** A held process waits for the source's word for as long as it takes: it must be lost by no time-out. */
@@ -75,9 +75,11 @@ function hold(target: Target, channel: Channel, journal: Journal<TargetState>, l
 /** Packets that came to the source after the release: they are late already. */
 function takeStragglers(target: Target, channel: Channel): void {
   try {
-    const note = channel.receive(STRAGGLERS_MS);
-    if (note?.kind === NOTE_PACKETS) {
-      target.packets(note.payload);
+    for (const _ of STRAGGLERS_MS) {
+      const note = channel.receive(STRAGGLER_TIMEOUT_MS);
+      if (note?.kind === NOTE_PACKETS) {
+        target.packets(note.payload);
+      }
     }
   } catch {
     // The source has nothing more to say.
