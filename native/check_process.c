@@ -340,23 +340,42 @@ static void read_line(pid_t pid, const char *name, const char *start, char *to, 
 	to[strcspn(to, "\n")] = 0;
 }
 
+static const char *read_groups(pid_t pid, char *to, size_t size)
+{
+	char path[32];
+	int fd;
+	ssize_t got = -1;
+
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		got = read(fd, to, size - 1);
+		close(fd);
+	}
+	to[got < 0 ? 0 : got] = 0;
+	return to;
+}
+
+/* The first hierarchy in which it is elsewhere than we are speaks for all. */
 static void notice_control_group(struct check *c)
 {
-	char theirs[4096], ours[4096], *path = theirs + 3, *unit, *end;
+	char theirs[16384], ours[16384], *unit, *end, *path = NULL;
 
-	read_line(c->pid, "cgroup", "0::", theirs, sizeof(theirs));
-	read_line(getpid(), "cgroup", "0::", ours, sizeof(ours));
-	if (!*theirs || !strcmp(theirs, ours) || !strcmp(path, "/"))
+	read_groups(getpid(), ours, sizeof(ours));
+	read_groups(c->pid, theirs, sizeof(theirs));
+	for (char *line = theirs, *rest = theirs; !path && (line = strsep(&rest, "\n")) && *line; )
+		path = strstr(ours, line) && strstr(ours, line)[strlen(line)] == '\n' ? NULL : strchr(strchr(line, ':') + 1, ':');
+	if (!path++ || c->flags & PHAUL_TO_DIRECTORY)
 		return;
 	end = strstr(path, ".service");
 	unit = end ? memrchr(path, '/', end - path) : NULL;
 	if (unit)
 		notice(c, "CGROUP", "control group", "pid %d belongs to the unit %.*s of systemd, which will take it "
-		       "for dead and may start it once more (Restart=): see to that first. Its limits stay here",
-		       c->pid, (int)(end + 8 - unit - 1), unit + 1);
+		       "for dead and may start it once more (Restart=): see to that first. On the target it is in the control group of that "
+		       "name if the unit runs there, and in that of phaul's agent if not", c->pid, (int)(end + 8 - unit - 1), unit + 1);
 	else
-		notice(c, "CGROUP", "control group", "pid %d is in the control group %s, whose limits stay here: on "
-		       "the target it is in that of phaul's agent", c->pid, path);
+		notice(c, "CGROUP", "control group", "pid %d is in the control group %s: on the target it is put into the one of that name, with "
+		       "its limits there; if there is none, it is in that of phaul's agent", c->pid, path);
 }
 
 static void notice_security(struct check *c, const struct proc_status *s)

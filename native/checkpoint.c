@@ -11,6 +11,7 @@
 #include "ghost.h"
 #include "image.h"
 #include "memory_map.h"
+#include "objects/cgroup.h"
 #include "page_file.h"
 #include "shmem.h"
 #include "track.h"
@@ -21,6 +22,8 @@ struct dump_to {
 	struct page_writer pages;
 	struct shmem_set shmem;
 	struct ghost_set ghosts;
+	struct cgroup_options cgroup_options;
+	struct cgroup_sets cgroups;
 };
 
 /* ---- memory ---- */
@@ -102,6 +105,8 @@ static int put_inventory(struct dump_to *d)
 	inventory.has_fdinfo_per_id = inventory.fdinfo_per_id = true;
 	inventory.has_ns_per_id = inventory.ns_per_id = true;
 	inventory.root_ids = &ids;
+	inventory.has_root_cg_set = true;
+	inventory.root_cg_set = CGROUP_OWN_SET;
 	code = image_put(d->state.images, "inventory", -1, &inventory.base);
 	return code ? phaul_fail(d->state.err, code, "checkpoint", "writing the inventory") : 0;
 }
@@ -157,7 +162,7 @@ static int put_tree(struct dump_to *d)
 }
 
 /* The tree is frozen, and stays so. On failure some images may be left. */
-static int dump(const struct tree *tree, int directory, uint32_t flags, struct phaul_dumped *ret,
+static int dump(const struct tree *tree, int directory, uint32_t flags, const char *cgroups, struct phaul_dumped *ret,
 		struct phaul_error *err)
 {
 	struct dump_to d = {
@@ -168,11 +173,13 @@ static int dump(const struct tree *tree, int directory, uint32_t flags, struct p
 	d.state.shmem = &d.shmem;
 	d.state.pages = &d.pages;
 	d.state.ghosts = &d.ghosts;
+	d.state.cgroups = &d.cgroups;
 	code = d.state.images ? page_writer_open(directory, d.state.images, &d.pages) : -ENOMEM;
 	if (code)
 		phaul_fail(err, code, "checkpoint", "collecting the state of pid %d", tree->tasks[0].pid);
 	else
-		code = tree_state_read(&d.state) ?: put_tree(&d) ?: put_inventory(&d) ?:
+		code = cgroup_options_parse(cgroups, &d.cgroup_options, err) ?: tree_state_read(&d.state) ?: put_tree(&d) ?:
+		       cgroup_sets_dump(&d.cgroups, &d.cgroup_options, d.state.images, err) ?: put_inventory(&d) ?:
 		       image_set_save(d.state.images, directory, err);
 	memset(ret, 0, sizeof(*ret));
 	ret->pages = d.pages.pages;
@@ -181,13 +188,15 @@ static int dump(const struct tree *tree, int directory, uint32_t flags, struct p
 		ret->threads += tree->tasks[i].frozen.count;
 	shmem_free(&d.shmem, false);
 	ghost_set_free(&d.ghosts, !code);
+	cgroup_options_free(&d.cgroup_options);
+	cgroup_sets_free(&d.cgroups);
 	if (d.state.images)
 		page_writer_close(&d.pages);
 	tree_state_free(&d.state, code || flags & PHAUL_LEAVE_RUNNING);
 	return code;
 }
 
-int phaul_dump(int pid, int directory, uint32_t flags, int timeout_ms, struct phaul_dumped *ret,
+int phaul_dump(int pid, int directory, uint32_t flags, const char *cgroups, int timeout_ms, struct phaul_dumped *ret,
 	       struct phaul_error *err)
 {
 	struct tree tree;
@@ -197,7 +206,7 @@ int phaul_dump(int pid, int directory, uint32_t flags, int timeout_ms, struct ph
 	memset(ret, 0, sizeof(*ret));
 	if (code)
 		return code;
-	code = dump(&tree, directory, flags, ret, err);
+	code = dump(&tree, directory, flags, cgroups, ret, err);
 	if (!code && !(flags & PHAUL_LEAVE_RUNNING)) {
 		tree_kill(&tree);
 	} else {

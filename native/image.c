@@ -28,7 +28,7 @@ static const struct base {
 	{ "tcp-stream", 0x51465506 }, { "pagemap", 0x56084025 },
 	{ "pagemap-shmem", 0x56084025 }, { "remap-fpath", 0x59133954 }, { "ghost-file", 0x52583605 },
 	{ "filelocks", 0x54323616 }, { "memfd", 0x48453499 },
-	{ "ipcns-shm", 0x46283044 }, { "seccomp", 0x64413049 }, { "tty-info", 0x59453036 }, { "tty-data", 0x59413026 }, { "inventory", 0x58313116 },
+	{ "ipcns-shm", 0x46283044 }, { "cgroup", 0x59383330 }, { "seccomp", 0x64413049 }, { "tty-info", 0x59453036 }, { "tty-data", 0x59413026 }, { "inventory", 0x58313116 },
 	{ "phaul-round", 0 }, { "phaul-process", 0 }, { "phaul-absent", 0 }, { "phaul-sparse", 0 },
 	{ "phaul-populated", 0 }, { "phaul-shared", 0 }, { "phaul-posix", 0 }, { "phaul-guards", 0 }, { "phaul-files", 0 },
 };

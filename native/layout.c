@@ -18,7 +18,6 @@
 #define PAGE 4096ull
 #define VMAS_MAX (1u << 20)
 #define FILES_MAX (1u << 20)
-#define NUMBERS 2u		/* of "phaul-process" */
 
 /* CRIU's vma status bits. */
 enum {
@@ -162,11 +161,9 @@ int layout_put_round(struct image_set *set, uint32_t round)
 	return image_put_raw(set, "phaul-round", -1, &round, sizeof(round));
 }
 
-int layout_put_process(struct image_set *set, pid_t pid, uint32_t birth, uint32_t descriptor_room)
+int layout_put_process(struct image_set *set, pid_t pid, const struct layout_process *process)
 {
-	uint32_t numbers[NUMBERS] = { birth, descriptor_room };
-
-	return image_put_raw(set, "phaul-process", pid, numbers, sizeof(numbers));
+	return image_put_raw(set, "phaul-process", pid, process, sizeof(*process));
 }
 
 int layout_put(struct image_set *set, pid_t pid, const struct memory_map *map, const struct final_scan *gone)
@@ -476,17 +473,14 @@ int layout_read_round(const struct image_set *set, uint32_t *ret)
 	return err;
 }
 
-int layout_read_process(const struct image_set *set, pid_t pid, uint32_t *ret_birth, uint32_t *ret_descriptor_room)
+int layout_read_process(const struct image_set *set, pid_t pid, struct layout_process *ret)
 {
-	uint32_t *numbers;
+	struct layout_process *told;
 	size_t count;
-	int err = get_raw(set, "phaul-process", pid, sizeof(*numbers), NUMBERS, (void **)&numbers, &count);
+	int err = get_raw(set, "phaul-process", pid, sizeof(*told), 1, (void **)&told, &count);
 
-	if (!err && count && count != NUMBERS)
-		err = -EPROTO;
-	*ret_birth = !err && count ? numbers[0] : 0;
-	*ret_descriptor_room = !err && count ? numbers[1] : 0;
-	free(numbers);
+	*ret = !err && count ? *told : (struct layout_process){ 0 };
+	free(told);
 	return err;
 }
 

@@ -15,15 +15,19 @@ struct layout {
 };
 
 int layout_put_round(struct image_set *set, uint32_t round);
-/* `birth`: another number for another process of the same pid, and for one that its husk can't become any more.
- * `descriptor_room`: of its table, whatever part of it is in use. */
-int layout_put_process(struct image_set *set, pid_t pid, uint32_t birth, uint32_t descriptor_room);
+/* What rounds tell of a process beside its memory. */
+struct layout_process {
+	uint32_t birth;			/* another number for another process of the same pid, and for one that its husk can't become any more */
+	uint32_t descriptor_room;	/* of its table, whatever part of it is in use */
+	uint32_t cgroup_set;		/* objects/cgroup.h */
+};
+int layout_put_process(struct image_set *set, pid_t pid, const struct layout_process *process);
 /* `gone` is NULL but in the last round. */
 int layout_put(struct image_set *set, pid_t pid, const struct memory_map *map, const struct final_scan *gone);
 /* Hostile input ends in -EPROTO: mappings are ascending, aligned, apart and in user space. */
 int layout_read_round(const struct image_set *set, uint32_t *ret);
-/* Both are 0 in images that know none. */
-int layout_read_process(const struct image_set *set, pid_t pid, uint32_t *ret_birth, uint32_t *ret_descriptor_room);
+/* All 0 in images that know none. */
+int layout_read_process(const struct image_set *set, pid_t pid, struct layout_process *ret);
 int layout_read(const struct image_set *set, pid_t pid, struct layout *ret);
 void layout_free(struct layout *layout);
 

@@ -26,7 +26,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 6
+#define PHAUL_ABI_VERSION 7
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -115,8 +115,10 @@ struct phaul_freeze {
 	struct phaul_round last;	/* the pages that went over in the freeze */
 };
 
-/* `addresses`: those of this host that go along, "10.0.0.7/24@eth0 fd00::7/64@eth1". */
-PHAUL_API int phaul_source_open(int pid, uint32_t flags, const char *addresses, struct phaul_source **ret,
+/* `addresses`: those of this host that go along, "10.0.0.7/24@eth0 fd00::7/64@eth1".
+ * `cgroups`, here and below: what to do with control groups, in lines, "" for the usual: they are entered if they are there. A
+ * mode as criu has it ("ignore", "none", "props", "soft", "full", "strict"), "root=[CONTROLLER:]/PATH", "yard=DIRECTORY". */
+PHAUL_API int phaul_source_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, struct phaul_source **ret,
 				struct phaul_error *err);
 /* Stops the process for about a millisecond and starts tracking. `ret_stop_ns`: how long it stood. */
 PHAUL_API int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns,
@@ -175,7 +177,7 @@ struct phaul_built {
 
 /* Makes a husk with the wanted pid in the caller's pid namespace; it dies with the caller. `flags` is
  * zero. `addresses` are this host's from the release on. -EEXIST: the pid is taken. */
-PHAUL_API int phaul_target_open(int pid, uint32_t flags, const char *addresses, struct phaul_target **ret,
+PHAUL_API int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, struct phaul_target **ret,
 				struct phaul_error *err);
 /* Starts the threads that put arriving pages in place. */
 PHAUL_API int phaul_target_receive(struct phaul_target *tgt, struct phaul_channel *ch,
@@ -192,6 +194,8 @@ PHAUL_API int phaul_target_build(struct phaul_target *tgt, const void *state, si
 				 struct phaul_built *ret, struct phaul_error *err);
 PHAUL_API int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, size_t size,
 				    struct phaul_error *err);
+/* Sentences for the operator, one a line, about what is different here; each is told once. */
+PHAUL_API void phaul_target_said(struct phaul_target *tgt, char *ret_text, size_t size);
 /* Lets the process go. It is nobody's child but init's. */
 PHAUL_API int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err);
 /* `packets` is the payload of a PHAUL_NOTE_PACKETS: delivered at the release, or at once after it. */
@@ -209,11 +213,12 @@ struct phaul_dumped {
 
 /* Freezes the process and all its children, writes CRIU's images to `directory`, which has none yet, and ends them.
  * On failure all go on, and some images may be left. */
-PHAUL_API int phaul_dump(int pid, int directory, uint32_t flags, int timeout_ms, struct phaul_dumped *ret,
+PHAUL_API int phaul_dump(int pid, int directory, uint32_t flags, const char *cgroups, int timeout_ms, struct phaul_dumped *ret,
 			 struct phaul_error *err);
 /* Makes the processes from the images and lets them go, the first as init's child. `flags`: PHAUL_TCP_CLOSE. -EEXIST: a pid
- * is taken. */
-PHAUL_API int phaul_restore(int directory, uint32_t flags, int *ret_pid, struct phaul_error *err);
+ * is taken. `ret_said`: sentences about what is different, as of phaul_target_said(). */
+PHAUL_API int phaul_restore(int directory, uint32_t flags, const char *cgroups, int *ret_pid, char *ret_said, size_t size,
+			    struct phaul_error *err);
 
 /* ---- TCP connections, by themselves: tcp.h says more ---- */
 

@@ -47,6 +47,13 @@ static int read_ids(struct rebirth *r, const struct image_set *images, struct re
 	return 0;
 }
 
+/* Older images of CRIU's have it of the process alone. */
+static uint32_t cgroup_set_in(const CoreEntry *core)
+{
+	return core->thread_core && core->thread_core->has_cg_set ? core->thread_core->cg_set :
+	       core->tc && core->tc->has_cg_set ? core->tc->cg_set : 0;
+}
+
 static int read_core(struct rebirth *r, const struct image_set *images, struct reborn *task, bool needed)
 {
 	struct image_reader reader;
@@ -63,6 +70,7 @@ static int read_core(struct rebirth *r, const struct image_set *images, struct r
 	task->state = core->tc ? core->tc->task_state : 0;
 	task->exit_code = core->tc ? core->tc->exit_code : 0;
 	task->stop_signal = core->tc && core->tc->has_stop_signo ? core->tc->stop_signo : SIGSTOP;
+	task->cgroup_set = cgroup_set_in(core) ?: task->cgroup_set;
 	protobuf_c_message_free_unpacked(msg, NULL);
 	if (task->state != TASK_DEAD && task->state != TASK_ALIVE && task->state != TASK_STOPPED)
 		return image_malformed("core", reborn_pid(task), r->err);
@@ -84,6 +92,7 @@ static int add_task(struct rebirth *r, const struct image_set *images, PstreeEnt
 	struct reborn **tasks = reallocarray(r->tasks, r->count + 1, sizeof(*tasks));
 	pid_t *tables = reallocarray(r->tables, r->count + 1, sizeof(*tables));
 	struct reborn *task = calloc(1, sizeof(*task));
+	struct layout_process told;
 
 	r->tasks = tasks ? tasks : r->tasks;
 	r->tables = tables ? tables : r->tables;
@@ -98,8 +107,11 @@ static int add_task(struct rebirth *r, const struct image_set *images, PstreeEnt
 		return image_malformed("pstree", -1, r->err);
 	}
 	r->tasks[r->count++] = task;
-	if (layout_read_process(images, reborn_pid(task), &task->birth, &task->descriptor_room))
+	if (layout_read_process(images, reborn_pid(task), &told))
 		return image_malformed("phaul-process", reborn_pid(task), r->err);
+	task->birth = told.birth;
+	task->descriptor_room = told.descriptor_room;
+	task->cgroup_set = told.cgroup_set;
 	return read_core(r, images, task, false) ?: task->state == TASK_DEAD ? 0 : read_ids(r, images, task);
 }
 
@@ -168,6 +180,7 @@ void rebirth_become(struct rebirth *r, struct rebirth *next)
 		next->tasks[i]->fs_id = told->fs_id;
 		next->tasks[i]->exit_code = told->exit_code;
 		next->tasks[i]->descriptor_room = told->descriptor_room;
+		next->tasks[i]->cgroup_set = told->cgroup_set;
 	}
 	for (size_t i = 0; i < r->count; i++)
 		reborn_free(r->tasks[i]);
@@ -219,6 +232,17 @@ static int fork_husk(struct reborn *parent, pid_t pid, uint64_t flags, struct hu
 	return code ?: parent->staged ? stage_spare(&parent->stage, false, err) : 0;
 }
 
+/* Before it has memory, which is counted as that of the group that it is in. */
+static int put_in_groups(struct rebirth *r, struct reborn *task)
+{
+	uint32_t from = task->placed_set;
+
+	if (task->state == TASK_DEAD || !task->cgroup_set || task->cgroup_set == from)
+		return 0;
+	task->placed_set = task->cgroup_set;
+	return cgroups_place(&r->cgroups, reborn_pid(task), from, task->cgroup_set, r->err);
+}
+
 static int beget(struct rebirth *r, const struct image_set *images, size_t i)
 {
 	struct reborn *task = r->tasks[i];
@@ -227,6 +251,8 @@ static int beget(struct rebirth *r, const struct image_set *images, size_t i)
 	int code = i ? fork_husk(r->tasks[task->parent], pid, shared_by_birth(r, task), &task->husk, r->err) :
 		       husk_open(pid, &task->husk, r->err);
 
+	task->placed_set = i ? r->tasks[task->parent]->placed_set : 0;
+	code = code ?: put_in_groups(r, task);
 	if (!code)
 		code = make_children(r, images, i, true);
 	/* The root leads a session from the start. */
@@ -239,7 +265,7 @@ static int beget(struct rebirth *r, const struct image_set *images, size_t i)
 
 static int make(struct rebirth *r, const struct image_set *images, size_t i)
 {
-	int code = r->tasks[i]->husk.pid ? 0 : beget(r, images, i);
+	int code = r->tasks[i]->husk.pid ? put_in_groups(r, r->tasks[i]) : beget(r, images, i);
 
 	return code ?: make_children(r, images, i, false);
 }
@@ -269,6 +295,29 @@ int rebirth_stage(struct rebirth *r, struct reborn *task)
 
 	task->staged = task->staged || !code;
 	task->stage.shmem = &r->shmem;
+	return code;
+}
+
+static int place_thread(struct rebirth *r, const struct image_set *images, const struct reborn *task, pid_t tid)
+{
+	struct image_reader reader;
+	ProtobufCMessage *msg = NULL;
+	uint32_t set;
+
+	if (image_read(images, "core", tid, &reader) || image_next(&reader, &core_entry__descriptor, &msg) != 1)
+		return image_malformed("core", tid, r->err);
+	set = cgroup_set_in((CoreEntry *)msg);
+	protobuf_c_message_free_unpacked(msg, NULL);
+	return set && set != task->placed_set ? cgroups_place_thread(&r->cgroups, tid, task->placed_set, set, r->err) : 0;
+}
+
+int rebirth_place_threads(struct rebirth *r, const struct image_set *images)
+{
+	int code = 0;
+
+	for (size_t i = 0; r->cgroups.image && i < r->count && !code; i++)
+		for (size_t n = 1; r->tasks[i]->state != TASK_DEAD && n < r->tasks[i]->entry->n_threads && !code; n++)
+			code = place_thread(r, images, r->tasks[i], r->tasks[i]->entry->threads[n]);
 	return code;
 }
 
@@ -400,5 +449,6 @@ void rebirth_free(struct rebirth *r)
 	free(r->tables);
 	shmem_free(&r->shmem, r->released);
 	built_files_free(&r->files);
+	cgroups_free(&r->cgroups);
 	memset(r, 0, sizeof(*r));
 }

@@ -6,6 +6,7 @@
 
 #include "husk.h"
 #include "image.h"
+#include "objects/cgroup.h"
 #include "objects/object.h"
 #include "shmem.h"
 #include "stage.h"
@@ -23,6 +24,7 @@ struct reborn {
 	struct stage stage;
 	bool staged;
 	uint32_t descriptor_room;	/* that the process's table has */
+	uint32_t cgroup_set, placed_set;	/* of control groups: that it was in, and that its husk is in; 0: unknown, ours */
 	uint32_t room_made;		/* that the husk's has */
 };
 
@@ -33,6 +35,7 @@ struct rebirth {
 	size_t table_count;
 	struct shmem_set shmem;
 	struct built_files files;
+	struct cgroups cgroups;
 	bool released;
 	struct phaul_error *err;
 };
@@ -52,6 +55,8 @@ void rebirth_become(struct rebirth *r, struct rebirth *next);
 int rebirth_make(struct rebirth *r, const struct image_set *images);
 /* Opens the husk's stage, if it isn't yet. */
 int rebirth_stage(struct rebirth *r, struct reborn *task);
+/* Threads that were in other control groups than their process. */
+int rebirth_place_threads(struct rebirth *r, const struct image_set *images);
 /* Process groups, and the ends of the dead. */
 int rebirth_settle(struct rebirth *r, const struct image_set *images);
 /* Threads that "core-TID" of the images tell of; memory is complete. */

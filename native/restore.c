@@ -154,16 +154,17 @@ static int restore(struct restore *r)
 {
 	struct rebirth *tree = &r->tree;
 	struct phaul_built built = {0};
-	int code = check_inventory(r) ?: read_all(r) ?: lock_connections(r) ?:
+	int code = check_inventory(r) ?: read_all(r) ?: lock_connections(r) ?: cgroups_read(&tree->cgroups, r->images, r->err) ?:
+		   cgroups_make(&tree->cgroups, r->err) ?:
 		   shmem_make(&tree->shmem, r->images, r->directory, r->err) ?: rebirth_make(tree, r->images) ?:
-		   rebirth_settle(tree, r->images) ?: make_all_memory(r);
+		   rebirth_settle(tree, r->images) ?: make_all_memory(r) ?: rebirth_place_threads(tree, r->images);
 
 	if (code)
 		return code;
 	husk_join(&tree->tasks[0]->husk, true);
 	code = rebirth_build(tree, r->images, &built);
 	husk_join(&tree->tasks[0]->husk, false);
-	code = code ?: memfds_seal(&tree->files, r->err) ?: unix_names_publish(&tree->files, r->err) ?: unlock_connections(r);
+	code = code ?: memfds_seal(&tree->files, r->err) ?: cgroups_finish(&tree->cgroups, r->err) ?: unix_names_publish(&tree->files, r->err) ?: unlock_connections(r);
 	if (!code)
 		ghosts_forget_links(&tree->files, r->images);
 	ghosts_keep_files(&tree->files, !code);
@@ -171,11 +172,13 @@ static int restore(struct restore *r)
 	return code ? code : rebirth_release(tree);
 }
 
-int phaul_restore(int directory, uint32_t flags, int *ret_pid, struct phaul_error *err)
+int phaul_restore(int directory, uint32_t flags, const char *cgroups, int *ret_pid, char *ret_said, size_t size,
+		  struct phaul_error *err)
 {
 	struct restore r = { .directory = directory, .tree = { .files.flags = flags, .err = err }, .err = err };
-	int code = image_set_load(directory, &r.images, err) ?: restore(&r);
+	int code = cgroup_options_parse(cgroups, &r.tree.cgroups.options, err) ?: image_set_load(directory, &r.images, err) ?: restore(&r);
 
+	cgroups_said(&r.tree.cgroups, ret_said, size);
 	if (!code)
 		*ret_pid = reborn_pid(r.tree.tasks[0]);
 	else if (r.connection_count && !r.was_locked)

@@ -12,6 +12,7 @@
 #include "checksum.h"
 #include "error.h"
 #include "layout.h"
+#include "objects/cgroup.h"
 #include "objects/proc_status.h"
 #include "packet_catch.h"
 #include "shared_track.h"
@@ -36,6 +37,7 @@ struct member {
 	struct tracker tracker;
 	struct memory_map known;	/* of the last round, with flags */
 	bool map_is_settled;		/* `known` was the same for two rounds */
+	uint32_t cgroup_set;
 	struct range_list dirty;
 	struct final_scan gone;
 };
@@ -47,6 +49,9 @@ struct phaul_source {
 	size_t count;
 	struct shared_track shared;
 	struct shmem_set dumped;	/* what the state tells of already */
+	struct cgroup_options cgroup_options;
+	struct cgroup_sets cgroups;
+	size_t cgroups_told;
 	struct tree seen;		/* at the last look; not frozen */
 	struct tree tree;		/* frozen, or nothing */
 	size_t own_room;		/* for their descriptors, in our own table */
@@ -331,7 +336,8 @@ static int look(struct phaul_source *src, struct phaul_error *err)
 
 /* ---- rounds ---- */
 
-int phaul_source_open(int pid, uint32_t flags, const char *addresses, struct phaul_source **ret, struct phaul_error *err)
+int phaul_source_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, struct phaul_source **ret,
+		      struct phaul_error *err)
 {
 	struct phaul_source *src = calloc(1, sizeof(*src));
 	struct task task;
@@ -347,8 +353,9 @@ int phaul_source_open(int pid, uint32_t flags, const char *addresses, struct pha
 		free(src);
 		return phaul_fail(err, -ESRCH, "source", "there is no process %d here", pid);
 	}
-	code = addresses_parse(addresses, &src->addresses, err);
+	code = addresses_parse(addresses, &src->addresses, err) ?: cgroup_options_parse(cgroups, &src->cgroup_options, err);
 	if (code) {
+		addresses_free(&src->addresses);
 		free(src);
 		return code;
 	}
@@ -413,11 +420,17 @@ static int put_threads(struct phaul_source *src, const struct member *m, struct 
 
 static int put_member(struct phaul_source *src, const struct tree *tree, struct member *m, bool last, struct image_set *to)
 {
+	struct layout_process told = { .birth = m->birth };
+
 	if (m->task.state == TASK_DEAD)
-		return tree_put_dead(to, &m->task) ?: layout_put_process(to, m->task.pid, m->birth, 0);
-	m->descriptor_room = descriptor_room(m->task.pid);
+		return tree_put_dead(to, &m->task) ?: layout_put_process(to, m->task.pid, &told);
+	/* In the freeze it is taken to be where it was. One that has just ended is nowhere. */
+	if ((!is_frozen(src) || !m->cgroup_set) && cgroup_set_of(&src->cgroups, m->task.pid, m->task.pid, &m->cgroup_set) == -ENOMEM)
+		return -ENOMEM;
+	m->descriptor_room = told.descriptor_room = descriptor_room(m->task.pid);
+	told.cgroup_set = m->cgroup_set;
 	return put_threads(src, m, to) ?: tree_put_ids(to, tree, &m->task) ?:
-	       layout_put_process(to, m->task.pid, m->birth, m->descriptor_room) ?:
+	       layout_put_process(to, m->task.pid, &told) ?:
 	       layout_put(to, m->task.pid, &m->known, last ? &m->gone : NULL);
 }
 
@@ -453,7 +466,10 @@ static int send_layout(struct phaul_source *src, struct phaul_channel *ch, bool 
 	code = code ?: shared_track_put(&src->shared, images);
 	if (code)
 		phaul_fail(err, code, "source", "packing the mappings below pid %d", src->pid);
-	else
+	else if (src->cgroups.count > src->cgroups_told)
+		code = cgroup_sets_dump(&src->cgroups, &src->cgroup_options, images, err);
+	src->cgroups_told = src->cgroups.count;
+	if (!code)
 		code = send_images(ch, PHAUL_NOTE_LAYOUT, images, &bytes, err);
 	free(tree.tasks);
 	image_set_free(images);
@@ -813,6 +829,8 @@ void phaul_source_close(struct phaul_source *src)
 		deliver_caught(src);
 	close_caught(src);
 	addresses_free(&src->addresses);
+	cgroup_options_free(&src->cgroup_options);
+	cgroup_sets_free(&src->cgroups);
 	tree_free(&src->tree);
 	tree_free(&src->seen);
 	stop_tracking(src);

@@ -115,6 +115,7 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 	d->shmem = place->shmem;
 	d->pages = place->pages;
 	d->paused = place->paused;
+	d->cgroups = place->cgroups;
 	tc.task_state = place->task->state;
 	tc.has_stop_signo = f->stop_signal != 0;
 	tc.stop_signo = f->stop_signal;

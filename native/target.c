@@ -34,7 +34,8 @@ struct phaul_target {
 	size_t applying;		/* threads that do, now */
 };
 
-int phaul_target_open(int pid, uint32_t flags, const char *addresses, struct phaul_target **ret, struct phaul_error *err)
+int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, struct phaul_target **ret,
+		      struct phaul_error *err)
 {
 	struct phaul_target *tgt = calloc(1, sizeof(*tgt));
 	struct reborn *root = calloc(1, sizeof(*root));
@@ -58,7 +59,8 @@ int phaul_target_open(int pid, uint32_t flags, const char *addresses, struct pha
 	entry->pid = entry->pgid = entry->sid = tgt->pid = pid;
 	*root = (struct reborn){ .entry = entry, .state = TASK_ALIVE, .birth = 1 };
 	tgt->tree.tasks[tgt->tree.count++] = root;
-	code = addresses_parse(addresses, &tgt->addresses, err) ?: husk_open(pid, &root->husk, err);
+	code = addresses_parse(addresses, &tgt->addresses, err) ?:
+	       cgroup_options_parse(cgroups, &tgt->tree.cgroups.options, err) ?: husk_open(pid, &root->husk, err);
 	if (code) {
 		phaul_target_close(tgt);
 		return code;
@@ -239,7 +241,9 @@ static int follow(struct phaul_target *tgt, const struct image_set *images, stru
 	}
 	rebirth_become(tree, &next);
 	layouts = calloc(tree->count, sizeof(*layouts));
-	code = layouts ? rebirth_make(tree, images) : phaul_fail(err, -ENOMEM, "target", "reading mappings");
+	code = cgroups_read(&tree->cgroups, images, err) ?: cgroups_make(&tree->cgroups, err);
+	if (!code)
+		code = layouts ? rebirth_make(tree, images) : phaul_fail(err, -ENOMEM, "target", "reading mappings");
 	code = code ?: read_layouts(tgt, images, layouts, err);
 	if (!code)
 		make_own_room(tgt);
@@ -334,7 +338,7 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?:
 	       memfds_make(&tree->files, images, -1, &tree->shmem, err) ?: hold_connections(tgt, err) ?:
 	       rebirth_settle(tree, images) ?: rebirth_build(tree, images, ret) ?:
-	       memfds_seal(&tree->files, err);
+	       memfds_seal(&tree->files, err) ?: cgroups_finish(&tree->cgroups, err);
 	image_set_free(images);
 	ret->build_ns = phaul_now_ns() - start;
 	ret->threads_ns = tgt->threads_ns;
@@ -366,6 +370,11 @@ int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, size_t size,
 			       phaul_fail(err, -ENOMEM, "target", "comparing shared memory");
 	free(views);
 	return code;
+}
+
+void phaul_target_said(struct phaul_target *tgt, char *ret_text, size_t size)
+{
+	cgroups_said(&tgt->tree.cgroups, ret_text, size);
 }
 
 int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "arch/x86_64.h"
+#include "objects/cgroup.h"
 #include "objects/parts.h"
 #include "xstate.h"
 #include "xstate_criu.h"
@@ -168,6 +169,18 @@ static int read_rseq(pid_t tid, RseqEntry *to, bool *ret_has)
 	return 0;
 }
 
+static int put_cgroups(struct dump *d, pid_t tid, CoreEntry *core, ThreadCoreEntry *thread)
+{
+	int err = d->cgroups ? cgroup_set_of(d->cgroups, d->pid, tid, &thread->cg_set) : 0;
+
+	thread->has_cg_set = d->cgroups != NULL;
+	if (core->tc) {
+		core->tc->has_cg_set = thread->has_cg_set;
+		core->tc->cg_set = thread->cg_set;
+	}
+	return err;
+}
+
 static int put_thread(struct dump *d, const struct frozen_thread *t, const struct questions *q,
 		      struct image_set *to, CoreEntry *core)
 {
@@ -223,7 +236,7 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	core->thread_info = &info;
 	core->thread_core = &thread;
 	scheduling_dump_thread(q->sched, &thread);
-	err = signals_dump_thread(d, t->tid, q->pending, &thread) ?:
+	err = put_cgroups(d, t->tid, core, &thread) ?: signals_dump_thread(d, t->tid, q->pending, &thread) ?:
 	      seccomp_dump_thread(d, t->tid, batch_result(q->batch, q->seccomp), &thread) ?:
 	      credentials_dump_thread(d, t->tid, &q->creds, &thread);
 	if (!err)

@@ -126,6 +126,7 @@ int tree_state_put(struct tree_state *s, const struct task *task, remote_addr sy
 	struct state_of_tree place = {
 		.task = task, .descriptors = &s->descriptors[s->put_count++], .next_file_id = s->next_file_id,
 		.ghosts = s->ghosts, .queues = &s->queues, .paused = &s->paused, .shmem = s->shmem, .pages = s->pages,
+		.cgroups = s->cgroups,
 	};
 	int code = tree_put_ids(s->images, s->tree, task);
 

@@ -13,6 +13,7 @@ struct tree_state {
 	struct shmem_set *shmem;	/* as in struct state_of_tree */
 	struct page_writer *pages;
 	struct ghost_set *ghosts;
+	struct cgroup_sets *cgroups;	/* NULL: rounds tell of them */
 	/* For the time of a switch, and what moves with it; NULL: connections are stopped until they are restored. */
 	struct network_hold *hold;
 	const struct moved_addresses *addresses;

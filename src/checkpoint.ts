@@ -2,8 +2,9 @@
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { cgroupText } from './cgroups.ts';
 import { localFindings } from './check.ts';
-import { PAGE_BYTES } from './engine/engine.ts';
+import { PAGE_BYTES, type Restored } from './engine/engine.ts';
 import { engine } from './engine/library.ts';
 import { PhaulError } from './errors.ts';
 import { plural } from './events.ts';
@@ -44,7 +45,7 @@ function openEmpty(directory: string): number {
 }
 
 /** Whatever fails leaves the process running as before, and no images. */
-export function dump({ pid, directory, tcp, leaveRunning, ...others }: DumpOptions): Dumped {
+export function dump({ pid, directory, tcp, leaveRunning, cgroups, ...others }: DumpOptions): Dumped {
   const flags = { tcpClose: tcp === 'close', tcpEstablished: tcp === 'established', ...others };
   const { obstacles } = localFindings(pid, { ...flags, toDirectory: true });
   if (obstacles.length > 0) {
@@ -52,7 +53,7 @@ export function dump({ pid, directory, tcp, leaveRunning, ...others }: DumpOptio
   }
   const fd = openEmpty(directory);
   try {
-    const { pages, processes, frozenMs } = engine.dump(pid, fd, { ...flags, leaveRunning }, FREEZE_TIMEOUT_MS);
+    const { pages, processes, frozenMs } = engine.dump(pid, fd, { ...flags, leaveRunning }, cgroupText(cgroups), FREEZE_TIMEOUT_MS);
     return { pid, directory, processes, bytes: pages * PAGE_BYTES, frozenMs };
   } catch (thrown) {
     removeImages(directory);
@@ -62,7 +63,7 @@ export function dump({ pid, directory, tcp, leaveRunning, ...others }: DumpOptio
   }
 }
 
-export function restore({ directory, tcp }: RestoreOptions): number {
+export function restore({ directory, tcp, cgroups }: RestoreOptions): Restored {
   let fd: number;
   try {
     fd = openSync(directory, 'r');
@@ -73,7 +74,7 @@ export function restore({ directory, tcp }: RestoreOptions): number {
     if (!imagesIn(directory).includes('pstree.img')) {
       throw new PhaulError('ERR_USAGE', `${directory} holds no checkpoint: pstree.img is missing.`);
     }
-    return engine.restore(fd, { tcpClose: tcp === 'close' });
+    return engine.restore(fd, { tcpClose: tcp === 'close' }, cgroupText(cgroups));
   } finally {
     closeSync(fd);
   }

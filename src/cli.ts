@@ -43,7 +43,7 @@ function createProgram(): Command {
   program.addCommand(migrateCommand({ stdout, stderr }));
   program.addCommand(checkCommand({ stdout }));
   program.addCommand(dumpCommand({ stdout }));
-  program.addCommand(restoreCommand({ stdout }));
+  program.addCommand(restoreCommand({ stdout, stderr }));
   program.addCommand(inspectCommand({ stdout }));
   program.addCommand(agentCommand());
   for (const command of [program, ...program.commands]) {

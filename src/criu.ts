@@ -5,6 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, CommanderError, Option } from 'commander';
 import { dump, restore } from './checkpoint.ts';
 import { parsePid } from './cli/arguments.ts';
+import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cli/cgroupOptions.ts';
+import type { CgroupOptions } from './cgroups.ts';
 import { requireFeature } from './criuFeatures.ts';
 import type { DumpOptions } from './options.ts';
 import { asPhaulError, PhaulError } from './errors.ts';
@@ -14,7 +16,8 @@ import { version } from './version.ts';
 /** criu's: 0 done, 1 failed or wrong use. */
 type CriuExitCode = 0 | 1;
 
-interface CommonFlags {
+interface CommonFlags extends CgroupFlags {
+  cgroupYard?: string;
   imagesDir: string;
   workDir?: string;
   logFile?: string;
@@ -51,7 +54,6 @@ const MEANT_ALREADY: [flags: string, description: string][] = [
   ['--evasive-devices', 'devices are opened by their path'],
   ['--force-irmap', 'watched files are found by their handle'],
   ['--irmap-scan-path <path>', 'watched files are found by their handle'],
-  ['--manage-cgroups [mode]', 'the process stays in the control group of phaul'],
   ['--network-lock <method>', 'packets of connections are dropped by nftables'],
   ['--timeout <seconds>', 'for the freeze; phaul has its own'],
   ['--track-mem', 'memory is tracked without being told'],
@@ -69,7 +71,9 @@ function addCommon(command: Command): Command {
     .addOption(new Option('--pidfile <file>', 'where the pid is written to'));
   command
     .addOption(new Option('-l, --file-locks', 'locks on files are dumped too'))
-    .addOption(new Option('--link-remap', 'make links for files whose name is gone but that have another'));
+    .addOption(new Option('--link-remap', 'make links for files whose name is gone but that have another'))
+    .addOption(new Option('--cgroup-yard <dir>', 'where the hierarchies of control groups are mounted, each under its name'));
+  addCgroupOptions(command);
   for (const [flags, description] of MEANT_ALREADY) {
     command.addOption(new Option(flags, description));
   }
@@ -77,6 +81,9 @@ function addCommon(command: Command): Command {
 }
 
 const placed = ({ workDir, imagesDir }: CommonFlags, file: string): string => resolve(workDir ?? imagesDir, file);
+
+/** Without the option, criu leaves control groups alone. */
+const cgroups = (flags: CommonFlags): CgroupOptions => ({ mode: 'ignore', ...cgroupOptions(flags), ...(flags.cgroupYard !== undefined && { yard: placed(flags, flags.cgroupYard) }) });
 
 const tcpMode = (flags: { tcpClose?: true; tcpEstablished?: true }): DumpOptions['tcp'] =>
   flags.tcpClose === true ? 'close' : flags.tcpEstablished === true ? 'established' : 'refuse';
@@ -97,6 +104,7 @@ const dumpCommand = (): Command =>
         leaveRunning: flags.leaveRunning === true,
         linkRemap: flags.linkRemap === true,
         fileLocks: flags.fileLocks === true,
+        cgroups: cgroups(flags),
       });
     });
 
@@ -116,7 +124,7 @@ const restoreCommand = (): Command =>
     .action(async (flags: RestoreFlags) => {
       // Opened first: a process that runs while nobody is told its pid would be worse than none.
       const pidfile = flags.pidfile === undefined ? undefined : openSync(placed(flags, flags.pidfile), 'w');
-      const pid = restore({ directory: flags.imagesDir, tcp: flags.tcpClose === true ? 'close' : 'established' });
+      const { pid } = restore({ directory: flags.imagesDir, tcp: flags.tcpClose === true ? 'close' : 'established', cgroups: cgroups(flags) });
       if (pidfile !== undefined) {
         writeSync(pidfile, `${pid}\n`);
         closeSync(pidfile);

@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { planSchema } from './source/plan.ts';
 
 /** Raised when an older peer could misunderstand; hello carries it outside of any schema. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 /** A plan lists every mapped and open file: some MiB for the largest of processes. */
 export const MESSAGE_BYTES_MAX = 32 << 20;
@@ -48,6 +48,8 @@ export const requests = {
       address: text,
       /** That come with the process: see addresses.ts. */
       addresses: z.string().max(65_536),
+      /** In the words of the engine: see cgroups.ts. */
+      cgroups: z.string().max(65_536),
     }),
     result: z.object({ port: z.int().min(1).max(65_535) }),
   },

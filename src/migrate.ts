@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { lookup } from 'node:dns/promises';
 import { hostname } from 'node:os';
 import { addressText, findMoved } from './addresses.ts';
+import { cgroupText } from './cgroups.ts';
 import { localFindings, preflightEvent } from './check.ts';
 import { PAGE_BYTES } from './engine/engine.ts';
 import { PhaulError } from './errors.ts';
@@ -118,7 +119,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
   const id = randomBytes(ID_BYTES).toString('hex');
   const address = await addressOf(peer);
   emit({ event: 'log', level: 'info', text: `migration ${id} of ${plan.rssBytes / PAGE_BYTES} resident pages` });
-  const { port } = await peer.control.ask('prepare', { id, pid: plan.pid, comm: plan.comm, from: hostname(), key: key.toString('base64'), streams, verify, address, addresses: addressText(movedAddresses, 'deviceThere') });
+  const { port } = await peer.control.ask('prepare', { id, pid: plan.pid, comm: plan.comm, from: hostname(), key: key.toString('base64'), streams, verify, address, addresses: addressText(movedAddresses, 'deviceThere'), cgroups: cgroupText(options.cgroups) });
   const order: SourceOrder = {
     id,
     pid,
@@ -135,6 +136,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
     verify,
     ...tcpFlags(options),
     addresses: addressText(movedAddresses, 'device'),
+    cgroups: cgroupText({ ...options.cgroups, roots: [] }),
     ...(options.hook !== undefined && { hook: options.hook }),
   };
   return { plan, order };

@@ -28,7 +28,8 @@ export const FAILED = 23;
 /** What each answer carries, as JSON. */
 export interface Answers {
   [PONG]: object;
-  [APPLIED]: Applied & { sums?: string };
+  /** `said`: sentences for the operator about what is different there. */
+  [APPLIED]: Applied & { said: string[]; sums?: string };
   [READY]: Built;
   [RUNNING]: { releaseMs: number };
 }

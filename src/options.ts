@@ -1,5 +1,6 @@
 /** What an operator can ask for, as the command line has understood it, and who answers. */
 import type { MoveIp } from './addresses.ts';
+import type { CgroupOptions } from './cgroups.ts';
 import type { DoneEvent, Emit, PreflightEvent } from './events.ts';
 
 /** How to get to the other host. */
@@ -19,6 +20,7 @@ export interface MigrateOptions extends ReachOptions {
   tcp: 'established' | 'close' | 'refuse';
   /** Addresses of this host that move to the other one. */
   moveIps: MoveIp[];
+  cgroups: CgroupOptions;
   /** The operator's program, to be run at named points: source/hook.ts. */
   hook?: string;
   /** When rounds stop shrinking: move with a longer downtime, or don't. */
@@ -49,12 +51,14 @@ export interface DumpOptions {
   linkRemap: boolean;
   /** Dump locks on files, which others may take until they are restored. */
   fileLocks: boolean;
+  cgroups: CgroupOptions;
 }
 
 export interface RestoreOptions {
   directory: string;
   /** Connections that were dumped are restored, or reset. */
   tcp: 'close' | 'established';
+  cgroups: CgroupOptions;
 }
 
 /**

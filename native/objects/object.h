@@ -105,6 +105,7 @@ struct dump {
 	struct paused_set *paused;	/* inet_socket.h */
 	const struct unix_queues *queues;	/* unix_socket.h; NULL: there are none */
 	size_t filters_shared;		/* seccomp.c */
+	struct cgroup_sets *cgroups;	/* cgroup.h; NULL: they are told of elsewhere */
 	struct shmem_set *shmem;	/* whose content is written, to `pages`; NULL: none */
 	struct page_writer *pages;
 	struct ghost_set *ghosts;	/* NULL: files without a name are not to be had */

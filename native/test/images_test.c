@@ -78,7 +78,7 @@ static void dump_subject(uint8_t **ret, size_t *size, pid_t *ret_pid)
 	close(ready[0]);
 	close(ready[1]);
 	fd = open(directory, O_RDONLY | O_DIRECTORY);
-	if (phaul_dump(pid, fd, PHAUL_TO_DIRECTORY, 5000, &dumped, &err) || image_set_load(fd, &set, &err) ||
+	if (phaul_dump(pid, fd, PHAUL_TO_DIRECTORY, NULL, 5000, &dumped, &err) || image_set_load(fd, &set, &err) ||
 	    image_set_pack(set, ret, size)) {
 		printf("dumping the subject: %s\n", err.what);
 		exit(1);

@@ -74,7 +74,7 @@ static void target(pid_t pid, int port_fd)
 	if (write(port_fd, &port, sizeof(port)) != sizeof(port))
 		exit(1);
 	must(phaul_channel_accept(ch, 10000, &err), "accepting");
-	must(phaul_target_open(pid, 0, NULL, &tgt, &err), "making a husk");
+	must(phaul_target_open(pid, 0, NULL, NULL, &tgt, &err), "making a husk");
 	must(phaul_target_receive(tgt, ch, &err), "receiving");
 	for (;;) {
 		uint8_t *bytes;
@@ -200,7 +200,7 @@ static int move(char **argv)
 	int port, status;
 
 	agent = start_target(pid, &port);
-	must(phaul_source_open(pid, 0, NULL, &src, &err), "opening");
+	must(phaul_source_open(pid, 0, NULL, NULL, &src, &err), "opening");
 	must(phaul_channel_connect("127.0.0.1", port, key, 2, 5000, &ch, &err), "connecting");
 	must(phaul_source_arm(src, &stop_ns, &err), "arming");
 	kill(pid, SIGUSR1);

@@ -5,9 +5,10 @@ import { formatBytes } from '../events.ts';
 import type { DumpOptions, RestoreOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
 import { parseTcp, parsePid, parseRestoreTcp } from './arguments.ts';
+import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cgroupOptions.ts';
 import type { Output } from './output.ts';
 
-interface DumpFlags {
+interface DumpFlags extends CgroupFlags {
   tree: number;
   imagesDir: string;
   leaveRunning?: true;
@@ -18,7 +19,7 @@ interface DumpFlags {
   json?: true;
 }
 
-interface RestoreFlags {
+interface RestoreFlags extends CgroupFlags {
   imagesDir: string;
   tcp: RestoreOptions['tcp'];
   json?: true;
@@ -47,7 +48,7 @@ function requireRoot(): void {
 }
 
 export const dumpCommand = ({ stdout }: { stdout: Output }): Command =>
-  new Command('dump')
+  addCgroupOptions(new Command('dump'))
     .description('Writes a process and its children to a directory, from which they can be restored.')
     .addOption(new Option('-t, --tree <pid>', 'the process').argParser(parsePid).makeOptionMandatory())
     .addOption(imagesDir())
@@ -67,7 +68,7 @@ export const dumpCommand = ({ stdout }: { stdout: Output }): Command =>
       requireRoot();
       const comm = await requireProgram(pid);
       const { dump } = await import('../checkpoint.ts');
-      const dumped = dump({ pid, directory, tcp, leaveRunning, linkRemap: flags.linkRemap === true, fileLocks: flags.fileLocks === true, skipInFlight: flags.skipInFlight === true });
+      const dumped = dump({ pid, directory, tcp, leaveRunning, linkRemap: flags.linkRemap === true, fileLocks: flags.fileLocks === true, skipInFlight: flags.skipInFlight === true, cgroups: cgroupOptions(flags) });
       stdout.write(
         flags.json === true
           ? `${JSON.stringify(dumped)}\n`
@@ -75,16 +76,17 @@ export const dumpCommand = ({ stdout }: { stdout: Output }): Command =>
       );
     });
 
-export const restoreCommand = ({ stdout }: { stdout: Output }): Command =>
-  new Command('restore')
+export const restoreCommand = ({ stdout, stderr }: { stdout: Output; stderr: Output }): Command =>
+  addCgroupOptions(new Command('restore'))
     .description('Lets processes go on that phaul dump has written.')
     .addOption(imagesDir())
     .addOption(new Option('--tcp <mode>', 'TCP connections that were dumped: established goes on with them, close resets them').argParser(parseRestoreTcp).default('established'))
     .addOption(json())
     .addHelpText('after', RESTORE_EPILOGUE)
-    .action(async ({ imagesDir: directory, tcp, json: asJson }: RestoreFlags) => {
+    .action(async ({ imagesDir: directory, tcp, json: asJson, ...flags }: RestoreFlags) => {
       requireRoot();
       const { restore } = await import('../checkpoint.ts');
-      const pid = restore({ directory, tcp });
-      stdout.write(asJson === true ? `${JSON.stringify({ pid, directory })}\n` : `pid ${pid} goes on from ${directory}\n`);
+      const { pid, notices } = restore({ directory, tcp, cgroups: cgroupOptions(flags) });
+      notices.forEach((notice) => stderr.write(`notice: ${notice}\n`));
+      stdout.write(asJson === true ? `${JSON.stringify({ pid, directory, notices })}\n` : `pid ${pid} goes on from ${directory}\n`);
     });

@@ -7,6 +7,7 @@ import type { MigrateOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
 import type { MoveIp } from '../addresses.ts';
 import { moveIpOption, parseDestination, parseHook, parseOnDiverge, parsePid, parseTcp, wholeNumber } from './arguments.ts';
+import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cgroupOptions.ts';
 import { exitCodeOfDone, failedEvent } from './done.ts';
 import type { Output } from './output.ts';
 import { addReachOptions, reachOptions, type ReachFlags } from './reachOptions.ts';
@@ -19,7 +20,7 @@ const MAX_DOWNTIME_MS = 300;
 const STREAMS = 2;
 const STREAMS_MAX = 16;
 
-interface MigrateFlags extends ReachFlags {
+interface MigrateFlags extends ReachFlags, CgroupFlags {
   maxDowntime: number;
   streams: number;
   tcp: MigrateOptions['tcp'];
@@ -62,7 +63,7 @@ export function migrateCommand({ stdout, stderr }: { stdout: Output; stderr: Out
     .addOption(new Option('--on-diverge <what>', 'when rounds stop shrinking: freeze anyway, or abort').argParser(parseOnDiverge).default('freeze'))
     .addOption(new Option('--verify', 'compare the memory of both sides while frozen; costs downtime'))
     .addOption(new Option('--timeout <s>', 'give up, with the process running here, after this many seconds').argParser(wholeNumber('--timeout', 1, 86_400)));
-  return addReachOptions(command)
+  return addReachOptions(addCgroupOptions(command))
     .addOption(new Option('--json', 'print one event a line, as JSON'))
     .addOption(new Option('--verbose', 'print everything that is done, with times'))
     .addHelpText('after', EPILOGUE)
@@ -79,6 +80,7 @@ const migrateOptions = (pid: number, host: string, flags: MigrateFlags): Migrate
   streams: flags.streams,
   tcp: flags.tcp,
   moveIps: flags.moveIp ?? [],
+  cgroups: cgroupOptions(flags),
   ...(flags.hook !== undefined && { hook: flags.hook }),
   onDiverge: flags.onDiverge,
   verify: flags.verify === true,

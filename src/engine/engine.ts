@@ -106,6 +106,8 @@ export interface Target {
   release(): void;
   /** For after the release, or at once if it was. */
   packets(packets: Buffer): void;
+  /** Sentences for the operator about what is different on this host; each is told once. */
+  said(): string[];
   close(): void;
 }
 
@@ -138,6 +140,13 @@ export interface Dumped {
   threads: number;
   pages: number;
   frozenMs: number;
+}
+
+export interface Restored {
+  /** Of the first process. */
+  pid: number;
+  /** Sentences for the operator about what is different here. */
+  notices: string[];
 }
 
 /** Drops the packets of connections until it is closed, or its process ends. */
@@ -177,13 +186,13 @@ export interface Engine {
   connect(address: string, port: number, key: Uint8Array, streams: number, timeoutMs: number): Channel;
   /** Any thread: every blocked and later call on the channel fails. */
   abort(channelAddress: bigint): void;
-  /** `addresses` of this host that go along: "10.0.0.7/24@eth0 fd00::7/64@eth1". */
-  openSource(pid: number, flags: Pick<CheckFlags, 'tcpClose' | 'tcpEstablished'>, addresses: string): Source;
-  openTarget(pid: number, addresses: string): Target;
+  /** `addresses` of this host that go along: "10.0.0.7/24@eth0 fd00::7/64@eth1"; `cgroups`, here and below, is from cgroupText(). */
+  openSource(pid: number, flags: Pick<CheckFlags, 'tcpClose' | 'tcpEstablished'>, addresses: string, cgroups: string): Source;
+  openTarget(pid: number, addresses: string, cgroups: string): Target;
   /** Writes the process and all its children to a directory, a descriptor, and ends them or lets them go on. */
-  dump(pid: number, directory: number, flags: DumpFlags, timeoutMs: number): Dumped;
-  /** Makes the processes from what dump() wrote, and lets them go. Returns the pid of the first. */
-  restore(directory: number, flags: Pick<CheckFlags, 'tcpClose'>): number;
+  dump(pid: number, directory: number, flags: DumpFlags, cgroups: string, timeoutMs: number): Dumped;
+  /** Makes the processes from what dump() wrote, and lets them go. */
+  restore(directory: number, flags: Pick<CheckFlags, 'tcpClose'>, cgroups: string): Restored;
   /** Of the calling thread: while the process runs, it comes first; while it is frozen, nothing does before us. */
   setPriority(priority: Priority): void;
   nowMs(): number;

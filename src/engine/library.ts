@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 import type { Applied, Built, Channel, CheckFlags, DumpFlags, Engine, Findings, Freeze, Note, Priority, RemoteThread, Source, SourceRound, Target, TcpConnections, TcpLock } from './engine.ts';
 
-const ABI_VERSION = 6;
+const ABI_VERSION = 7;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_RUNNING = 4;
@@ -19,6 +19,7 @@ const CHECK_TEXT_BYTES = 1 << 20;
 const CHECKSUM_TEXT_BYTES = 8 << 20;
 const PRIORITIES: Record<Priority, number> = { low: -1, normal: 0, freeze: 2 };
 const NOTE_BYTES = 1 << 16;
+const SAID_BYTES = 1 << 13;
 const TCP_BYTES = 1 << 18;
 
 const path = process.env['PHAUL_LIBRARY'] ?? fileURLToPath(new URL('../../build/libphaul.so', import.meta.url));
@@ -67,7 +68,7 @@ const load = () => {
     closeChannel: lib.func('void phaul_channel_close(void *ch)'),
     send: lib.func('int phaul_note_send(void *ch, uint32_t kind, const uint8_t *bytes, size_t size, _Out_ phaul_error *err)'),
     receive: lib.func('int phaul_note_receive(void *ch, _Out_ uint32_t *kind, _Out_ uint8_t *buffer, size_t capacity, _Out_ size_t *size, int timeout_ms, _Out_ phaul_error *err)'),
-    openSource: lib.func('int phaul_source_open(int pid, uint32_t flags, const char *addresses, _Out_ void **ret, _Out_ phaul_error *err)'),
+    openSource: lib.func('int phaul_source_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, _Out_ void **ret, _Out_ phaul_error *err)'),
     arm: lib.func('int phaul_source_arm(void *src, _Out_ uint64_t *stop_ns, _Out_ phaul_error *err)'),
     sourceRound: lib.func('int phaul_source_round(void *src, void *ch, _Out_ phaul_round *ret, _Out_ phaul_error *err)'),
     dirty: lib.func('int64_t phaul_source_dirty(void *src, _Out_ phaul_error *err)'),
@@ -81,15 +82,16 @@ const load = () => {
     thaw: lib.func('int phaul_source_thaw(void *src, _Out_ phaul_error *err)'),
     closeSource: lib.func('void phaul_source_close(void *src)'),
     sourceChecksum: lib.func('int phaul_source_checksum(void *src, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
-    openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, const char *addresses, _Out_ void **ret, _Out_ phaul_error *err)'),
+    openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, _Out_ void **ret, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
     targetRound: lib.func('int phaul_target_round(void *tgt, void *ch, const uint8_t *layout, size_t size, int timeout_ms, _Out_ phaul_applied *ret, _Out_ phaul_error *err)'),
-    dump: lib.func('int phaul_dump(int pid, int directory, uint32_t flags, int timeout, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
-    restore: lib.func('int phaul_restore(int directory, uint32_t flags, _Out_ int *pid, _Out_ phaul_error *err)'),
+    dump: lib.func('int phaul_dump(int pid, int directory, uint32_t flags, const char *cgroups, int timeout, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
+    restore: lib.func('int phaul_restore(int directory, uint32_t flags, const char *cgroups, _Out_ int *pid, _Out_ uint8_t *said, size_t size, _Out_ phaul_error *err)'),
     threads: lib.func('int phaul_target_threads(void *tgt, const uint8_t *threads, size_t size, _Out_ phaul_error *err)'),
     build: lib.func('int phaul_target_build(void *tgt, const uint8_t *state, size_t size, _Out_ phaul_built *ret, _Out_ phaul_error *err)'),
     targetChecksum: lib.func('int phaul_target_checksum(void *tgt, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     targetPackets: lib.func('int phaul_target_packets(void *tgt, const uint8_t *packets, size_t size, _Out_ phaul_error *err)'),
+    targetSaid: lib.func('void phaul_target_said(void *tgt, _Out_ uint8_t *text, size_t size)'),
     release: lib.func('int phaul_target_release(void *tgt, _Out_ phaul_error *err)'),
     closeTarget: lib.func('void phaul_target_close(void *tgt)'),
     baseline: lib.func('int phaul_tls_baseline(size_t bytes, _Out_ double *gbps, _Out_ phaul_error *err)'),
@@ -149,6 +151,8 @@ function text(size: number, call: (buffer: Buffer, error: RawError) => number): 
   must((error) => call(buffer, error));
   return buffer.toString('utf8', 0, buffer.indexOf(0));
 }
+
+const linesOf = (buffer: Buffer): string[] => buffer.toString('utf8', 0, buffer.indexOf(0)).split('\n').filter((line) => line !== '');
 
 const asRound = (raw: RawRound): SourceRound => ({
   round: raw.round,
@@ -346,6 +350,12 @@ class LibraryTarget extends Handle implements Target {
     must((error) => native().release(this.pointer, error));
   }
 
+  said(): string[] {
+    const buffer = Buffer.alloc(SAID_BYTES);
+    native().targetSaid(this.pointer, buffer, buffer.length);
+    return linesOf(buffer);
+  }
+
   packets(packets: Buffer): void {
     must((error) => native().targetPackets(this.pointer, packets, packets.length, error));
   }
@@ -457,19 +467,20 @@ export const engine: Engine = {
   connect: (address, port, key, streams, timeoutMs) =>
     new LibraryChannel(open((ret, error) => native().connect(address, port, key, streams, timeoutMs, ret, error)), closeChannel),
   abort: (channelAddress) => native().abort(channelAddress),
-  openSource: (pid, { tcpClose, tcpEstablished = false }, addresses) =>
-    new LibrarySource(open((ret, error) => native().openSource(pid, flagBits({ tcpClose, tcpEstablished }), addresses, ret, error)), (pointer) => native().closeSource(pointer)),
-  openTarget: (pid, addresses) =>
-    new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, ret, error)), (pointer) => native().closeTarget(pointer)),
-  dump: (pid, directory, flags, timeoutMs) => {
+  openSource: (pid, { tcpClose, tcpEstablished = false }, addresses, cgroups) =>
+    new LibrarySource(open((ret, error) => native().openSource(pid, flagBits({ tcpClose, tcpEstablished }), addresses, cgroups, ret, error)), (pointer) => native().closeSource(pointer)),
+  openTarget: (pid, addresses, cgroups) =>
+    new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, ret, error)), (pointer) => native().closeTarget(pointer)),
+  dump: (pid, directory, flags, cgroups, timeoutMs) => {
     const raw = {} as Numbers<'pages' | 'frozen_ns' | 'processes' | 'threads'>;
-    must((error) => native().dump(pid, directory, flagBits({ ...flags, toDirectory: true }), timeoutMs, raw, error));
+    must((error) => native().dump(pid, directory, flagBits({ ...flags, toDirectory: true }), cgroups, timeoutMs, raw, error));
     return { processes: raw.processes, threads: raw.threads, pages: Number(raw.pages), frozenMs: ms(raw.frozen_ns) };
   },
-  restore: (directory, flags) => {
+  restore: (directory, flags, cgroups) => {
     const pid = [0];
-    must((error) => native().restore(directory, flagBits(flags), pid, error));
-    return pid[0] ?? 0;
+    const said = Buffer.alloc(SAID_BYTES);
+    must((error) => native().restore(directory, flagBits(flags), cgroups, pid, said, said.length, error));
+    return { pid: pid[0] ?? 0, notices: linesOf(said) };
   },
   setPriority: (priority) => void native().priority(PRIORITIES[priority]),
   nowMs: () => ms(native().now()),

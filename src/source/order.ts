@@ -23,6 +23,8 @@ export interface SourceOrder {
   hook?: string;
   /** That move too, in the words of the engine. */
   addresses: string;
+  /** In the words of the engine, too. */
+  cgroups: string;
 }
 
 export type SourceNews =

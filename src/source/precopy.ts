@@ -34,6 +34,7 @@ export function precopy(source: Source, channel: Channel, order: SourceOrder, { 
     const startMs = engine.nowMs();
     const sent = source.round(channel);
     const applied = hear(channel, APPLIED, APPLIED_TIMEOUT_MS, order.host);
+    applied.said.forEach((sentence) => tell({ type: 'notice', text: `On ${order.host} ${sentence}.` }));
     const endMs = engine.nowMs();
     const seconds = Math.max(endMs - startMs - sent.scanMs, 0.01) / 1000;
     if (bandwidth === 0 || applied.bytes >= TELLING_BYTES) {

@@ -103,7 +103,7 @@ trace<SourceOrder, SourceNews>((order, tracing) => {
   let channel: Channel | undefined;
   let source: Source | undefined;
   try {
-    source = engine.openSource(order.pid, order, order.addresses);
+    source = engine.openSource(order.pid, order, order.addresses, order.cgroups);
     channel = connect(order);
     tracing.opened(channel);
     fault('source:connected');

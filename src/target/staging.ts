@@ -7,5 +7,5 @@ const ROUND_TIMEOUT_MS = 10 * 60_000;
 
 export function stageRound(target: Target, channel: Channel, layout: Buffer, verify: boolean): void {
   const applied = target.round(channel, layout, ROUND_TIMEOUT_MS);
-  say(channel, APPLIED, { ...applied, ...(verify && { sums: target.checksum() }) });
+  say(channel, APPLIED, { ...applied, said: target.said(), ...(verify && { sums: target.checksum() }) });
 }

@@ -20,6 +20,7 @@ export interface TargetOrder {
   verify: boolean;
   /** That come with the process, in the words of the engine. */
   addresses: string;
+  cgroups: string;
 }
 
 export interface TargetNews {
@@ -78,7 +79,7 @@ trace<TargetOrder, TargetNews>((order, tracing) => {
   let target: Target | undefined;
   let journal: Journal<TargetState> | undefined;
   try {
-    target = engine.openTarget(order.pid, order.addresses);
+    target = engine.openTarget(order.pid, order.addresses, order.cgroups);
     journal = new Journal<TargetState>(order.id, 'target', {
       comm: order.comm,
       host: order.from,

@@ -13,13 +13,14 @@ test.after.always(() => bed.down());
 const dump = (pid: number, directory: string, ...options: string[]) => bed.on('alpha', 'phaul', 'dump', '-t', String(pid), '-D', directory, ...options);
 /** What a victim needs beside the usual. */
 const OPTIONS: Record<string, string[]> = { ghosts: ['--link-remap', '--file-locks'], inet_sockets: ['--tcp', 'established'] };
-const ONCE = ['files', 'tree', 'ghosts', 'unix_sockets', 'sysv', 'watches']; // they change files that are in the images
+const ARGUMENTS: Record<string, string[]> = { cgroups: ['threads'] };
+const ONCE = ['files', 'tree', 'ghosts', 'unix_sockets', 'sysv', 'watches', 'cgroups']; // they change files that are in the images
 const restore = (host: string, directory: string) => bed.on(host, 'phaul', 'restore', '-D', directory, '--json');
 
-for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'tree', 'ghosts', 'unix_sockets', 'inet_sockets', 'terminal', 'memfd', 'seccomp', 'sysv', 'watches']) {
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'tree', 'ghosts', 'unix_sockets', 'inet_sockets', 'terminal', 'memfd', 'seccomp', 'sysv', 'watches', 'cgroups']) {
   test.serial(`${victim}: all is as it was when it is restored, here or elsewhere`, async (t) => {
     const directory = join(bed.directory, `${victim}.images`);
-    const pid = await bed.victim(victim);
+    const pid = await bed.victim(victim, ...(ARGUMENTS[victim] ?? []));
     const dumped = await dump(pid, directory, ...(OPTIONS[victim] ?? []));
     t.is(dumped.exitCode, 0, dumped.stderr);
     t.false(await bed.alive('alpha', pid));
@@ -42,6 +43,30 @@ for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memo
     }
   });
 }
+
+const V1_PIDS = '/sys/fs/cgroup/pids';
+
+(existsSync(V1_PIDS) ? test.serial : test.serial.skip)('a control group that is not here is told of, or made (skipped without version 1 of control groups)', async (t) => {
+  const directory = join(bed.directory, 'groups.images');
+  const pid = await bed.victim('cgroups.elsewhere');
+  const groups = async (): Promise<string> => (await bed.on('alpha', 'cat', `/proc/${pid}/cgroup`)).stdout;
+  t.is((await dump(pid, directory, '--manage-cgroups')).exitCode, 0);
+  const nowhere = await bed.on('alpha', 'phaul', 'restore', '-D', directory, '--cgroup-root', 'pids:/phaul-nowhere');
+  t.is(nowhere.exitCode, 0, nowhere.stderr);
+  t.regex(nowhere.stderr, /notice: the control group \/phaul-nowhere \(pids\) is not on this host: what was in it is in that of phaul/);
+  t.regex(await groups(), /:pids:\/\n/);
+  await bed.on('alpha', 'kill', '-KILL', `-${pid}`);
+  const strict = await bed.on('alpha', 'phaul', 'restore', '-D', directory, '--manage-cgroups', 'strict');
+  t.is(strict.exitCode, 1);
+  t.regex(strict.stderr, /there is a control group \S+ here already, and --manage-cgroups strict wants none/);
+  const made = await bed.on('alpha', 'phaul', 'restore', '-D', directory, '--manage-cgroups', 'soft', '--cgroup-root', `pids:/phaul-made-${pid}`);
+  t.is(made.exitCode, 0, made.stderr);
+  t.true((await groups()).includes(`:pids:/phaul-made-${pid}\n`));
+  await bed.on('alpha', 'kill', '-KILL', `-${pid}`);
+  await sleep(200);
+  await bed.on('alpha', 'bash', '-c', `rmdir ${V1_PIDS}/phaul-made-${pid}/below ${V1_PIDS}/phaul-made-${pid} /sys/fs/cgroup/*/phaul-${pid}/below /sys/fs/cgroup/*/phaul-${pid}`);
+  t.false(existsSync(`${V1_PIDS}/phaul-made-${pid}`));
+});
 
 test.serial('a process that is left running goes on, and can be restored when it has ended', async (t) => {
   const name = 'static_writer.left';
