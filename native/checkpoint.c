@@ -11,11 +11,14 @@
 #include "ghost.h"
 #include "image.h"
 #include "memory_map.h"
+#include "objects/aio.h"
 #include "objects/cgroup.h"
 #include "page_file.h"
 #include "shmem.h"
 #include "track.h"
 #include "tree_state.h"
+
+#define SETTLE_LIMIT_MS 5000	/* for requests to disks */
 
 struct dump_to {
 	struct tree_state state;
@@ -56,7 +59,7 @@ static int put_mappings(struct dump_to *d, const struct memory_map *map, struct 
 		/* What the kernel may drop any time is dropped. */
 		if (vma_has_pages(&map->at[i]) && !(map->at[i].flags & VMA_DROPPABLE))
 			err = pagemap_held(pagemap, &map->at[i], &held, &guards);
-		if (map->at[i].kind == VMA_VDSO)
+		if (map->at[i].kind == VMA_VDSO || map->at[i].kind == VMA_AIO)
 			err = range_list_add(&held, map->at[i].start, map->at[i].end);
 		for (size_t n = 0; n < held.count && !err; n++)
 			err = page_writer_put(&d->pages, held.at[n].address, held.at[n].pages, read_memory, m);
@@ -143,7 +146,7 @@ static int put_living(struct dump_to *d, const struct task *task)
 		phaul_fail(d->state.err, code, "checkpoint", "finding the vdso of pid %d, through which it is asked for its state",
 			   task->pid);
 	else
-		code = check_mappings(d, task->pid, &map) ?:
+		code = check_mappings(d, task->pid, &map) ?: aio_settle(task->pid, &map, SETTLE_LIMIT_MS, d->state.err) ?:
 		       tree_state_put(&d->state, task, syscall_at, memory_map_gap(&map), &map, &sink) ?:
 		       put_memory(d, task->pid, &map);
 	memory_map_free(&map);

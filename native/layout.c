@@ -32,6 +32,7 @@ enum {
 	STATUS_ANON_PRIVATE = 1 << 9,
 	STATUS_SYSV = 1 << 10,
 	STATUS_VVAR = 1 << 12,
+	STATUS_AIO = 1 << 13,
 	STATUS_MEMFD = 1 << 14,
 	STATUS_GUARD = 1 << 16,		/* CRIU's way to tell of guard regions, which lie in other mappings */
 };
@@ -45,6 +46,8 @@ static uint32_t status_of(const struct vma *vma)
 		return STATUS_REGULAR | STATUS_VVAR | STATUS_ANON_PRIVATE;
 	case VMA_VSYSCALL:
 		return STATUS_VSYSCALL;
+	case VMA_AIO:
+		return STATUS_AIO;
 	case VMA_SYSV:
 		return STATUS_REGULAR | STATUS_SYSV | STATUS_ANON_SHARED;
 	case VMA_SHMEM:
@@ -79,7 +82,7 @@ void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret)
 	ret->shmid = vma->kind == VMA_SHMEM ? shmem_id_of(vma) : vma->kind == VMA_SYSV ? vma->inode : file_id;
 	ret->prot = vma->prot;
 	ret->flags = (vma->shared ? MAP_SHARED : MAP_PRIVATE) |
-		     (vma->kind == VMA_FILE ? 0 : MAP_ANONYMOUS) |
+		     (vma->kind == VMA_FILE || vma->kind == VMA_AIO ? 0 : MAP_ANONYMOUS) |
 		     (vma->flags & VMA_GROWSDOWN ? MAP_GROWSDOWN : 0) |
 		     (vma->flags & VMA_LOCKED ? MAP_LOCKED : 0) |
 		     (vma->flags & VMA_NORESERVE ? MAP_NORESERVE : 0) |
@@ -298,6 +301,8 @@ static enum vma_kind kind_of(const VmaEntry *e)
 		return VMA_VVAR;
 	if (e->status & STATUS_VSYSCALL)
 		return VMA_VSYSCALL;
+	if (e->status & STATUS_AIO)
+		return VMA_AIO;
 	if (e->status & (STATUS_FILE_PRIVATE | STATUS_FILE_SHARED))
 		return VMA_FILE;
 	if (e->status & STATUS_SYSV)

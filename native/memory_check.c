@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "memory_map.h"
+#include "objects/aio.h"
 #include "objects/memfd.h"
 #include "objects/object.h"
 
@@ -24,8 +25,6 @@ static const char *what_is(const struct vma *vma)
 		return "shared anonymous memory";
 	if (!strncmp(path, "/dev/shm/", 9))
 		return "POSIX shared memory";
-	if (!strncmp(path, "/[aio]", 6))
-		return "an AIO ring (io_setup)";
 	if (!strncmp(path, "anon_inode:", 11))
 		return "memory of a kernel object";
 	if (!strncmp(path, "/dev/", 5))
@@ -57,6 +56,10 @@ static void check_vma(struct check *c, const struct vma *vma)
 	/* Its descriptor is told of. */
 	if (!strcmp(vma->path, "anon_inode:[io_uring]"))
 		return;
+	if (vma->kind == VMA_AIO) {
+		aio_check(c, vma);
+		return;
+	}
 	snprintf(subject, sizeof(subject), "memory %llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
 	if (vma->kind == VMA_OTHER || (!(c->flags & PHAUL_TO_DIRECTORY) &&

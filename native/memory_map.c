@@ -81,9 +81,10 @@ static enum vma_kind kind_of(const struct vma *vma)
 		return VMA_ANON;
 	if (!strncmp(path, "/SYSV", 5))
 		return vma->shared ? VMA_SYSV : VMA_OTHER;
+	if (!strncmp(path, "/[aio]", 6))
+		return VMA_AIO;
 	/* POSIX shared memory is files of a file system in memory. */
-	if (path[0] == '/' && path[1] != '[' && (strncmp(path, "/dev/", 5) || !strncmp(path, "/dev/shm/", 9)) &&
-	    strncmp(path, "/[aio]", 6))
+	if (path[0] == '/' && path[1] != '[' && (strncmp(path, "/dev/", 5) || !strncmp(path, "/dev/shm/", 9)))
 		return VMA_FILE;
 	return VMA_OTHER;
 }

@@ -17,7 +17,8 @@ enum vma_kind {
 	VMA_VSYSCALL,
 	VMA_SHMEM,	/* shared anonymous; the inode says which */
 	VMA_SYSV,	/* System V shared memory; the inode is the segment's id */
-	VMA_OTHER,	/* what can't move: SysV, devices, [aio] */
+	VMA_AIO,	/* a ring of io_setup(), that the kernel writes to */
+	VMA_OTHER,	/* what can't move: devices, ... */
 };
 
 /* From VmFlags of smaps; zero where smaps wasn't read. */

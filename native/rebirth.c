@@ -10,6 +10,7 @@
 
 #include "error.h"
 #include "layout.h"
+#include "objects/aio.h"
 #include "objects/inet_socket.h"
 #include "objects/tty.h"
 #include "state.h"
@@ -412,7 +413,8 @@ int rebirth_build(struct rebirth *r, const struct image_set *images, struct phau
 
 	for (size_t i = 0; i < r->count && !code; i++)
 		if (r->tasks[i]->state != TASK_DEAD)
-			code = state_build_first(&r->tasks[i]->husk, images, &r->files, r->err);
+			code = state_build_first(&r->tasks[i]->husk, images, &r->files, r->err) ?:
+			       aio_build(&r->tasks[i]->husk, &r->tasks[i]->stage.layout, r->err);
 	code = code ?: rebirth_build_threads(r, images);
 	for (size_t i = 0; i < r->count && !code; i++)
 		if (r->tasks[i]->state != TASK_DEAD)

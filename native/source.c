@@ -12,6 +12,7 @@
 #include "checksum.h"
 #include "error.h"
 #include "layout.h"
+#include "objects/aio.h"
 #include "objects/cgroup.h"
 #include "objects/proc_status.h"
 #include "packet_catch.h"
@@ -24,6 +25,7 @@
 #define LOOKS_MAX 100		/* at a tree that changes while it is looked at */
 #define LOOK_AGAIN_US 2000
 #define ROOT_BIRTH 1u
+#define SETTLE_LIMIT_MS 100	/* for requests to disks, in the freeze; afterwards the process goes on for a moment */
 
 /* One process of the tree. A dead one has no memory. */
 struct member {
@@ -630,8 +632,14 @@ static int track_new(struct phaul_source *src, struct phaul_error *err)
 
 static int final_scan(struct phaul_source *src, struct member *m, struct phaul_error *err)
 {
-	return look_at(src, m, true, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err) ?:
-	       m->tracker.kind->final(&m->tracker, &m->known, &m->gone, err);
+	int code = look_at(src, m, true, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err) ?:
+		   m->tracker.kind->final(&m->tracker, &m->known, &m->gone, err);
+
+	/* The kernel writes to rings by ways that no tracker sees. */
+	for (size_t i = 0; i < m->known.count && !code; i++)
+		if (m->known.at[i].kind == VMA_AIO && range_list_add(&m->gone.dirty, m->known.at[i].start, m->known.at[i].end))
+			code = phaul_fail(err, -ENOMEM, "source", "listing pages of pid %d", m->task.pid);
+	return code;
 }
 
 struct note_sink {
@@ -683,6 +691,8 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 	shmem_free(&src->dumped, false);
 	code = src->state.images ? tree_state_read(&src->state) : phaul_fail(err, -ENOMEM, "source", "collecting the state");
 	code = code ?: track_new(src, err);
+	for (size_t i = 0; i < src->count && !code; i++)
+		code = aio_settle(src->members[i].task.pid, &src->members[i].known, SETTLE_LIMIT_MS, err);
 	for (size_t i = 0; i < src->count && !code; i++)
 		if (src->members[i].task.state != TASK_DEAD)
 			code = final_scan(src, &src->members[i], err);

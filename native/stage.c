@@ -84,8 +84,11 @@ static void unmap(struct change *c, uint64_t start, uint64_t end)
 
 static int map_flags(const struct vma *vma)
 {
-	return MAP_FIXED | (vma->flags & VMA_DROPPABLE ? MAP_DROPPABLE : vma->shared ? MAP_SHARED : MAP_PRIVATE) |
-	       (vma->kind == VMA_ANON ? MAP_ANONYMOUS : 0) |
+	/* What a ring holds waits in memory of the process's own until there is one. */
+	bool ring = vma->kind == VMA_AIO;
+
+	return MAP_FIXED | (vma->flags & VMA_DROPPABLE ? MAP_DROPPABLE : vma->shared && !ring ? MAP_SHARED : MAP_PRIVATE) |
+	       (vma->kind == VMA_ANON || ring ? MAP_ANONYMOUS : 0) |
 	       (vma->kind == VMA_ANON && vma->huge_shift ? MAP_HUGETLB | vma->huge_shift << MAP_HUGE_SHIFT : 0) |
 	       (vma->flags & VMA_GROWSDOWN ? MAP_GROWSDOWN : 0) |
 	       (vma->flags & VMA_NORESERVE ? MAP_NORESERVE : 0);
@@ -187,7 +190,7 @@ static void map(struct change *c, const struct vma *vma, uint64_t start, uint64_
 static bool moves(const struct vma *vma)
 {
 	return vma->kind == VMA_ANON || vma->kind == VMA_FILE || vma->kind == VMA_SHMEM ||
-	       vma->kind == VMA_SYSV;
+	       vma->kind == VMA_SYSV || vma->kind == VMA_AIO;
 }
 
 static void keep(struct change *c, const struct vma *old, const struct vma *new, uint64_t start,
@@ -486,7 +489,7 @@ static int place_extent(struct stage *s, struct pieces *p, const struct page_ext
 		const struct vma *vma = memory_map_find(&s->layout, at);
 		uint64_t until;
 
-		if (!vma || !vma_has_pages(vma))
+		if (!vma || !(vma_has_pages(vma) || vma->kind == VMA_AIO))
 			return -EFAULT;
 		until = vma->end < end ? vma->end : end;
 		if (extent->flags & PAGE_EXTENT_ZERO) {

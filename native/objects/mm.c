@@ -1,3 +1,4 @@
+#include "aio.h"
 #include "descriptors.h"
 #include "memfd.h"
 #include "mm.h"
@@ -85,6 +86,7 @@ int mm_dump(struct dump *d, uint64_t brk)
 	uint64_t auxv[AUXV_MAX];
 	struct proc_stat stat;
 	MmEntry mm = MM_ENTRY__INIT;
+	AioRingEntry *rings = NULL;
 	ssize_t got = read_proc(d->pid, "auxv", auxv, sizeof(auxv));
 	int err = got < 0 ? got : proc_stat_read(d->pid, &stat);
 
@@ -110,8 +112,10 @@ int mm_dump(struct dump *d, uint64_t brk)
 	}
 	mm.mm_saved_auxv = auxv;
 	if (d->map)
-		err = put_mappings(d, &mm);
+		err = put_mappings(d, &mm) ?: aio_put(d->map, &mm, &rings);
 	err = err ?: put_exe(d, mm.exe_file_id) ?: image_put(d->images, "mm", d->ns_pid, &mm.base);
+	free(mm.aios);
+	free(rings);
 	return err ? phaul_fail(d->err, err, "mm", "writing the memory layout of pid %d", d->pid) : 0;
 }
 
