@@ -23,6 +23,10 @@ const MANY_THREADS = 1000;
 const MANY_MIB = 64;
 const MANY_PAGES_A_SECOND = 1000;
 
+/** Of one process: each is a socket of both ends of half as many connections. */
+const SOCKETS = values.quick ? [1000] : [1000, 10_000];
+const CONNECTION_RUNS = 3;
+
 const WAIT_MS = 120_000;
 const BASELINE_BYTES = 2 ** 30;
 const BASELINE_MIB = 1024;
@@ -47,8 +51,12 @@ class Victim {
   pid = '';
   #pidHere = 0;
 
-  async start(mib: number, rate: number, threads: number): Promise<void> {
-    const command = [join(process.cwd(), 'build/victims/static_writer'), this.#report, String(mib), String(rate), String(threads)];
+  async start(...numbers: number[]): Promise<void> {
+    await this.startAs('static_writer', ...numbers);
+  }
+
+  async startAs(name: string, ...numbers: number[]): Promise<void> {
+    const command = [join(process.cwd(), 'build/victims', name), this.#report, ...numbers.map(String)];
     this.pid = (await on('alpha', 'bash', '-c', `${CLOSE_ALL}; exec setsid "$@" </dev/null >/dev/null 2>&1 & printf $!`, 'bash', ...command)).stdout;
     await this.hear('ready');
     this.#pidHere = Number(
@@ -172,6 +180,30 @@ async function downtimeOf(rssMiB: number, threads: number, rate: number) {
   return row;
 }
 
+/** Each connection costs as many system calls as another, so that it is the time for one that compares. */
+async function connectionsOf(sockets: number) {
+  const downtimes: number[] = [];
+  for (let i = 0; i < CONNECTION_RUNS; i++) {
+    const victim = new Victim();
+    try {
+      await victim.startAs('connections', sockets / 2);
+      const { outcome, downtimeMs, error } = await migrate(victim.pid);
+      if (outcome !== 'moved') {
+        throw new Error(error?.message);
+      }
+      downtimes.push(downtimeMs);
+      await victim.signal('beta', 'TERM');
+      await victim.hear('ok');
+    } finally {
+      await victim.end();
+    }
+  }
+  const medianMs = rounded(median(downtimes));
+  const usEach = rounded((medianMs * 1000) / sockets);
+  console.log(`${sockets} TCP sockets: downtime ${medianMs.toFixed(0)} ms, ${usEach.toFixed(0)} us each`);
+  return { sockets, medianMs, usEach };
+}
+
 /** So that a virtual machine has the memory that comes next: to get it from its host takes longer than to fill it. */
 async function touchMemory(mib: number): Promise<void> {
   await $`head -c ${mib}M /dev/zero | tail -c 1`;
@@ -252,6 +284,10 @@ try {
     downtime.push(await downtimeOf(mib, 1, PAGES_A_SECOND));
   }
   downtime.push(await downtimeOf(MANY_MIB, MANY_THREADS, MANY_PAGES_A_SECOND));
+  const connections = [];
+  for (const sockets of SOCKETS) {
+    connections.push(await connectionsOf(sockets));
+  }
   const ratio = await tlsRatio();
   console.log(`page streams: ${ratio.toFixed(2)} of a plain TLS 1.3 stream`);
   const slower = await slowdown();
@@ -264,7 +300,7 @@ try {
     criu.push({ rssMiB: mib, observedMedianMs });
   }
   if (values.json !== undefined) {
-    writeFileSync(values.json, `${JSON.stringify({ downtime, streams: { tlsRatio: ratio }, writer: { slowdown: slower }, ...(criu.length > 0 && { criu }) })}\n`);
+    writeFileSync(values.json, `${JSON.stringify({ downtime, connections, streams: { tlsRatio: ratio }, writer: { slowdown: slower }, ...(criu.length > 0 && { criu }) })}\n`);
   }
 } finally {
   await $`scripts/two-hosts down`;
