@@ -164,7 +164,9 @@ static bool moves(const struct connection_pair *pair, const struct moved_address
 
 static void print_table(FILE *to, pid_t pid)
 {
-	fprintf(to, "table inet phaul-%d-move { flags owner;\n set a4 { type ipv4_addr; }\n set a6 { type ipv6_addr; }\n", pid);
+	fprintf(to, "table inet phaul-%d-move { flags owner;\n set a4 { type ipv4_addr; }\n set a6 { type ipv6_addr; }\n"
+		" set n4 { type ipv4_addr; }\n set n6 { type ipv6_addr; }\n chain new { type filter hook prerouting priority -400;\n"
+		"  ip daddr @n4 tcp flags & (syn | ack) == syn drop\n  ip6 daddr @n6 tcp flags & (syn | ack) == syn drop\n }\n", pid);
 	print_set(to, false, NULL, 0);
 	print_set(to, true, NULL, 0);
 	print_chain(to, "input", "d", "s");
@@ -174,14 +176,23 @@ static void print_table(FILE *to, pid_t pid)
 	fprintf(to, "}\n");
 }
 
-static void print_held(FILE *to, pid_t pid, const struct connection_pair *pairs, size_t count, const struct moved_addresses *addresses)
+static void print_addresses(FILE *to, pid_t pid, char set, const struct moved_addresses *addresses)
 {
 	char before[64];
 
 	for (int version = 4; version <= 6; version += 2) {
-		snprintf(before, sizeof(before), "add element inet phaul-%d-move a%d { ", pid, version);
+		snprintf(before, sizeof(before), "add element inet phaul-%d-move %c%d { ", pid, set, version);
 		if (print_address_elements(to, addresses, version == 6 ? AF_INET6 : AF_INET, before))
 			fprintf(to, " }\n");
+	}
+}
+
+static void print_held(FILE *to, pid_t pid, const struct connection_pair *pairs, size_t count, const struct moved_addresses *addresses)
+{
+	char before[64];
+
+	print_addresses(to, pid, 'a', addresses);
+	for (int version = 4; version <= 6; version += 2) {
 		snprintf(before, sizeof(before), "add element inet phaul-%d-move c%d { ", pid, version);
 		if (print_elements(to, version == 6, pairs, count, before))
 			fprintf(to, " }\n");
@@ -217,6 +228,22 @@ int network_hold(struct network_hold *h, pid_t pid, const struct connection_pair
 	free(others);
 	if (code)
 		network_let_go(h);
+	return code;
+}
+
+int network_hold_new(struct network_hold *h, pid_t pid, const struct moved_addresses *addresses, struct phaul_error *err)
+{
+	int code = h->ready ? 0 : network_hold(h, pid, NULL, 0, &(struct moved_addresses){0}, err);
+	char *commands = NULL;
+	size_t size;
+	FILE *to = code ? NULL : open_memstream(&commands, &size);
+
+	if (!to)
+		return code ? code : phaul_fail(err, -ENOMEM, "network lock", "preparing nftables for pid %d", pid);
+	print_addresses(to, pid, 'n', addresses);
+	fclose(to);
+	code = run_in(h->nft, commands, pid, "keeping back", err);
+	free(commands);
 	return code;
 }
 

@@ -28,6 +28,8 @@ struct network_hold {
 
 /* Does what takes some ms: nothing is held yet, but `addresses` if there are any. What fails here fails when it is needed. */
 void network_prepare(struct network_hold *h, pid_t pid, const struct moved_addresses *addresses);
+/* No connection is begun at the addresses: the first packets of new ones are dropped, all others pass. */
+int network_hold_new(struct network_hold *h, pid_t pid, const struct moved_addresses *addresses, struct phaul_error *err);
 /* Nothing at all reaches or leaves the addresses; nothing of the connections that are at none of them. */
 int network_hold(struct network_hold *h, pid_t pid, const struct connection_pair *pairs, size_t count,
 		 const struct moved_addresses *addresses, struct phaul_error *err);

@@ -18,6 +18,7 @@
 #define PACKET_MAX 65535u
 #define PACKETS_MAX (48u << 20)		/* fits into a note */
 #define INSTRUCTIONS_A_V6 10u
+#define INSTRUCTIONS_OF_NEW 13u
 #define ADDRESSES_MAX 200u		/* jumps reach over 255 instructions, programs have 4096 */
 
 /* For each address a few instructions that accept, or go on with the next. */
@@ -39,9 +40,33 @@ static size_t match(struct sock_filter *to, const struct moved_address *a)
 	return n;
 }
 
-static int attach(int fd, const struct moved_addresses *a)
+/* Of packets that begin with their IP header: accepts none but a TCP packet with SYN and without ACK. */
+static size_t match_new(struct sock_filter *to)
 {
-	struct sock_filter *code = calloc(a->count * (INSTRUCTIONS_A_V6 + 1) + 4, sizeof(*code));
+	const struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, SKF_AD_OFF + SKF_AD_PROTOCOL),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETHERTYPE_IP, 0, 4),
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 9),
+		BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 4, 0),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		/* Other headers in front of that of TCP are not looked behind. */
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 6),
+		BPF_STMT(BPF_LDX | BPF_W | BPF_IMM, sizeof(struct ip6_hdr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 0, 3),
+		BPF_STMT(BPF_LD | BPF_B | BPF_IND, 13),
+		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, TH_SYN | TH_ACK),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TH_SYN, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+	};
+
+	memcpy(to, code, sizeof(code));
+	return sizeof(code) / sizeof(*code);
+}
+
+static int attach(int fd, const struct moved_addresses *a, bool new)
+{
+	struct sock_filter *code = calloc(a->count * (INSTRUCTIONS_A_V6 + 1) + INSTRUCTIONS_OF_NEW + 4, sizeof(*code));
 	struct sock_fprog program = { .filter = code };
 	int err = 0;
 
@@ -50,6 +75,8 @@ static int attach(int fd, const struct moved_addresses *a)
 	code[program.len++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PKTTYPE);
 	code[program.len++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 1, 0);
 	code[program.len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, 0);
+	if (new)
+		program.len += match_new(code + program.len);
 	for (size_t i = 0; i < a->count; i++)
 		program.len += match(code + program.len, &a->at[i]);
 	code[program.len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, 0);
@@ -59,7 +86,7 @@ static int attach(int fd, const struct moved_addresses *a)
 	return err;
 }
 
-int packets_catch(const struct moved_addresses *a)
+static int catch(const struct moved_addresses *a, bool new)
 {
 	struct sockaddr_ll all = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL) };
 	int fd, err, size = BUFFER_BYTES;
@@ -73,12 +100,27 @@ int packets_catch(const struct moved_addresses *a)
 	if (fd < 0)
 		return -errno;
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
-	err = attach(fd, a);
+	err = attach(fd, a, new);
 	if (!err && bind(fd, (struct sockaddr *)&all, sizeof(all)) < 0)
 		err = -errno;
 	if (err)
 		close(fd);
 	return err ? err : fd;
+}
+
+int packets_catch(const struct moved_addresses *a)
+{
+	return catch(a, false);
+}
+
+int packets_catch_new(const struct moved_addresses *a)
+{
+	return catch(a, true);
+}
+
+int packets_catch_all(int fd, const struct moved_addresses *a)
+{
+	return attach(fd, a, false);
 }
 
 int packets_take(int fd, struct packets *p)

@@ -9,6 +9,9 @@
 /* A socket that sees what comes for these addresses, in TCP, from now on. Packets that others see too may be among them:
  * TCP takes no harm of what comes twice. Returns a descriptor, or -errno; -ENOENT: there are no addresses. */
 int packets_catch(const struct moved_addresses *a);
+/* One that sees only those that begin a connection, until packets_catch_all(). */
+int packets_catch_new(const struct moved_addresses *a);
+int packets_catch_all(int fd, const struct moved_addresses *a);
 
 /* IP packets one behind the other, each with its size in two bytes, the lower first, in front. */
 struct packets {

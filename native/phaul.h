@@ -10,6 +10,7 @@
  *	phaul_channel_connect                         phaul_target_open         a husk with the pid
  *	phaul_source_arm        tracking starts
  *	phaul_source_round ...  layout, pages  ---->  phaul_target_round ...    staged
+ *	phaul_source_quiesce    no new connections
  *	phaul_source_freeze     all threads stop
  *	phaul_source_final      last pages     ---->  phaul_target_round
  *	                        state          ---->  phaul_target_build        built and held
@@ -128,6 +129,9 @@ PHAUL_API int phaul_source_round(struct phaul_source *src, struct phaul_channel 
 				 struct phaul_round *ret, struct phaul_error *err);
 /* How many pages are dirty now, without starting a round. */
 PHAUL_API int64_t phaul_source_dirty(struct phaul_source *src, struct phaul_error *err);
+/* Connections that begin at the moved addresses are kept back from here on, and go along; those that are being made, or wait
+ * to be accepted, which can't, are waited for. Returns how many are left. */
+PHAUL_API int64_t phaul_source_quiesce(struct phaul_source *src, int timeout_ms, struct phaul_error *err);
 PHAUL_API int phaul_source_freeze(struct phaul_source *src, int timeout_ms,
 				  struct phaul_freeze *ret, struct phaul_error *err);
 /* Sends the last LAYOUT and pages, then THREADS by the hundred, then STATE. -EAGAIN: nothing was sent, and it may succeed

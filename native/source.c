@@ -11,6 +11,7 @@
 #include "channel.h"
 #include "checksum.h"
 #include "error.h"
+#include "handshakes.h"
 #include "layout.h"
 #include "objects/aio.h"
 #include "objects/cgroup.h"
@@ -24,6 +25,7 @@
 #define ARM_TIMEOUT_MS 2000	/* to stop one thread for a moment; longer means it hangs in the kernel */
 #define LOOKS_MAX 100		/* at a tree that changes while it is looked at */
 #define LOOK_AGAIN_US 2000
+#define QUIESCE_STEP_US 1000	/* a handshake on a local network, and then some */
 #define ROOT_BIRTH 1u
 #define SETTLE_LIMIT_MS 100	/* for requests to disks, in the freeze; afterwards the process goes on for a moment */
 
@@ -61,6 +63,7 @@ struct phaul_source {
 	struct moved_addresses addresses;
 	struct network_hold hold;
 	int caught;			/* packets that came since the freeze, or -errno */
+	bool caught_new;		/* only those that begin a connection so far */
 	uint64_t longest_stop_ns;	/* of one process, while the others ran */
 	bool committed;
 };
@@ -585,6 +588,22 @@ static uint64_t resident_pages(pid_t pid)
 	return resident;
 }
 
+int64_t phaul_source_quiesce(struct phaul_source *src, int timeout_ms, struct phaul_error *err)
+{
+	uint64_t deadline = phaul_now_ns() + timeout_ms * 1000000ull;
+	int code, left = 0;
+
+	if (!(src->flags & PHAUL_TCP_ESTABLISHED) || !src->addresses.count || src->caught >= 0)
+		return 0;
+	src->caught = packets_catch_new(&src->addresses);
+	src->caught_new = src->caught >= 0;
+	/* What would be dropped for good is let in. */
+	code = src->caught < 0 ? 0 : network_hold_new(&src->hold, src->pid, &src->addresses, err);
+	while (!code && src->caught >= 0 && (left = handshakes_count(&src->addresses)) > 0 && phaul_now_ns() < deadline)
+		usleep(QUIESCE_STEP_US);
+	return code ? code : left > 0 ? left : 0;
+}
+
 int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_freeze *ret,
 			struct phaul_error *err)
 {
@@ -642,6 +661,13 @@ static int final_scan(struct phaul_source *src, struct member *m, struct phaul_e
 	return code;
 }
 
+static void close_caught(struct phaul_source *src)
+{
+	if (src->caught >= 0)
+		close(src->caught);
+	src->caught = -ENOENT;
+}
+
 struct note_sink {
 	struct phaul_channel *channel;
 	uint64_t bytes;			/* sent so far */
@@ -686,6 +712,9 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 		.hold = &src->hold, .addresses = &src->addresses, .err = err,
 	};
 	/* Before they are dropped. What can't be caught is sent again by its senders. */
+	if (src->caught_new && packets_catch_all(src->caught, &src->addresses))
+		close_caught(src);
+	src->caught_new = false;
 	if (src->caught < 0)
 		src->caught = packets_catch(&src->addresses);
 	shmem_free(&src->dumped, false);
@@ -709,13 +738,6 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 }
 
 /* ---- the end ---- */
-
-static void close_caught(struct phaul_source *src)
-{
-	if (src->caught >= 0)
-		close(src->caught);
-	src->caught = -ENOENT;
-}
 
 /* They are for this host after all. */
 static void deliver_caught(struct phaul_source *src)

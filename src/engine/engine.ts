@@ -80,6 +80,8 @@ export interface Source {
   round(channel: Channel): SourceRound;
   /** Pages that are dirty now. */
   dirty(): number;
+  /** Keeps new connections to the moved addresses back, for the target to answer; returns how many that are being made are left. */
+  quiesce(timeoutMs: number): number;
   freeze(timeoutMs: number): Freeze;
   /** Completes what freeze() returned. */
   final(channel: Channel): void;

@@ -72,6 +72,7 @@ const load = () => {
     arm: lib.func('int phaul_source_arm(void *src, _Out_ uint64_t *stop_ns, _Out_ phaul_error *err)'),
     sourceRound: lib.func('int phaul_source_round(void *src, void *ch, _Out_ phaul_round *ret, _Out_ phaul_error *err)'),
     dirty: lib.func('int64_t phaul_source_dirty(void *src, _Out_ phaul_error *err)'),
+    quiesce: lib.func('int64_t phaul_source_quiesce(void *src, int timeout_ms, _Out_ phaul_error *err)'),
     freeze: lib.func('int phaul_source_freeze(void *src, int timeout_ms, _Out_ phaul_freeze *ret, _Out_ phaul_error *err)'),
     final: lib.func('int phaul_source_final(void *src, void *ch, _Inout_ phaul_freeze *ret, _Out_ phaul_error *err)'),
     commit: lib.func('int phaul_source_commit(void *src, _Out_ phaul_error *err)'),
@@ -250,6 +251,10 @@ class LibrarySource extends Handle implements Source {
 
   dirty(): number {
     return Number(must((error) => Number(native().dirty(this.pointer, error))));
+  }
+
+  quiesce(timeoutMs: number): number {
+    return Number(must((error) => Number(native().quiesce(this.pointer, timeoutMs, error))));
   }
 
   freeze(timeoutMs: number): Freeze {

@@ -24,6 +24,9 @@ const FRESH_PAGES_MAX = 2_000;
 
 const FREEZE_TRIES = 20;
 
+/** For handshakes with clients that are farther away; those of slower ones are reset. */
+const QUIESCE_MS = 200;
+
 const EAGAIN = -11;
 const ACCEPT_MS = 3;
 
@@ -122,6 +125,7 @@ export function cutover(source: Source, channel: Channel, order: SourceOrder, jo
   engine.setPriority('freeze');
   channel.setPriority('freeze');
   try {
+    source.quiesce(QUIESCE_MS);
     const { freeze, builtMs } = hand(source, channel, order, copyAgain);
     const readyMs = engine.nowMs();
     hook.run('network-lock');
