@@ -1,118 +1,32 @@
 /* checkpoint.c - a process tree in a directory: CRIU's images, with the pages in pages-N.img. */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include "error.h"
 #include "ghost.h"
-#include "image.h"
-#include "memory_map.h"
+#include "inventory.h"
+#include "memory_dump.h"
 #include "objects/aio.h"
 #include "objects/cgroup.h"
-#include "page_file.h"
-#include "shmem.h"
-#include "track.h"
 #include "tree_state.h"
 
 #define SETTLE_LIMIT_MS 5000	/* for requests to disks */
 
-struct dump_to {
+struct phaul_checkpoint {
+	struct tree tree;		/* frozen */
+	uint64_t since_ns;
+	struct chain chain;
 	struct tree_state state;
 	struct page_writer pages;
 	struct shmem_set shmem;
 	struct ghost_set ghosts;
 	struct cgroup_options cgroup_options;
 	struct cgroup_sets cgroups;
+	struct network_hold hold;
+	struct moved_addresses no_addresses;
 };
-
-/* ---- memory ---- */
-
-struct process_memory {
-	pid_t pid;
-	int mem;			/* /proc/PID/mem */
-};
-
-/* Forced where the process itself may not read. */
-static int read_memory(void *ctx, uint64_t at, uint8_t *to, size_t size)
-{
-	const struct process_memory *m = ctx;
-	struct iovec local = { to, size }, remote = { (void *)at, size };
-	ssize_t got = process_vm_readv(m->pid, &local, 1, &remote, 1, 0);
-
-	if (got != (ssize_t)size)
-		got = pread(m->mem, to, size, at);
-	return got < 0 ? -errno : (size_t)got == size ? 0 : -EFAULT;
-}
-
-static int put_mappings(struct dump_to *d, const struct memory_map *map, struct process_memory *m, int pagemap)
-{
-	struct range_list guards = {0};
-	int err = page_writer_begin(&d->pages, "pagemap", m->pid);
-
-	for (size_t i = 0; i < map->count && !err; i++) {
-		struct range_list held = {0};
-
-		/* What the kernel may drop any time is dropped. */
-		if (vma_has_pages(&map->at[i]) && !(map->at[i].flags & VMA_DROPPABLE))
-			err = pagemap_held(pagemap, &map->at[i], &held, &guards);
-		if (map->at[i].kind == VMA_VDSO || map->at[i].kind == VMA_AIO)
-			err = range_list_add(&held, map->at[i].start, map->at[i].end);
-		for (size_t n = 0; n < held.count && !err; n++)
-			err = page_writer_put(&d->pages, held.at[n].address, held.at[n].pages, read_memory, m);
-		range_list_free(&held);
-	}
-	err = err ? err : page_writer_end(&d->pages);
-	if (!err && guards.count)
-		err = image_put_raw(d->state.images, "phaul-guards", m->pid, guards.at, guards.count * sizeof(*guards.at));
-	range_list_free(&guards);
-	return err ? err : shmem_dump(map, &d->shmem, &d->pages);
-}
-
-static int open_proc(pid_t pid, const char *name, int flags)
-{
-	char path[48];
-
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-	return open(path, flags | O_CLOEXEC);
-}
-
-static int put_memory(struct dump_to *d, pid_t pid, const struct memory_map *map)
-{
-	struct process_memory m = { .pid = pid, .mem = open_proc(pid, "mem", O_RDWR) };
-	int pagemap = open_proc(pid, "pagemap", O_RDONLY);
-	int code = pagemap < 0 || m.mem < 0 ? -errno : put_mappings(d, map, &m, pagemap);
-
-	if (pagemap >= 0)
-		close(pagemap);
-	if (m.mem >= 0)
-		close(m.mem);
-	return code ? phaul_fail(d->state.err, code, "checkpoint", "writing the memory of pid %d", pid) : 0;
-}
-
-/* ---- the rest ---- */
-
-static int put_inventory(struct dump_to *d)
-{
-	InventoryEntry inventory = INVENTORY_ENTRY__INIT;
-	TaskKobjIdsEntry ids = TASK_KOBJ_IDS_ENTRY__INIT;
-	int code;
-
-	tree_ids_of(d->state.tree, &d->state.tree->tasks[0], &ids);
-	/* CRIU compares these with the tree's: they are those of the one who dumps. */
-	ids.vm_id = ids.files_id = ids.fs_id = ids.sighand_id = INT32_MAX;
-	inventory.img_version = IMAGES_VERSION;
-	inventory.has_fdinfo_per_id = inventory.fdinfo_per_id = true;
-	inventory.has_ns_per_id = inventory.ns_per_id = true;
-	inventory.root_ids = &ids;
-	inventory.has_root_cg_set = true;
-	inventory.root_cg_set = CGROUP_OWN_SET;
-	code = image_put(d->state.images, "inventory", -1, &inventory.base);
-	return code ? phaul_fail(d->state.err, code, "checkpoint", "writing the inventory") : 0;
-}
 
 static int take_threads(void *ctx, const struct image_set *threads, struct phaul_error *err)
 {
@@ -122,101 +36,144 @@ static int take_threads(void *ctx, const struct image_set *threads, struct phaul
 }
 
 /* What came after the check, when the process still ran. */
-static int check_mappings(struct dump_to *d, pid_t pid, const struct memory_map *map)
+static int check_mappings(struct phaul_checkpoint *c, pid_t pid, const struct memory_map *map)
 {
 	for (size_t i = 0; i < map->count; i++)
 		if (map->at[i].kind == VMA_OTHER)
-			return phaul_fail(d->state.err, -EOPNOTSUPP, "checkpoint", "pid %d has just mapped %s at %llx, which can't be "
+			return phaul_fail(c->state.err, -EOPNOTSUPP, "checkpoint", "pid %d has just mapped %s at %llx, which can't be "
 					  "written to a directory", pid, map->at[i].path,
 					  (unsigned long long)map->at[i].start);
 	return 0;
 }
 
-static int put_living(struct dump_to *d, const struct task *task)
+static int put_memory(struct phaul_checkpoint *c, pid_t pid, const struct memory_map *map)
 {
-	struct thread_sink sink = { d->state.images, take_threads };
+	int code = memory_dump(pid, map, false, &c->shmem, &c->pages);
+
+	return !code || c->state.err->code == code ? code :
+	       phaul_fail(c->state.err, code, "checkpoint", "writing the memory of pid %d", pid);
+}
+
+static int put_living(struct phaul_checkpoint *c, const struct task *task)
+{
+	struct thread_sink sink = { c->state.images, take_threads };
 	struct memory_map map;
 	remote_addr syscall_at;
-	int code = memory_map_read(task->pid, true, &map, d->state.err);
+	int code = memory_map_read(task->pid, true, &map, c->state.err);
 
 	if (code)
 		return code;
 	code = remote_find_syscall(task->pid, &map, &syscall_at);
 	if (code)
-		phaul_fail(d->state.err, code, "checkpoint", "finding the vdso of pid %d, through which it is asked for its state",
+		phaul_fail(c->state.err, code, "checkpoint", "finding the vdso of pid %d, through which it is asked for its state",
 			   task->pid);
 	else
-		code = check_mappings(d, task->pid, &map) ?: aio_settle(task->pid, &map, SETTLE_LIMIT_MS, d->state.err) ?:
-		       tree_state_put(&d->state, task, syscall_at, memory_map_gap(&map), &map, &sink) ?:
-		       put_memory(d, task->pid, &map);
+		code = check_mappings(c, task->pid, &map) ?: aio_settle(task->pid, &map, SETTLE_LIMIT_MS, c->state.err) ?:
+		       tree_state_put(&c->state, task, syscall_at, memory_map_gap(&map), &map, &sink) ?:
+		       put_memory(c, task->pid, &map);
 	memory_map_free(&map);
 	return code;
 }
 
-static int put_tree(struct dump_to *d)
+static int put_tree(struct phaul_checkpoint *c)
 {
-	const struct tree *tree = d->state.tree;
+	const struct tree *tree = c->state.tree;
 	int code = 0;
 
 	for (size_t i = 0; i < tree->count && !code; i++)
-		code = tree->tasks[i].state == TASK_DEAD ? tree_state_put_dead(&d->state, &tree->tasks[i]) :
-							   put_living(d, &tree->tasks[i]);
-	return code ?: tree_state_put_queued(&d->state);
+		code = tree->tasks[i].state == TASK_DEAD ? tree_state_put_dead(&c->state, &tree->tasks[i]) :
+							   put_living(c, &tree->tasks[i]);
+	return code ?: tree_state_put_queued(&c->state);
 }
 
-/* The tree is frozen, and stays so. On failure some images may be left. */
-static int dump(const struct tree *tree, int directory, uint32_t flags, const char *cgroups, struct phaul_dumped *ret,
-		struct phaul_error *err)
+/* ---- one step after the other ---- */
+
+static void checkpoint_free(struct phaul_checkpoint *c, int outcome)
 {
-	struct dump_to d = {
-		.state = { .tree = tree, .flags = flags, .images = image_set_new(), .err = err }, .ghosts = { .directory = directory },
-	};
+	tree_state_free(&c->state, outcome == PHAUL_ABANDON || outcome == PHAUL_RUN);
+	network_let_go(&c->hold);
+	shmem_free(&c->shmem, false);
+	ghost_set_free(&c->ghosts, outcome != PHAUL_ABANDON);
+	page_writer_close(&c->pages);
+	chain_close(&c->chain);
+	cgroup_options_free(&c->cgroup_options);
+	cgroup_sets_free(&c->cgroups);
+	free(c);
+}
+
+int phaul_checkpoint_open(int pid, int directory, uint32_t flags, const char *cgroups, int timeout_ms,
+			  struct phaul_checkpoint **ret, struct phaul_error *err)
+{
+	struct phaul_checkpoint *c = calloc(1, sizeof(*c));
 	int code;
 
-	d.state.shmem = &d.shmem;
-	d.state.pages = &d.pages;
-	d.state.ghosts = &d.ghosts;
-	d.state.cgroups = &d.cgroups;
-	code = d.state.images ? page_writer_open(directory, d.state.images, &d.pages) : -ENOMEM;
+	*ret = NULL;
+	if (!c)
+		return phaul_fail(err, -ENOMEM, "checkpoint", "preparing for pid %d", pid);
+	c->pages.file = -1;
+	c->ghosts.directory = directory;
+	c->state = (struct tree_state){
+		.tree = &c->tree, .flags = flags, .images = image_set_new(), .shmem = &c->shmem, .pages = &c->pages, .ghosts = &c->ghosts,
+		.cgroups = &c->cgroups, .hold = &c->hold, .addresses = &c->no_addresses,
+	};
+	code = c->state.images ? cgroup_options_parse(cgroups, &c->cgroup_options, err) :
+	       phaul_fail(err, -ENOMEM, "checkpoint", "preparing for pid %d", pid);
+	code = code ?: chain_open(directory, c->state.images, &c->chain, err) ?: chain_check_pid(&c->chain, pid, err);
+	c->since_ns = phaul_now_ns();
+	code = code ?: tree_freeze(pid, NULL, timeout_ms, &c->tree, err);
 	if (code)
-		phaul_fail(err, code, "checkpoint", "collecting the state of pid %d", tree->tasks[0].pid);
+		checkpoint_free(c, PHAUL_ABANDON);
 	else
-		code = cgroup_options_parse(cgroups, &d.cgroup_options, err) ?: tree_state_read(&d.state) ?: put_tree(&d) ?:
-		       cgroup_sets_dump(&d.cgroups, &d.cgroup_options, d.state.images, err) ?: put_inventory(&d) ?:
-		       image_set_save(d.state.images, directory, err);
-	memset(ret, 0, sizeof(*ret));
-	ret->pages = d.pages.pages;
-	ret->processes = tree->count;
-	for (size_t i = 0; i < tree->count; i++)
-		ret->threads += tree->tasks[i].frozen.count;
-	shmem_free(&d.shmem, false);
-	ghost_set_free(&d.ghosts, !code);
-	cgroup_options_free(&d.cgroup_options);
-	cgroup_sets_free(&d.cgroups);
-	if (d.state.images)
-		page_writer_close(&d.pages);
-	tree_state_free(&d.state, code || flags & PHAUL_LEAVE_RUNNING);
+		*ret = c;
 	return code;
 }
 
-int phaul_dump(int pid, int directory, uint32_t flags, const char *cgroups, int timeout_ms, struct phaul_dumped *ret,
-	       struct phaul_error *err)
+int phaul_checkpoint_write(struct phaul_checkpoint *c, struct phaul_dumped *ret, struct phaul_error *err)
 {
-	struct tree tree;
-	uint64_t since_ns = phaul_now_ns();
-	int code = tree_freeze(pid, NULL, timeout_ms, &tree, err), thawed;
+	int code;
 
-	memset(ret, 0, sizeof(*ret));
+	memset(err, 0, sizeof(*err));
+	c->state.err = err;
+	code = page_writer_open(&c->chain, c->state.images, &c->pages, err);
 	if (code)
-		return code;
-	code = dump(&tree, directory, flags, cgroups, ret, err);
-	if (!code && !(flags & PHAUL_LEAVE_RUNNING)) {
-		tree_kill(&tree);
-	} else {
-		thawed = tree_thaw(&tree);
-		if (!code && thawed)
-			code = phaul_fail(err, thawed, "checkpoint", "letting pid %d go on", pid);
-	}
-	ret->frozen_ns = phaul_now_ns() - since_ns;
+		phaul_fail(err, code, "checkpoint", "collecting the state of pid %d", c->tree.tasks[0].pid);
+	code = code ?: tree_state_read(&c->state) ?: put_tree(c) ?:
+	       cgroup_sets_dump(&c->cgroups, &c->cgroup_options, c->state.images, err) ?:
+	       inventory_put(c->state.images, c->ghosts.directory, &c->tree, err) ?:
+	       image_set_save(c->state.images, c->ghosts.directory, err);
+	*ret = (struct phaul_dumped){ .pages = c->pages.pages, .written = c->pages.written, .processes = c->tree.count };
+	for (size_t i = 0; i < c->tree.count; i++)
+		ret->threads += c->tree.tasks[i].frozen.count;
 	return code;
+}
+
+/* From the first line on they end if we do: the images are complete. */
+static int part_with(struct phaul_checkpoint *c, int outcome, struct phaul_error *err)
+{
+	int code = outcome == PHAUL_KILL ? tree_bind(&c->tree, true, err) : 0;
+
+	c->state.err = err;
+	code = code ?: outcome == PHAUL_KILL || outcome == PHAUL_STOP ? tree_state_lock(&c->state) : 0;
+	if (!code && outcome == PHAUL_STOP)
+		code = tree_stop(&c->tree, err);
+	if (code && outcome == PHAUL_KILL)
+		(void)tree_bind(&c->tree, false, NULL);
+	return code;
+}
+
+int phaul_checkpoint_close(struct phaul_checkpoint *c, int outcome, uint64_t *ret_frozen_ns, struct phaul_error *err)
+{
+	pid_t pid = c->tree.tasks[0].pid;
+	int code = part_with(c, outcome, err), thawed = 0;
+
+	outcome = code ? PHAUL_ABANDON : outcome;
+	if (outcome == PHAUL_KILL) {
+		tree_kill(&c->tree);
+	} else {
+		network_let_go(&c->hold);
+		thawed = tree_thaw(&c->tree);
+	}
+	*ret_frozen_ns = phaul_now_ns() - c->since_ns;
+	checkpoint_free(c, outcome);
+	return code ?: thawed ? phaul_fail(err, thawed, "checkpoint", "letting pid %d go on", pid) : 0;
 }

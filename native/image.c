@@ -28,7 +28,7 @@ static const struct base {
 	{ "tcp-stream", 0x51465506 }, { "pagemap", 0x56084025 },
 	{ "pagemap-shmem", 0x56084025 }, { "remap-fpath", 0x59133954 }, { "ghost-file", 0x52583605 },
 	{ "filelocks", 0x54323616 }, { "memfd", 0x48453499 },
-	{ "ipcns-shm", 0x46283044 }, { "cgroup", 0x59383330 }, { "seccomp", 0x64413049 }, { "tty-info", 0x59453036 }, { "tty-data", 0x59413026 }, { "inventory", 0x58313116 },
+	{ "ipcns-shm", 0x46283044 }, { "cgroup", 0x59383330 }, { "seccomp", 0x64413049 }, { "tty-info", 0x59453036 }, { "tty-data", 0x59413026 }, { "inventory", 0x58313116 }, { "cpuinfo", 0x61404013 },
 	{ "phaul-round", 0 }, { "phaul-process", 0 }, { "phaul-absent", 0 }, { "phaul-sparse", 0 },
 	{ "phaul-populated", 0 }, { "phaul-shared", 0 }, { "phaul-posix", 0 }, { "phaul-guards", 0 }, { "phaul-files", 0 },
 };
@@ -303,15 +303,13 @@ int image_next(struct image_reader *r, const ProtobufCMessageDescriptor *type, P
 	return 1;
 }
 
-int image_read_all(const struct image_set *set, const char *base, int64_t id, const ProtobufCMessageDescriptor *type,
-		   ProtobufCMessage ***ret, size_t *ret_count)
+int image_rest(struct image_reader *r, const ProtobufCMessageDescriptor *type, ProtobufCMessage ***ret, size_t *ret_count)
 {
 	ProtobufCMessage **at = NULL, **larger, *message;
 	size_t count = 0, capacity = 0;
-	struct image_reader r;
-	int err = image_read(set, base, id, &r);
+	int err = 0;
 
-	while (!err && (err = image_next(&r, type, &message)) > 0) {
+	while (!err && (err = image_next(r, type, &message)) > 0) {
 		err = 0;
 		if (count == capacity) {
 			capacity = capacity ? 2 * capacity : 64;
@@ -327,7 +325,18 @@ int image_read_all(const struct image_set *set, const char *base, int64_t id, co
 	}
 	*ret = at;
 	*ret_count = count;
-	return err == -ENOENT ? 0 : err;
+	return err;
+}
+
+int image_read_all(const struct image_set *set, const char *base, int64_t id, const ProtobufCMessageDescriptor *type,
+		   ProtobufCMessage ***ret, size_t *ret_count)
+{
+	struct image_reader r;
+	int err = image_read(set, base, id, &r);
+
+	*ret = NULL;
+	*ret_count = 0;
+	return err == -ENOENT ? 0 : err ?: image_rest(&r, type, ret, ret_count);
 }
 
 void image_free_all(void *messages, size_t count)
@@ -352,6 +361,17 @@ int image_next_raw(struct image_reader *r, size_t size, const void **ret)
 const char *image_set_name(const struct image_set *set, size_t i)
 {
 	return i < set->count ? set->images[i].name : NULL;
+}
+
+int image_set_bytes(const struct image_set *set, const char *name, const void **ret, size_t *ret_size)
+{
+	const struct image *image = find(set, name);
+
+	if (!image)
+		return -ENOENT;
+	*ret = image->bytes;
+	*ret_size = image->size;
+	return 0;
 }
 
 int image_set_merge(struct image_set *to, const struct image_set *from)

@@ -40,6 +40,8 @@ int image_read(const struct image_set *set, const char *base, int64_t id, struct
 int image_next(struct image_reader *r, const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret);
 /* Points `ret` at the next bytes, which stay the set's. -EPROTO: there are fewer. */
 int image_next_raw(struct image_reader *r, size_t size, const void **ret);
+/* All messages from here on, each to be freed, also if the answer is an error. */
+int image_rest(struct image_reader *r, const ProtobufCMessageDescriptor *type, ProtobufCMessage ***ret, size_t *ret_count);
 /* All messages of an image, each to be freed; none if there is no such image. */
 int image_read_all(const struct image_set *set, const char *base, int64_t id, const ProtobufCMessageDescriptor *type,
 		   ProtobufCMessage ***ret, size_t *ret_count);
@@ -53,6 +55,8 @@ int image_read_bytes(const char *base, const void *bytes, size_t size, struct im
 
 /* For walking through all: the i-th image's name ("core-12"), NULL beyond the last. */
 const char *image_set_name(const struct image_set *set, size_t i);
+/* All bytes of the image of this name, magic included. -ENOENT */
+int image_set_bytes(const struct image_set *set, const char *name, const void **ret, size_t *ret_size);
 
 /* Adds copies of all images of `from`, none of which `to` has. */
 int image_set_merge(struct image_set *to, const struct image_set *from);

@@ -40,14 +40,6 @@ static int run(const char *commands, pid_t pid, const char *what, struct phaul_e
 	return code;
 }
 
-static bool is_locked(pid_t pid)
-{
-	char command[64];
-
-	snprintf(command, sizeof(command), "list table inet phaul-%d", pid);
-	return !run(command, pid, "looking for", NULL);
-}
-
 static bool is_six(const struct connection_pair *pair)
 {
 	return pair->local.any.sa_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&pair->local.v6.sin6_addr);
@@ -96,7 +88,7 @@ static void print_chain(FILE *to, const char *hook, const char *ours, const char
 	fprintf(to, " }\n");
 }
 
-int network_lock(pid_t pid, const struct connection_pair *pairs, size_t count, bool *ret_was_locked, struct phaul_error *err)
+int network_lock(pid_t pid, const struct connection_pair *pairs, size_t count, struct phaul_error *err)
 {
 	char *commands = NULL;
 	size_t size;
@@ -105,8 +97,6 @@ int network_lock(pid_t pid, const struct connection_pair *pairs, size_t count, b
 
 	if (!to)
 		return phaul_fail(err, -ENOMEM, "network lock", "preparing nftables for pid %d", pid);
-	if (ret_was_locked)
-		*ret_was_locked = is_locked(pid);
 	/* One transaction; deleted first, where adding makes sure that it can be. */
 	fprintf(to, "add table inet phaul-%d\ndelete table inet phaul-%d\ntable inet phaul-%d {\n", pid, pid, pid);
 	print_set(to, false, pairs, count);

@@ -16,8 +16,8 @@ struct connection_pair {
 	union tcp_address local, peer;
 };
 
-/* Replaces the lock of this process, if there is one; *ret_was_locked, if not NULL, says whether there was. */
-int network_lock(pid_t pid, const struct connection_pair *pairs, size_t count, bool *ret_was_locked, struct phaul_error *err);
+/* Replaces the lock of this process, if there is one. */
+int network_lock(pid_t pid, const struct connection_pair *pairs, size_t count, struct phaul_error *err);
 int network_unlock(pid_t pid, struct phaul_error *err);
 
 /* The same for the time of a switch: it ends when phaul ends, whatever that dies of. */

@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 7
+#define PHAUL_ABI_VERSION 8
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -44,7 +44,7 @@ PHAUL_API int phaul_abi_version(void);
 enum {
 	PHAUL_TCP_CLOSE = 1,	/* established connections move as reset ones (--tcp close) */
 	PHAUL_TO_DIRECTORY = 2,	/* a checkpoint: the process with all its children */
-	PHAUL_LEAVE_RUNNING = 4,	/* phaul_dump(): it goes on afterwards */
+	PHAUL_LEAVE_STOPPED = 4,	/* phaul_restore_release(): all are stopped (SIGSTOP) */
 	PHAUL_LINK_REMAP = 8,	/* links may be made for files whose name is gone but that have another */
 	PHAUL_FILE_LOCKS = 16,	/* locks on files are dumped, which others may take meanwhile */
 	PHAUL_TCP_ESTABLISHED = 32,	/* connections are dumped; their packets are dropped until they are restored */
@@ -210,19 +210,50 @@ PHAUL_API void phaul_target_close(struct phaul_target *tgt);
 /* ---- checkpoint: to a directory and back ---- */
 
 struct phaul_dumped {
-	uint64_t pages;
-	uint64_t frozen_ns;
+	uint64_t pages;		/* of the processes' memory */
+	uint64_t written;	/* of these: the others are the same in the checkpoint before */
 	uint32_t processes, threads;
 };
 
-/* Freezes the process and all its children, writes CRIU's images to `directory`, which has none yet, and ends them.
- * On failure all go on, and some images may be left. */
-PHAUL_API int phaul_dump(int pid, int directory, uint32_t flags, const char *cgroups, int timeout_ms, struct phaul_dumped *ret,
-			 struct phaul_error *err);
-/* Makes the processes from the images and lets them go, the first as init's child. `flags`: PHAUL_TCP_CLOSE. -EEXIST: a pid
- * is taken. `ret_said`: sentences about what is different, as of phaul_target_said(). */
-PHAUL_API int phaul_restore(int directory, uint32_t flags, const char *cgroups, int *ret_pid, char *ret_said, size_t size,
-			    struct phaul_error *err);
+/* What becomes of the processes of a dump. */
+enum {
+	PHAUL_ABANDON,	/* they go on as if nothing had been */
+	PHAUL_RUN,	/* they go on, and may be restored as well */
+	PHAUL_STOP,	/* they stay stopped (SIGSTOP), and so do the packets of their connections */
+	PHAUL_KILL,
+};
+
+/* In three steps, all by one thread. Freezes the process and all its children; `directory` has no images yet. A symbolic link
+ * "parent" in it leads to the directory of a checkpoint before, whose pages are not written again if they are the same. */
+struct phaul_checkpoint;
+PHAUL_API int phaul_checkpoint_open(int pid, int directory, uint32_t flags, const char *cgroups, int timeout_ms,
+				    struct phaul_checkpoint **ret, struct phaul_error *err);
+/* Writes CRIU's images. On failure some may be left, and the only way out is PHAUL_ABANDON. */
+PHAUL_API int phaul_checkpoint_write(struct phaul_checkpoint *c, struct phaul_dumped *ret, struct phaul_error *err);
+/* Frees, whatever it returns; if it fails they go on. */
+PHAUL_API int phaul_checkpoint_close(struct phaul_checkpoint *c, int outcome, uint64_t *ret_frozen_ns, struct phaul_error *err);
+/* The memory alone of processes that run, for phaul_checkpoint_write() to find it again. */
+PHAUL_API int phaul_predump(int pid, int directory, struct phaul_dumped *ret, struct phaul_error *err);
+
+/* Frees the disk from what checkpoints before this one have of pages that it has newer ones of: those are good for this one only,
+ * afterwards. *ret_pages: how many. */
+PHAUL_API int phaul_dedup(int directory, uint64_t *ret_pages, struct phaul_error *err);
+
+/* What this CPU can do, as CRIU's cpuinfo.img; and whether it can do what such an image says. */
+enum { PHAUL_CPU_REGISTERS = 1, PHAUL_CPU_INSTRUCTIONS = 2, PHAUL_CPU_SAME = 4 };
+PHAUL_API int phaul_cpuinfo_dump(int directory, struct phaul_error *err);
+PHAUL_API int phaul_cpuinfo_check(int directory, uint32_t what, struct phaul_error *err);
+
+/* Makes the processes from the images, complete and held. `flags`: PHAUL_TCP_CLOSE. -EEXIST: a pid is taken. */
+struct phaul_restore;
+PHAUL_API int phaul_restore_open(int directory, uint32_t flags, const char *cgroups, struct phaul_restore **ret, int *ret_pid,
+				 struct phaul_error *err);
+/* Sentences about what is different, as of phaul_target_said(). */
+PHAUL_API void phaul_restore_said(struct phaul_restore *r, char *ret_text, size_t size);
+/* Lets them go, the first as init's child. */
+PHAUL_API int phaul_restore_release(struct phaul_restore *r, uint32_t flags, struct phaul_error *err);
+/* Ends those that were not released; frees. */
+PHAUL_API void phaul_restore_close(struct phaul_restore *r);
 
 /* ---- TCP connections, by themselves: tcp.h says more ---- */
 

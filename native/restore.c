@@ -1,10 +1,12 @@
 /* restore.c - a process tree from a directory. */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "error.h"
 #include "ghost.h"
+#include "inventory.h"
 #include "layout.h"
 #include "network_lock.h"
 #include "objects/inet_socket.h"
@@ -17,19 +19,20 @@
 
 #define PAGE 4096ul
 
-struct restore {
+struct phaul_restore {
 	struct image_set *images;
 	int directory;
+	struct chain chain;
 	struct rebirth tree;
 	struct memory_map *maps;	/* of the tasks, until they are staged */
 	size_t connection_count;
-	bool was_locked;		/* by the dump, on this host */
+	struct network_hold hold;
 	struct phaul_error *err;
 };
 
 /* ---- reading ---- */
 
-static int read_maps(struct restore *r)
+static int read_maps(struct phaul_restore *r)
 {
 	r->maps = calloc(r->tree.count, sizeof(*r->maps));
 	if (!r->maps)
@@ -44,29 +47,13 @@ static int read_maps(struct restore *r)
 	return 0;
 }
 
-/* It is written last: without it the rest may be what a dump had written when it was killed. */
-static int check_inventory(struct restore *r)
-{
-	struct image_reader reader;
-	ProtobufCMessage *msg = NULL;
-	uint32_t version;
-
-	if (image_read(r->images, "inventory", -1, &reader) || image_next(&reader, &inventory_entry__descriptor, &msg) != 1)
-		return image_malformed("inventory", -1, r->err);
-	version = ((InventoryEntry *)msg)->img_version;
-	protobuf_c_message_free_unpacked(msg, NULL);
-	return version == IMAGES_VERSION ? 0 :
-	       phaul_fail(r->err, -EPROTO, "restore", "inventory.img says version %u, and this phaul reads version %d: the images are of "
-			  "another age", version, IMAGES_VERSION);
-}
-
-static int read_all(struct restore *r)
+static int read_all(struct phaul_restore *r)
 {
 	struct built_files *files = &r->tree.files;
 
 	return rebirth_read(&r->tree, r->images) ?: rebirth_read_states(&r->tree, r->images) ?:
 	       built_files_read(r->images, r->tree.tables, r->tree.table_count, files, r->err) ?:
-	       ghosts_make(files, r->images, r->directory, r->err) ?: memfds_make(files, r->images, r->directory, NULL, r->err) ?:
+	       ghosts_make(files, r->images, r->directory, r->err) ?: memfds_make(files, r->images, &r->chain, NULL, r->err) ?:
 	       ttys_make(files, r->images, r->err) ?: read_maps(r);
 }
 
@@ -92,7 +79,7 @@ static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, s
 	return code;
 }
 
-static int make_memory(struct restore *r, struct reborn *task, struct memory_map *map)
+static int make_memory(struct phaul_restore *r, struct reborn *task, struct memory_map *map)
 {
 	struct final_scan gone = {0};
 	int code = rebirth_stage(&r->tree, task);
@@ -101,7 +88,7 @@ static int make_memory(struct restore *r, struct reborn *task, struct memory_map
 	       husk_threads(&task->husk, (pid_t *)task->entry->threads, task->entry->n_threads, r->err);
 	if (code)
 		return code;
-	code = page_file_read(r->images, r->directory, "pagemap", reborn_pid(task), place, &task->stage, r->err);
+	code = page_file_read(&r->chain, "pagemap", reborn_pid(task), place, &task->stage, r->err);
 	stage_filled(&task->stage);
 	if (code)
 		return code;
@@ -113,7 +100,7 @@ static int make_memory(struct restore *r, struct reborn *task, struct memory_map
 	return code;
 }
 
-static int make_all_memory(struct restore *r)
+static int make_all_memory(struct phaul_restore *r)
 {
 	int code = 0;
 
@@ -125,38 +112,42 @@ static int make_all_memory(struct restore *r)
 
 /* ---- connections ---- */
 
-static int lock_connections(struct restore *r)
+/* Beside the lock that the dump has left, if it was on this host. */
+static int hold_connections(struct phaul_restore *r)
 {
+	const struct moved_addresses none = {0};
 	struct connection_pair *pairs = NULL;
 	int code = inet_connections_of_images(&r->tree.files, &pairs, &r->connection_count);
 
 	if (code)
 		phaul_fail(r->err, code, "restore", "listing TCP connections");
 	else if (r->connection_count && !(r->tree.files.flags & PHAUL_TCP_CLOSE))
-		code = network_lock(reborn_pid(r->tree.tasks[0]), pairs, r->connection_count, &r->was_locked, r->err);
+		code = network_hold(&r->hold, reborn_pid(r->tree.tasks[0]), pairs, r->connection_count, &none, r->err);
 	free(pairs);
 	return code;
 }
 
 /* Packets may come in again, and the peers are told that we are there. */
-static int unlock_connections(struct restore *r)
+static int unlock_connections(struct phaul_restore *r)
 {
 	int code = inet_restore_ends(&r->tree.files, r->err);
 
 	if (!code && r->connection_count)
 		code = network_unlock(reborn_pid(r->tree.tasks[0]), r->err);
+	network_let_go(&r->hold);
 	return code ? code : inet_resume(&r->tree.files, r->err);
 }
 
 /* ---- all of it ---- */
 
-static int restore(struct restore *r)
+/* All are complete afterwards, and held. */
+static int build(struct phaul_restore *r)
 {
 	struct rebirth *tree = &r->tree;
 	struct phaul_built built = {0};
-	int code = check_inventory(r) ?: read_all(r) ?: lock_connections(r) ?: cgroups_read(&tree->cgroups, r->images, r->err) ?:
-		   cgroups_make(&tree->cgroups, r->err) ?:
-		   shmem_make(&tree->shmem, r->images, r->directory, r->err) ?: rebirth_make(tree, r->images) ?:
+	int code = inventory_check(r->images, r->directory, r->err) ?: chain_open(r->directory, r->images, &r->chain, r->err) ?: read_all(r) ?:
+		   hold_connections(r) ?: cgroups_read(&tree->cgroups, r->images, r->err) ?: cgroups_make(&tree->cgroups, r->err) ?:
+		   shmem_make(&tree->shmem, r->images, &r->chain, r->err) ?: rebirth_make(tree, r->images) ?:
 		   rebirth_settle(tree, r->images) ?: make_all_memory(r) ?: rebirth_place_threads(tree, r->images);
 
 	if (code)
@@ -164,29 +155,67 @@ static int restore(struct restore *r)
 	husk_join(&tree->tasks[0]->husk, true);
 	code = rebirth_build(tree, r->images, &built);
 	husk_join(&tree->tasks[0]->husk, false);
-	code = code ?: memfds_seal(&tree->files, r->err) ?: cgroups_finish(&tree->cgroups, r->err) ?: unix_names_publish(&tree->files, r->err) ?: unlock_connections(r);
+	return code;
+}
+
+void phaul_restore_said(struct phaul_restore *r, char *ret_text, size_t size)
+{
+	cgroups_said(&r->tree.cgroups, ret_text, size);
+}
+
+int phaul_restore_open(int directory, uint32_t flags, const char *cgroups, struct phaul_restore **ret, int *ret_pid,
+		       struct phaul_error *err)
+{
+	struct phaul_restore *r = calloc(1, sizeof(*r));
+	int code;
+
+	*ret = NULL;
+	if (!r)
+		return phaul_fail(err, -ENOMEM, "restore", "reading the images");
+	*r = (struct phaul_restore){ .directory = directory, .tree = { .files.flags = flags, .err = err }, .err = err };
+	code = cgroup_options_parse(cgroups, &r->tree.cgroups.options, err) ?: image_set_load(directory, &r->images, err) ?: build(r);
+	if (code) {
+		phaul_restore_close(r);
+		return code;
+	}
+	*ret_pid = reborn_pid(r->tree.tasks[0]);
+	*ret = r;
+	return 0;
+}
+
+static void stop_all(struct rebirth *tree)
+{
+	for (size_t i = 0; i < tree->count; i++)
+		if (tree->tasks[i]->state == TASK_ALIVE) {
+			tree->tasks[i]->state = TASK_STOPPED;
+			tree->tasks[i]->stop_signal = SIGSTOP;
+		}
+}
+
+int phaul_restore_release(struct phaul_restore *r, uint32_t flags, struct phaul_error *err)
+{
+	struct rebirth *tree = &r->tree;
+	int code;
+
+	r->err = tree->err = err;
+	if (flags & PHAUL_LEAVE_STOPPED)
+		stop_all(tree);
+	code = memfds_seal(&tree->files, err) ?: cgroups_finish(&tree->cgroups, err) ?: unix_names_publish(&tree->files, err) ?: unlock_connections(r);
 	if (!code)
 		ghosts_forget_links(&tree->files, r->images);
 	ghosts_keep_files(&tree->files, !code);
 	watched_drain(&tree->files);
-	return code ? code : rebirth_release(tree);
+	return code ?: rebirth_release(tree);
 }
 
-int phaul_restore(int directory, uint32_t flags, const char *cgroups, int *ret_pid, char *ret_said, size_t size,
-		  struct phaul_error *err)
+void phaul_restore_close(struct phaul_restore *r)
 {
-	struct restore r = { .directory = directory, .tree = { .files.flags = flags, .err = err }, .err = err };
-	int code = cgroup_options_parse(cgroups, &r.tree.cgroups.options, err) ?: image_set_load(directory, &r.images, err) ?: restore(&r);
-
-	cgroups_said(&r.tree.cgroups, ret_said, size);
-	if (!code)
-		*ret_pid = reborn_pid(r.tree.tasks[0]);
-	else if (r.connection_count && !r.was_locked)
-		(void)network_unlock(reborn_pid(r.tree.tasks[0]), NULL);
-	for (size_t i = 0; r.maps && i < r.tree.count; i++)
-		memory_map_free(&r.maps[i]);
-	free(r.maps);
-	rebirth_free(&r.tree);
-	image_set_free(r.images);
-	return code;
+	network_let_go(&r->hold);
+	for (size_t i = 0; r->maps && i < r->tree.count; i++)
+		memory_map_free(&r->maps[i]);
+	free(r->maps);
+	rebirth_free(&r->tree);
+	chain_close(&r->chain);
+	image_set_free(r->images);
+	free(r);
 }

@@ -263,7 +263,7 @@ static int make(struct shmem *object, const struct image_set *images, bool named
 	return phaul_fail(err, -errno, "shared memory", "making %llu bytes of it", (unsigned long long)object->size);
 }
 
-int shmem_make(struct shmem_set *set, const struct image_set *images, int directory, struct phaul_error *err)
+int shmem_make(struct shmem_set *set, const struct image_set *images, const struct chain *chain, struct phaul_error *err)
 {
 	int code = 0;
 
@@ -272,9 +272,9 @@ int shmem_make(struct shmem_set *set, const struct image_set *images, int direct
 
 		if (object->at || object->fd >= 0)
 			continue;
-		code = make(object, images, directory < 0, err);
-		if (!code && directory >= 0)
-			code = page_file_read(images, directory, "pagemap-shmem", object->id, place, object, err);
+		code = make(object, images, !chain, err);
+		if (!code && chain)
+			code = page_file_read(chain, "pagemap-shmem", object->id, place, object, err);
 	}
 	return code;
 }

@@ -44,8 +44,8 @@ bool shmem_attachable(const struct shmem_set *set, const struct vma *vma);
 int shmem_note(struct shmem_set *set, const struct memory_map *map);
 /* What "phaul-shared" of a round says of their size; objects that nobody has mapped are noted, too. */
 int shmem_note_sizes(struct shmem_set *set, const struct image_set *images);
-/* Makes all that were noted, with their content from the directory; -1: it is still to come. */
-int shmem_make(struct shmem_set *set, const struct image_set *images, int directory, struct phaul_error *err);
+/* Makes all that were noted, with their content from the chain's directories; NULL: it is still to come. */
+int shmem_make(struct shmem_set *set, const struct image_set *images, const struct chain *chain, struct phaul_error *err);
 /* Pages of one. Any thread. */
 int shmem_pages(const struct shmem_set *set, uint64_t id, const struct page_extent *extents, size_t count,
 		const uint8_t *data, struct phaul_error *err);

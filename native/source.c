@@ -763,26 +763,16 @@ int phaul_source_packets(struct phaul_source *src, struct phaul_channel *ch, str
 	return code;
 }
 
-static int set_options(struct phaul_source *src, unsigned long options, struct phaul_error *err)
-{
-	for (size_t i = 0; i < src->tree.count; i++)
-		for (size_t n = 0; n < src->tree.tasks[i].frozen.count; n++)
-			if (ptrace(PTRACE_SETOPTIONS, src->tree.tasks[i].frozen.threads[n].tid, 0, options) < 0)
-				return phaul_fail(err, -errno, "source", "setting what becomes of thread %d when phaul "
-						  "ends", src->tree.tasks[i].frozen.threads[n].tid);
-	return 0;
-}
-
 int phaul_source_commit(struct phaul_source *src, struct phaul_error *err)
 {
 	int code;
 
 	if (!is_frozen(src))
 		return phaul_fail(err, -EINVAL, "source", "pid %d is not frozen", src->pid);
-	code = set_options(src, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL, err) ?: addresses_remove(&src->addresses, err);
+	code = tree_bind(&src->tree, true, err) ?: addresses_remove(&src->addresses, err);
 	src->committed = !code;
 	if (code)
-		(void)set_options(src, PTRACE_O_TRACESYSGOOD, NULL);
+		(void)tree_bind(&src->tree, false, NULL);
 	return code;
 }
 
@@ -806,11 +796,9 @@ static void stop_tracking(struct phaul_source *src)
 
 int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_error *err)
 {
-	int code = set_options(src, PTRACE_O_TRACESYSGOOD, err);
+	int code = tree_bind(&src->tree, false, err);
 
-	for (size_t i = 0; i < src->tree.count && stopped && !code; i++)
-		if (src->tree.tasks[i].state != TASK_DEAD && kill(src->tree.tasks[i].pid, SIGSTOP) < 0)
-			code = phaul_fail(err, -errno, "source", "stopping pid %d", src->tree.tasks[i].pid);
+	code = code ?: stopped ? tree_stop(&src->tree, err) : 0;
 	if (code)
 		return code;
 	src->committed = false;

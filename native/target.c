@@ -201,7 +201,7 @@ static int read_layouts(struct phaul_target *tgt, const struct image_set *images
 			phaul_fail(err, code, "layout", "the source's description of pid %d's memory is malformed", reborn_pid(task));
 	}
 	code = code ?: shmem_note_sizes(&tree->shmem, images);
-	return code ? code : shmem_make(&tree->shmem, images, -1, err);
+	return code ? code : shmem_make(&tree->shmem, images, NULL, err);
 }
 
 static int lay_out(struct phaul_target *tgt, struct reborn *task, struct layout *layout, struct phaul_applied *ret,
@@ -336,7 +336,7 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 	memset(ret, 0, sizeof(*ret));
 	code = image_set_unpack(bytes, size, &images, err) ?: rebirth_read_states(tree, images) ?:
 	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?:
-	       memfds_make(&tree->files, images, -1, &tree->shmem, err) ?: hold_connections(tgt, err) ?:
+	       memfds_make(&tree->files, images, NULL, &tree->shmem, err) ?: hold_connections(tgt, err) ?:
 	       rebirth_settle(tree, images) ?: rebirth_build(tree, images, ret) ?:
 	       memfds_seal(&tree->files, err) ?: cgroups_finish(&tree->cgroups, err);
 	image_set_free(images);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -286,6 +287,26 @@ int tree_thaw(struct tree *t)
 	}
 	tree_free(t);
 	return ret;
+}
+
+int tree_bind(const struct tree *t, bool dies_with_us, struct phaul_error *err)
+{
+	unsigned long options = PTRACE_O_TRACESYSGOOD | (dies_with_us ? PTRACE_O_EXITKILL : 0);
+
+	for (size_t i = 0; i < t->count; i++)
+		for (size_t n = 0; n < t->tasks[i].frozen.count; n++)
+			if (ptrace(PTRACE_SETOPTIONS, t->tasks[i].frozen.threads[n].tid, 0, options) < 0)
+				return phaul_fail(err, -errno, "tree", "setting what becomes of thread %d when phaul ends",
+						  t->tasks[i].frozen.threads[n].tid);
+	return 0;
+}
+
+int tree_stop(const struct tree *t, struct phaul_error *err)
+{
+	for (size_t i = 0; i < t->count; i++)
+		if (t->tasks[i].state != TASK_DEAD && kill(t->tasks[i].pid, SIGSTOP) < 0)
+			return phaul_fail(err, -errno, "tree", "stopping pid %d", t->tasks[i].pid);
+	return 0;
 }
 
 void tree_kill(struct tree *t)

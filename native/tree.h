@@ -40,6 +40,10 @@ int tree_list(pid_t root, struct tree *ret, struct phaul_error *err);
  * less time to see who is new, if one of them has many threads. */
 int tree_freeze(pid_t root, const struct tree *known, int timeout_ms, struct tree *ret, struct phaul_error *err);
 int tree_thaw(struct tree *t);
+/* Do they end if the calling thread does? */
+int tree_bind(const struct tree *t, bool dies_with_us, struct phaul_error *err);
+/* Tells all to stop (SIGSTOP), which they do when they are let go, before anything else. */
+int tree_stop(const struct tree *t, struct phaul_error *err);
 /* Ends all. */
 void tree_kill(struct tree *t);
 void tree_free(struct tree *t);

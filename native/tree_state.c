@@ -79,38 +79,42 @@ static int read_descriptors(struct tree_state *s)
 	return code;
 }
 
-static int lock_connections(struct tree_state *s)
+static int hold_connections(struct tree_state *s)
 {
-	struct connection_pair *pairs = NULL;
-	size_t count = 0, waiting = 0;
+	pid_t pid = s->tree->tasks[0].pid;
+	size_t waiting = 0;
 	int code = 0;
 
-	s->paused.brief = s->hold;
 	/* First, so that no connection comes after the list. */
-	if (s->hold && s->addresses->count)
-		code = network_hold(s->hold, s->tree->tasks[0].pid, NULL, 0, s->addresses, s->err);
+	if (s->addresses->count)
+		code = network_hold(s->hold, pid, NULL, 0, s->addresses, s->err);
 	if (code)
 		return code;
 	if (s->flags & PHAUL_TCP_ESTABLISHED)
-		code = inet_connections(s->descriptors, s->descriptor_count, &pairs, &count, &waiting);
+		code = inet_connections(s->descriptors, s->descriptor_count, &s->pairs, &s->pair_count, &waiting);
 	if (code)
 		phaul_fail(s->err, code, "state", "listing TCP connections");
-	else if (s->hold && count)
-		code = network_hold(s->hold, s->tree->tasks[0].pid, pairs, count, s->addresses, s->err);
-	else if (count)
-		code = network_lock(s->tree->tasks[0].pid, pairs, count, NULL, s->err);
-	s->locked = !code && count && !s->hold;
-	/* No more come now. */
-	if (!code && waiting && s->hold)
+	else if (s->pair_count)
+		code = network_hold(s->hold, pid, s->pairs, s->pair_count, s->addresses, s->err);
+	/* No more come now. In a directory they are left out, if they may. */
+	if (!code && waiting && !s->pages)
 		code = phaul_fail(s->err, -EAGAIN, "state", "connections wait to be accepted by processes below pid %d, and would be lost: "
-				  "try again, or run with --tcp close to reset them", s->tree->tasks[0].pid);
-	free(pairs);
+				  "try again, or run with --tcp close to reset them", pid);
+	return code;
+}
+
+int tree_state_lock(struct tree_state *s)
+{
+	int code = s->pair_count ? network_lock(s->tree->tasks[0].pid, s->pairs, s->pair_count, s->err) : 0;
+
+	if (!code)
+		paused_set_pause(&s->paused);
 	return code;
 }
 
 int tree_state_read(struct tree_state *s)
 {
-	return read_descriptors(s) ?: lock_connections(s);
+	return read_descriptors(s) ?: hold_connections(s);
 }
 
 int tree_state_put_dead(struct tree_state *s, const struct task *task)
@@ -157,10 +161,10 @@ void tree_state_free(struct tree_state *s, bool stays)
 	image_set_free(s->images);
 	s->images = NULL;
 	unix_queues_free(&s->queues);
-	if (stays && s->locked)
-		(void)network_unlock(s->tree->tasks[0].pid, NULL);
 	if (stays && s->hold)
 		network_let_go(s->hold);
-	s->locked = false;
-	paused_set_free(&s->paused, stays);
+	paused_set_free(&s->paused);
+	free(s->pairs);
+	s->pairs = NULL;
+	s->pair_count = 0;
 }

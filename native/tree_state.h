@@ -14,7 +14,7 @@ struct tree_state {
 	struct page_writer *pages;
 	struct ghost_set *ghosts;
 	struct cgroup_sets *cgroups;	/* NULL: rounds tell of them */
-	/* For the time of a switch, and what moves with it; NULL: connections are stopped until they are restored. */
+	/* Packets are stopped for as long as we live, and what moves with them. */
 	struct network_hold *hold;
 	const struct moved_addresses *addresses;
 	struct phaul_error *err;
@@ -23,7 +23,8 @@ struct tree_state {
 	size_t descriptor_count, put_count;
 	struct unix_queues queues;
 	struct paused_set paused;
-	bool locked;			/* packets of connections are dropped */
+	struct connection_pair *pairs;	/* of the connections that come along */
+	size_t pair_count;
 	uint32_t next_file_id;
 };
 
@@ -34,7 +35,9 @@ int tree_state_put_dead(struct tree_state *s, const struct task *task);
 int tree_state_put(struct tree_state *s, const struct task *task, remote_addr syscall_at, remote_addr area_hint,
 		   const struct memory_map *map, const struct thread_sink *sink);
 int tree_state_put_queued(struct tree_state *s);
-/* `stays`: the processes go on here. */
+/* The processes are about to end: their connections stay stopped until they are restored, and tell nobody of their end. */
+int tree_state_lock(struct tree_state *s);
+/* `stays`: the processes go on here, and packets reach them. */
 void tree_state_free(struct tree_state *s, bool stays);
 
 /* Who shares what with whom, for "ids". `task` lives. */

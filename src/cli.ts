@@ -2,7 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { agentCommand } from './cli/agent.ts';
 import { checkCommand } from './cli/check.ts';
-import { dumpCommand, restoreCommand } from './cli/checkpoint.ts';
+import { dedupCommand, dumpCommand, preDumpCommand, restoreCommand } from './cli/checkpoint.ts';
 import { failedEvent } from './cli/done.ts';
 import { inspectCommand } from './cli/inspect.ts';
 import { migrateCommand } from './cli/migrate.ts';
@@ -42,8 +42,9 @@ function createProgram(): Command {
     .addHelpText('after', EPILOGUE);
   program.addCommand(migrateCommand({ stdout, stderr }));
   program.addCommand(checkCommand({ stdout }));
-  program.addCommand(dumpCommand({ stdout }));
-  program.addCommand(restoreCommand({ stdout, stderr }));
+  for (const command of [dumpCommand, preDumpCommand, restoreCommand, dedupCommand]) {
+    program.addCommand(command({ stdout, stderr }));
+  }
   program.addCommand(inspectCommand({ stdout }));
   program.addCommand(agentCommand());
   for (const command of [program, ...program.commands]) {
@@ -78,7 +79,7 @@ async function main(words: string[]): Promise<ExitCode> {
 /** Without any command, commander has already printed the help and says nothing more. */
 function usageError({ code, message }: CommanderError, words: string[]): PhaulError {
   if (code === 'commander.help') {
-    return new PhaulError('ERR_USAGE', words.includes('--json') ? 'A command is missing: migrate, check, dump, restore, inspect or agent.' : '');
+    return new PhaulError('ERR_USAGE', words.includes('--json') ? 'A command is missing: migrate, check, dump, pre-dump, restore, dedup, inspect or agent.' : '');
   }
   const sentence = message.replace(/^error: /, '').replace(/^./, (first) => first.toUpperCase()).replace(/([^.?)])$/, '$1.');
   return new PhaulError('ERR_USAGE', sentence);

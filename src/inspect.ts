@@ -1,10 +1,8 @@
 /** phaul inspect: what a checkpoint holds, from its images alone. */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { z } from 'zod';
-import { PAGE_BYTES } from './engine/engine.ts';
 import { PhaulError } from './errors.ts';
 import { readImage } from './images.ts';
+import { inspectChain, memoryOf, type InspectedLink, type InspectedMemory } from './inspectChain.ts';
 
 const STATES: Record<number, string> = { 1: 'running', 2: 'ended', 3: 'stopped' };
 const SOCKET_TYPES: Record<number, string> = { 1: 'stream', 2: 'datagram', 3: 'raw', 5: 'packet' };
@@ -22,7 +20,6 @@ const mm = z.object({
   vmas: z.array(z.object({ start: number, end: number, status: number, shmid: number })).default([]),
 });
 const fs = z.object({ cwd_id: number, root_id: number });
-const pagemap = z.object({ nr_pages: number, compat_nr_pages: number, in_parent: z.boolean().default(false) });
 const fdinfo = z.object({ id: number, fd: number, type: z.string() });
 const inet = z.object({ type: number, proto: number, state: number, src_port: number, dst_port: number, src_addr: numbers, dst_addr: numbers, family: number });
 const unix = z.object({ type: number, state: number, name: z.string().default('') });
@@ -57,8 +54,7 @@ export interface InspectedProcess {
   root?: string | undefined;
   mappings: number;
   mappedBytes: number;
-  /** Pages that are in the images. */
-  dumpedBytes: number;
+  memory: InspectedMemory;
   descriptors: InspectedDescriptor[];
   children: InspectedProcess[];
 }
@@ -116,7 +112,6 @@ function inspectProcess(directory: string, { pid, threads, ...place }: z.infer<t
   const memory = parse(directory, `mm-${pid}`, 'mm_entry', mm)[0];
   const places = parse(directory, `fs-${pid}`, 'fs_entry', fs)[0];
   const table = parse(directory, `ids-${pid}`, 'task_kobj_ids_entry', ids)[0]?.files_id ?? pid;
-  const pages = readImage(directory, `pagemap-${pid}`, 'pagemap_entry', 'pagemap_head').slice(1).map((entry) => pagemap.parse(entry));
   const nameOf = (id: number | undefined): string | undefined => files.get(id ?? 0)?.reg?.name;
   return {
     pid,
@@ -128,17 +123,25 @@ function inspectProcess(directory: string, { pid, threads, ...place }: z.infer<t
     ...(places !== undefined && { cwd: nameOf(places.cwd_id), root: nameOf(places.root_id) }),
     mappings: memory?.vmas.length ?? 0,
     mappedBytes: (memory?.vmas ?? []).reduce((sum, { start, end }) => sum + end - start, 0),
-    dumpedBytes: pages.reduce((sum, { nr_pages, compat_nr_pages }) => sum + (nr_pages || compat_nr_pages) * PAGE_BYTES, 0),
+    memory: memoryOf(directory, `pagemap-${pid}`),
     descriptors: parse(directory, `fdinfo-${table}`, 'fdinfo_entry', fdinfo).map(({ fd, id, type }) => ({ fd, kind: KINDS[type] ?? type, text: textOf(files, id) })),
     children: [],
   };
 }
 
-/** The first process, with all others below it. */
-export function inspect(directory: string): InspectedProcess {
-  if (!existsSync(join(directory, 'pstree.img'))) {
-    throw new PhaulError('ERR_USAGE', `${directory} holds no checkpoint: pstree.img is missing.`);
-  }
+export interface Inspected {
+  /** The directory, and those that came before it. */
+  chain: InspectedLink[];
+  /** The first process, with all others below it; a pre-dump has none. */
+  root?: InspectedProcess;
+}
+
+export function inspect(directory: string): Inspected {
+  const chain = inspectChain(directory);
+  return chain[0]?.kind === 'checkpoint' ? { chain, root: inspectRoot(directory) } : { chain };
+}
+
+function inspectRoot(directory: string): InspectedProcess {
   const files: Files = new Map(parse(directory, 'files', 'file_entry', file).map((entry) => [entry.id, entry]));
   const processes = parse(directory, 'pstree', 'pstree_entry', pstree).map((entry) => inspectProcess(directory, entry, files));
   const [root] = processes;

@@ -39,26 +39,39 @@ export interface CheckOptions {
   reach?: ReachOptions;
 }
 
-export interface DumpOptions {
+export interface PreDumpOptions {
   pid: number;
   directory: string;
+  /** The directory of the checkpoint before, seen from this one: pages that it has the same aren't written. */
+  previous?: string;
+  /** Free the disk from what checkpoints before have of pages that this one has newer ones of. */
+  autoDedup: boolean;
+}
+
+export interface DumpOptions extends PreDumpOptions {
   /** Established TCP connections: an obstacle, reset, or dumped; their packets are dropped until they are restored. */
   tcp: 'refuse' | 'close' | 'established';
   /** Leave out connections that wait to be accepted. */
   skipInFlight: boolean;
-  leaveRunning: boolean;
+  /** What becomes of the processes. */
+  afterwards: 'kill' | 'run' | 'stop';
   /** For files whose name is gone but that have another: make links beside the old names, until they are restored. */
   linkRemap: boolean;
   /** Dump locks on files, which others may take until they are restored. */
   fileLocks: boolean;
   cgroups: CgroupOptions;
+  /** Programs of the operator: checkpoint/actionScripts.ts. */
+  actionScripts: string[];
 }
 
 export interface RestoreOptions {
   directory: string;
   /** Connections that were dumped are restored, or reset. */
   tcp: 'close' | 'established';
+  /** All are stopped, for a debugger or whoever sends SIGCONT. */
+  leaveStopped: boolean;
   cgroups: CgroupOptions;
+  actionScripts: string[];
 }
 
 /**

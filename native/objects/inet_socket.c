@@ -415,13 +415,10 @@ void paused_set_pause(struct paused_set *set)
 		(void)tcp_pause(set->at[i].fd);
 }
 
-void paused_set_free(struct paused_set *set, bool resume)
+void paused_set_free(struct paused_set *set)
 {
-	for (size_t i = 0; i < set->count; i++) {
-		if (resume && !set->brief)
-			(void)resume_socket(&set->at[i]);
+	for (size_t i = 0; i < set->count; i++)
 		close(set->at[i].fd);
-	}
 	free(set->at);
 	*set = (struct paused_set){ 0 };
 }
@@ -493,9 +490,7 @@ static int dump_connection(struct dump *dump, struct descriptor *d, const struct
 
 	if (err)
 		return err;
-	err = tcp_save_named(fd, &c);
-	if (dump->paused->brief)
-		err = err ?: resume_quietly(&paused);
+	err = tcp_save_named(fd, &c) ?: resume_quietly(&paused);
 	if (err) {
 		tcp_connection_free(&c);
 		return err;

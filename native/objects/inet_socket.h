@@ -9,7 +9,6 @@
 struct paused_set {
 	struct paused_socket *at;
 	size_t count;
-	bool brief;	/* a socket is paused only for as long as it is read: no packet reaches it anyway */
 };
 
 /* All TCP connections of the tables' frozen processes, that may be in their images, each of them open in `own`; and how many
@@ -25,9 +24,10 @@ int inet_dump_connection(struct dump *dump, struct descriptor *d);
 /* RCV_SHUTDOWN 1, SEND_SHUTDOWN 2; 0 also if nobody knows. */
 int inet_udp_shutdown(int socket_fd, int protocol, const union tcp_address *local, const union tcp_address *peer);
 
-/* Of a brief one: nothing is sent when the processes end. */
+/* A socket is paused while it is read, when no packet reaches it anyway; and again when the processes end, of which it then sends
+ * nothing. */
 void paused_set_pause(struct paused_set *set);
-void paused_set_free(struct paused_set *set, bool resume);
+void paused_set_free(struct paused_set *set);
 /* All connections of the images, before other descriptors are made. */
 int inet_make_connections(struct built_files *f, const struct image_set *images, struct phaul_error *err);
 /* Of all that were built: sides that are closed. Their addresses are on this host by now. */

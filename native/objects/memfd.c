@@ -120,7 +120,7 @@ static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, s
 	return 0;
 }
 
-static int fill(int fd, const MemfdInodeEntry *e, const struct image_set *images, int directory, struct phaul_error *err)
+static int fill(int fd, const MemfdInodeEntry *e, const struct chain *chain, struct phaul_error *err)
 {
 	uint64_t unit = e->has_hugetlb_flag ? 1ul << (e->hugetlb_flag >> MFD_HUGE_SHIFT & 63) : 4096;
 	struct filling f = { .size = (e->size + unit - 1) & ~(unit - 1) };
@@ -131,7 +131,7 @@ static int fill(int fd, const MemfdInodeEntry *e, const struct image_set *images
 	f.at = mmap(NULL, f.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (f.at == MAP_FAILED)
 		return -errno;
-	code = page_file_read(images, directory, "pagemap-shmem", e->shmid, place, &f, err);
+	code = page_file_read(chain, "pagemap-shmem", e->shmid, place, &f, err);
 	munmap(f.at, f.size);
 	return code;
 }
@@ -164,14 +164,13 @@ int memfd_make_empty(const struct image_set *images, uint64_t id, struct phaul_e
 	return fd;
 }
 
-static int make(const MemfdInodeEntry *e, const struct image_set *images, int directory, struct shmem_set *made,
-		struct phaul_error *err)
+static int make(const MemfdInodeEntry *e, const struct chain *chain, struct shmem_set *made, struct phaul_error *err)
 {
 	int fd = made ? shmem_take_memfd(made, e->inode_id) : make_empty(e, err), code = fd < 0 ? fd : 0;
 
 	if (fd < 0 || made)
 		return code ? phaul_fail(err, code, "memfd", "finding the memory of the memfd %s", e->name) : fd;
-	code = fill(fd, e, images, directory, err);
+	code = fill(fd, e, chain, err);
 	if (!code)
 		return fd;
 	close(fd);
@@ -197,7 +196,8 @@ static int lead_to(struct built_files *f, const MemfdInodeEntry *e, int fd)
 	return err;
 }
 
-int memfds_make(struct built_files *f, const struct image_set *images, int directory, struct shmem_set *made, struct phaul_error *err)
+int memfds_make(struct built_files *f, const struct image_set *images, const struct chain *chain, struct shmem_set *made,
+		struct phaul_error *err)
 {
 	ProtobufCMessage **entries;
 	size_t count;
@@ -208,7 +208,7 @@ int memfds_make(struct built_files *f, const struct image_set *images, int direc
 	for (size_t i = 0; i < count && !code; i++) {
 		const MemfdInodeEntry *e = (MemfdInodeEntry *)entries[i];
 		struct sealed *larger = reallocarray(f->sealed, f->sealed_count + 1, sizeof(*larger));
-		int fd = larger ? make(e, images, directory, made, err) : -ENOMEM;
+		int fd = larger ? make(e, chain, made, err) : -ENOMEM;
 
 		f->sealed = larger ? larger : f->sealed;
 		code = fd < 0 ? fd : lead_to(f, e, fd);

@@ -59,7 +59,9 @@ static void dump_subject(uint8_t **ret, size_t *size, pid_t *ret_pid)
 {
 	char directory[] = "/tmp/phaul-images.XXXXXX", command[64];
 	struct image_set *set;
+	struct phaul_checkpoint *checkpoint;
 	struct phaul_dumped dumped;
+	uint64_t frozen_ns;
 	struct phaul_error err = { 0 };
 	int ready[2], fd;
 	pid_t pid;
@@ -78,7 +80,9 @@ static void dump_subject(uint8_t **ret, size_t *size, pid_t *ret_pid)
 	close(ready[0]);
 	close(ready[1]);
 	fd = open(directory, O_RDONLY | O_DIRECTORY);
-	if (phaul_dump(pid, fd, PHAUL_TO_DIRECTORY, NULL, 5000, &dumped, &err) || image_set_load(fd, &set, &err) ||
+	if (phaul_checkpoint_open(pid, fd, PHAUL_TO_DIRECTORY, NULL, 5000, &checkpoint, &err) ||
+	    phaul_checkpoint_write(checkpoint, &dumped, &err) ||
+	    phaul_checkpoint_close(checkpoint, PHAUL_KILL, &frozen_ns, &err) || image_set_load(fd, &set, &err) ||
 	    image_set_pack(set, ret, size)) {
 		printf("dumping the subject: %s\n", err.what);
 		exit(1);

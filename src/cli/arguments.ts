@@ -68,16 +68,22 @@ export const parseRestoreTcp = (text: string): 'close' | 'established' => oneOf(
 export const moveIpOption = (): Option =>
   new Option('--move-ip <address>', 'ADDRESS/PREFIX[@DEVICE[:DEVICE THERE]]: takes this address along; repeat for more').argParser((text: string, before: MoveIp[] | undefined) => [...(before ?? []), parseMoveIp(text)]);
 
-/** A program that can be run; its whole path. */
-export function parseHook(text: string): string {
-  const path = resolve(text);
-  try {
-    accessSync(path, constants.X_OK);
-  } catch {
-    throw usage(`--hook ${text} is no program that can be run: give the path of an executable file.`);
-  }
-  if (!statSync(path).isFile()) {
-    throw usage(`--hook ${text} is no file: give the path of an executable file.`);
-  }
-  return path;
-}
+/** For an option that takes a program that can be run: its whole path. */
+export const program =
+  (option: string) =>
+  (text: string): string => {
+    const path = resolve(text);
+    try {
+      accessSync(path, constants.X_OK);
+    } catch {
+      throw usage(`${option} ${text} is no program that can be run: give the path of an executable file.`);
+    }
+    if (!statSync(path).isFile()) {
+      throw usage(`${option} ${text} is no file: give the path of an executable file.`);
+    }
+    return path;
+  };
+
+/** May be given more than once. */
+export const actionScriptOption = (): Option =>
+  new Option('--action-script <file>', 'a program to be run at named points, with criu\'s names and environment; repeat for more').argParser((text: string, before: string[] | undefined) => [...(before ?? []), program('--action-script')(text)]);

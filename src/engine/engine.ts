@@ -133,22 +133,43 @@ export interface CheckFlags {
   skipInFlight?: boolean;
 }
 
-export interface DumpFlags extends Omit<CheckFlags, 'toDirectory'> {
-  leaveRunning: boolean;
-}
-
-export interface Dumped {
+/** What is in a directory after a dump or a pre-dump. */
+export interface Written {
   processes: number;
   threads: number;
+  /** Of the processes' memory. */
   pages: number;
-  frozenMs: number;
+  /** Of these; the others are in a directory before. */
+  written: number;
 }
 
-export interface Restored {
-  /** Of the first process. */
-  pid: number;
+/** What becomes of processes that were dumped: abandon means that there was no dump. */
+export type Outcome = 'abandon' | 'run' | 'stop' | 'kill';
+
+/** Processes that stand still until it is closed. */
+export interface Checkpoint {
+  /** Writes all images but those of pages that the directory that `parent` leads to has the same. */
+  write(): Written;
+  /** Returns for how long they stood. If it fails they go on. */
+  close(outcome: Outcome): number;
+}
+
+/** In what this CPU must not be behind another one. */
+export interface CpuAspects {
+  registers: boolean;
+  instructions: boolean;
+  /** It must be the same in all. */
+  same: boolean;
+}
+
+/** Processes that are complete, and held until they are released. */
+export interface Restoring {
+  readonly pid: number;
+  release(stopped: boolean): void;
   /** Sentences for the operator about what is different here. */
-  notices: string[];
+  said(): string[];
+  /** Ends them if they weren't released. */
+  close(): void;
 }
 
 /** Drops the packets of connections until it is closed, or its process ends. */
@@ -191,10 +212,18 @@ export interface Engine {
   /** `addresses` of this host that go along: "10.0.0.7/24@eth0 fd00::7/64@eth1"; `cgroups`, here and below, is from cgroupText(). */
   openSource(pid: number, flags: Pick<CheckFlags, 'tcpClose' | 'tcpEstablished'>, addresses: string, cgroups: string): Source;
   openTarget(pid: number, addresses: string, cgroups: string): Target;
-  /** Writes the process and all its children to a directory, a descriptor, and ends them or lets them go on. */
-  dump(pid: number, directory: number, flags: DumpFlags, cgroups: string, timeoutMs: number): Dumped;
-  /** Makes the processes from what dump() wrote, and lets them go. */
-  restore(directory: number, flags: Pick<CheckFlags, 'tcpClose'>, cgroups: string): Restored;
+  /** Freezes the process and all its children, to be written to a directory, a descriptor that must stay open. */
+  openCheckpoint(pid: number, directory: number, flags: CheckFlags, cgroups: string, timeoutMs: number): Checkpoint;
+  /** The memory of processes that run. */
+  preDump(pid: number, directory: number): Written;
+  /** Frees the disk from pages of checkpoints before that of this directory that it has newer ones of; returns how many. */
+  dedup(directory: number): number;
+  /** Writes down what this CPU can do. */
+  dumpCpu(directory: number): void;
+  /** Fails if it can't do what is written down there. */
+  checkCpu(directory: number, aspects: CpuAspects): void;
+  /** Makes the processes from the images of a directory, a descriptor that must stay open. */
+  openRestore(directory: number, flags: Pick<CheckFlags, 'tcpClose'>, cgroups: string): Restoring;
   /** Of the calling thread: while the process runs, it comes first; while it is frozen, nothing does before us. */
   setPriority(priority: Priority): void;
   nowMs(): number;

@@ -2,12 +2,12 @@
 import koffi from 'koffi';
 import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
-import type { Applied, Built, Channel, CheckFlags, DumpFlags, Engine, Findings, Freeze, Note, Priority, RemoteThread, Source, SourceRound, Target, TcpConnections, TcpLock } from './engine.ts';
+import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, Written } from './engine.ts';
 
-const ABI_VERSION = 7;
+const ABI_VERSION = 8;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
-const LEAVE_RUNNING = 4;
+const LEAVE_STOPPED = 4;
 const LINK_REMAP = 8;
 const FILE_LOCKS = 16;
 const TCP_ESTABLISHED = 32;
@@ -36,7 +36,7 @@ koffi.struct('phaul_freeze', {
 koffi.struct('phaul_applied', {
   round: 'uint32_t', vmas: 'uint32_t', bytes: 'uint64_t', pages_dropped: 'uint64_t', layout_ns: 'uint64_t', wait_ns: 'uint64_t',
 });
-koffi.struct('phaul_dumped', { pages: 'uint64_t', frozen_ns: 'uint64_t', processes: 'uint32_t', threads: 'uint32_t' });
+koffi.struct('phaul_dumped', { pages: 'uint64_t', written: 'uint64_t', processes: 'uint32_t', threads: 'uint32_t' });
 koffi.struct('phaul_built', {
   build_ns: 'uint64_t', threads_ns: 'uint64_t', files_ns: 'uint64_t', threads: 'uint32_t', descriptors: 'uint32_t',
 });
@@ -86,8 +86,17 @@ const load = () => {
     openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, _Out_ void **ret, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
     targetRound: lib.func('int phaul_target_round(void *tgt, void *ch, const uint8_t *layout, size_t size, int timeout_ms, _Out_ phaul_applied *ret, _Out_ phaul_error *err)'),
-    dump: lib.func('int phaul_dump(int pid, int directory, uint32_t flags, const char *cgroups, int timeout, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
-    restore: lib.func('int phaul_restore(int directory, uint32_t flags, const char *cgroups, _Out_ int *pid, _Out_ uint8_t *said, size_t size, _Out_ phaul_error *err)'),
+    checkpointOpen: lib.func('int phaul_checkpoint_open(int pid, int directory, uint32_t flags, const char *cgroups, int timeout, _Out_ void **ret, _Out_ phaul_error *err)'),
+    checkpointWrite: lib.func('int phaul_checkpoint_write(void *c, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
+    checkpointClose: lib.func('int phaul_checkpoint_close(void *c, int outcome, _Out_ uint64_t *frozen_ns, _Out_ phaul_error *err)'),
+    predump: lib.func('int phaul_predump(int pid, int directory, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
+    dedup: lib.func('int phaul_dedup(int directory, _Out_ uint64_t *pages, _Out_ phaul_error *err)'),
+    cpuinfoDump: lib.func('int phaul_cpuinfo_dump(int directory, _Out_ phaul_error *err)'),
+    cpuinfoCheck: lib.func('int phaul_cpuinfo_check(int directory, uint32_t what, _Out_ phaul_error *err)'),
+    restoreOpen: lib.func('int phaul_restore_open(int directory, uint32_t flags, const char *cgroups, _Out_ void **ret, _Out_ int *pid, _Out_ phaul_error *err)'),
+    restoreRelease: lib.func('int phaul_restore_release(void *r, uint32_t flags, _Out_ phaul_error *err)'),
+    restoreSaid: lib.func('void phaul_restore_said(void *r, _Out_ uint8_t *text, size_t size)'),
+    restoreClose: lib.func('void phaul_restore_close(void *r)'),
     threads: lib.func('int phaul_target_threads(void *tgt, const uint8_t *threads, size_t size, _Out_ phaul_error *err)'),
     build: lib.func('int phaul_target_build(void *tgt, const uint8_t *state, size_t size, _Out_ phaul_built *ret, _Out_ phaul_error *err)'),
     targetChecksum: lib.func('int phaul_target_checksum(void *tgt, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
@@ -153,7 +162,12 @@ function text(size: number, call: (buffer: Buffer, error: RawError) => number): 
   return buffer.toString('utf8', 0, buffer.indexOf(0));
 }
 
-const linesOf = (buffer: Buffer): string[] => buffer.toString('utf8', 0, buffer.indexOf(0)).split('\n').filter((line) => line !== '');
+/** Lines that a call fills in. */
+function said(fill: (buffer: Buffer) => void): string[] {
+  const buffer = Buffer.alloc(SAID_BYTES);
+  fill(buffer);
+  return buffer.toString('utf8', 0, buffer.indexOf(0)).split('\n').filter((line) => line !== '');
+}
 
 const asRound = (raw: RawRound): SourceRound => ({
   round: raw.round,
@@ -356,13 +370,56 @@ class LibraryTarget extends Handle implements Target {
   }
 
   said(): string[] {
-    const buffer = Buffer.alloc(SAID_BYTES);
-    native().targetSaid(this.pointer, buffer, buffer.length);
-    return linesOf(buffer);
+    return said((buffer) => native().targetSaid(this.pointer, buffer, buffer.length));
   }
 
   packets(packets: Buffer): void {
     must((error) => native().targetPackets(this.pointer, packets, packets.length, error));
+  }
+}
+
+const OUTCOMES: Record<Outcome, number> = { abandon: 0, run: 1, stop: 2, kill: 3 };
+
+type RawWritten = Numbers<'pages' | 'written' | 'processes' | 'threads'>;
+
+const asWritten = ({ pages, written, processes, threads }: RawWritten): Written => ({ processes, threads, pages: Number(pages), written: Number(written) });
+
+class LibraryCheckpoint implements Checkpoint {
+  #pointer: Pointer;
+
+  constructor(pointer: Pointer) {
+    this.#pointer = pointer;
+  }
+
+  write(): Written {
+    const raw = {} as RawWritten;
+    must((error) => native().checkpointWrite(this.#pointer, raw, error));
+    return asWritten(raw);
+  }
+
+  close(outcome: Outcome): number {
+    const pointer = this.#pointer;
+    this.#pointer = null;
+    const frozen = [0];
+    must((error) => native().checkpointClose(pointer, OUTCOMES[outcome], frozen, error));
+    return ms(frozen[0] ?? 0);
+  }
+}
+
+class LibraryRestoring extends Handle implements Restoring {
+  readonly pid: number;
+
+  constructor(pointer: Pointer, pid: number) {
+    super(pointer, (freed) => native().restoreClose(freed));
+    this.pid = pid;
+  }
+
+  release(stopped: boolean): void {
+    must((error) => native().restoreRelease(this.pointer, stopped ? LEAVE_STOPPED : 0, error));
+  }
+
+  said(): string[] {
+    return said((buffer) => native().restoreSaid(this.pointer, buffer, buffer.length));
   }
 }
 
@@ -432,14 +489,13 @@ const wordsOf = (args: bigint[]): BigUint64Array => BigUint64Array.from({ length
 const FLAGS = {
   tcpClose: TCP_CLOSE,
   toDirectory: TO_DIRECTORY,
-  leaveRunning: LEAVE_RUNNING,
   linkRemap: LINK_REMAP,
   fileLocks: FILE_LOCKS,
   tcpEstablished: TCP_ESTABLISHED,
   skipInFlight: SKIP_IN_FLIGHT,
 };
 
-const flagBits = (flags: Partial<CheckFlags & DumpFlags>): number =>
+const flagBits = (flags: Partial<CheckFlags>): number =>
   (Object.keys(FLAGS) as (keyof typeof FLAGS)[]).reduce((bits, name) => bits | (flags[name] === true ? FLAGS[name] : 0), 0);
 
 /** A handle that a call makes. */
@@ -476,16 +532,25 @@ export const engine: Engine = {
     new LibrarySource(open((ret, error) => native().openSource(pid, flagBits({ tcpClose, tcpEstablished }), addresses, cgroups, ret, error)), (pointer) => native().closeSource(pointer)),
   openTarget: (pid, addresses, cgroups) =>
     new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, ret, error)), (pointer) => native().closeTarget(pointer)),
-  dump: (pid, directory, flags, cgroups, timeoutMs) => {
-    const raw = {} as Numbers<'pages' | 'frozen_ns' | 'processes' | 'threads'>;
-    must((error) => native().dump(pid, directory, flagBits({ ...flags, toDirectory: true }), cgroups, timeoutMs, raw, error));
-    return { processes: raw.processes, threads: raw.threads, pages: Number(raw.pages), frozenMs: ms(raw.frozen_ns) };
+  openCheckpoint: (pid, directory, flags, cgroups, timeoutMs) =>
+    new LibraryCheckpoint(open((ret, error) => native().checkpointOpen(pid, directory, flagBits(flags), cgroups, timeoutMs, ret, error))),
+  preDump: (pid, directory) => {
+    const raw = {} as RawWritten;
+    must((error) => native().predump(pid, directory, raw, error));
+    return asWritten(raw);
   },
-  restore: (directory, flags, cgroups) => {
+  dedup: (directory) => {
+    const pages = [0];
+    must((error) => native().dedup(directory, pages, error));
+    return Number(pages[0] ?? 0);
+  },
+  dumpCpu: (directory) => void must((error) => native().cpuinfoDump(directory, error)),
+  checkCpu: (directory, { registers, instructions, same }) =>
+    void must((error) => native().cpuinfoCheck(directory, (registers ? 1 : 0) | (instructions ? 2 : 0) | (same ? 4 : 0), error)),
+  openRestore: (directory, flags, cgroups) => {
     const pid = [0];
-    const said = Buffer.alloc(SAID_BYTES);
-    must((error) => native().restore(directory, flagBits(flags), cgroups, pid, said, said.length, error));
-    return { pid: pid[0] ?? 0, notices: linesOf(said) };
+    const pointer = open((ret, error) => native().restoreOpen(directory, flagBits(flags), cgroups, ret, pid, error));
+    return new LibraryRestoring(pointer, pid[0] ?? 0);
   },
   setPriority: (priority) => void native().priority(PRIORITIES[priority]),
   nowMs: () => ms(native().now()),

@@ -10,18 +10,13 @@
  * A failure before the commit aborts the migration, one after it is a notice. In its environment: PHAUL_ACTION (and
  * CRTOOLS_SCRIPT_ACTION, criu's name for it), PHAUL_PID, PHAUL_NAME, PHAUL_TARGET, PHAUL_TARGET_ADDRESS, PHAUL_MIGRATION.
  */
-import { spawnSync } from 'node:child_process';
-import { hostname } from 'node:os';
-import { PhaulError } from '../errors.ts';
+import { runAction } from '../action.ts';
 import type { SourceOrder } from './order.ts';
 
 export type HookPoint = 'pre-dump' | 'network-lock' | 'network-unlock' | 'post-resume';
 
 /** The process may stand still for as long as one takes. */
 const TIMEOUT_MS = 10_000;
-
-/** Of what it says, in a sentence. */
-const SAID_MAX = 300;
 
 export class Hook {
   readonly #order: SourceOrder;
@@ -51,25 +46,6 @@ export class Hook {
     if (hook === undefined) {
       return;
     }
-    const { error, status, signal, stderr } = spawnSync(hook, [], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-      timeout: TIMEOUT_MS,
-      env: {
-        ...process.env,
-        PHAUL_ACTION: point,
-        CRTOOLS_SCRIPT_ACTION: point,
-        PHAUL_PID: String(pid),
-        PHAUL_NAME: comm,
-        PHAUL_TARGET: host,
-        PHAUL_TARGET_ADDRESS: address,
-        PHAUL_MIGRATION: id,
-      },
-    });
-    if (error === undefined && status === 0) {
-      return;
-    }
-    const said = stderr?.toString().trim().slice(0, SAID_MAX) ?? '';
-    const how = error !== undefined ? error.message : signal !== null ? `it was ended by ${signal}` : `it ended with ${status}`;
-    throw new PhaulError('ERR_HOOK', `The hook ${hook} on ${hostname()} failed at ${point}: ${how}${said === '' ? '' : `, and said: ${said}`}.`);
+    runAction('hook', hook, point, { PHAUL_PID: String(pid), PHAUL_NAME: comm, PHAUL_TARGET: host, PHAUL_TARGET_ADDRESS: address, PHAUL_MIGRATION: id }, TIMEOUT_MS);
   }
 }

@@ -168,11 +168,11 @@ test.serial('what a checkpoint holds is shown, as long as it is whole', async (t
   t.regex(stdout, /\n {2}tree \(pid \d+\), stopped/);
   t.regex(stdout, /has ended, and its parent has not taken note yet/);
   t.regex(stdout, /fd \d+ +pipe pipe \d+/);
-  const root = JSON.parse((await inspect('--json')).stdout) as { pid: number; exe: string; children: { state: string }[]; dumpedBytes: number };
+  const root = JSON.parse((await inspect('--json')).stdout) as { pid: number; exe: string; children: { state: string }[]; memory: { bytes: number } };
   t.is(root.pid, pid);
   t.regex(root.exe, /victims\/tree$/);
   t.deepEqual(root.children.map(({ state }) => state).toSorted(), ['ended', 'running', 'stopped']);
-  t.true(root.dumpedBytes > 0);
+  t.true(root.memory.bytes > 0);
   truncateSync(join(directory, 'files.img'), 30);
   const damaged = await inspect();
   t.is(damaged.exitCode, 2);

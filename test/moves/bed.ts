@@ -1,7 +1,7 @@
 /** Two hosts for one test file, and programs in them that hold nothing of the test's own. */
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { $ as shell } from 'zx';
 import type { DoneEvent } from '../../src/events.ts';
@@ -20,8 +20,9 @@ export class Bed {
   readonly #started: number[] = [];
   readonly directory = mkdtempSync(join(tmpdir(), 'phaul-moves-'));
 
+  /** Another checkout may be tested on this machine at the same time. */
   constructor(name: string) {
-    this.#shell = shell({ nothrow: true, quiet: true, env: { ...process.env, PHAUL_TWO_HOSTS: name } });
+    this.#shell = shell({ nothrow: true, quiet: true, env: { ...process.env, PHAUL_TWO_HOSTS: `${name}-${basename(process.cwd())}` } });
   }
 
   async up(hosts = 2): Promise<void> {

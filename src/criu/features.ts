@@ -1,6 +1,6 @@
 /** What criu's "check --feature" asks for: abilities of the kernel, by criu's names, that phaul makes use of. */
 import { release } from 'node:os';
-import { PhaulError } from './errors.ts';
+import { PhaulError } from '../errors.ts';
 
 /** Since which kernel each is there. */
 const SINCE: Record<string, [major: number, minor: number]> = {
@@ -11,6 +11,7 @@ const SINCE: Record<string, [major: number, minor: number]> = {
   ipv6_freebind: [4, 15],
   kcmp_epoll: [4, 13],
   loginuid: [3, 13],
+  mem_dirty_track: [6, 7], // by comparing; which pages there are, PAGEMAP_SCAN tells
   memfd_hugetlb: [4, 16],
   mnt_id: [3, 15],
   net_diag_raw: [4, 10],
@@ -27,12 +28,17 @@ const SINCE: Record<string, [major: number, minor: number]> = {
   uffd: [4, 11],
 };
 
+export const FEATURES = Object.keys(SINCE);
+
+/** Without these no process is dumped or restored. */
+export const NEEDED = ['clone3_set_tid', 'get_rseq_conf', 'pagemap_scan', 'timerfd'];
+
 const KERNEL = /^(\d+)\.(\d+)/;
 
 export function requireFeature(name: string): void {
   const since = SINCE[name];
   if (since === undefined) {
-    throw new PhaulError('ERR_USAGE', `phaul makes no use of the feature ${name}, or doesn't know it. It knows: ${Object.keys(SINCE).join(', ')}.`);
+    throw new PhaulError('ERR_USAGE', `phaul makes no use of the feature ${name}, or doesn't know it. It knows: ${FEATURES.join(', ')}.`);
   }
   const [, major, minor] = KERNEL.exec(release()) ?? [];
   if (Number(major) < since[0] || (Number(major) === since[0] && Number(minor) < since[1])) {
