@@ -3,6 +3,7 @@
  * one side are made by one Worker, synchronously; the main thread hears of it by messages, and speaks to it
  * through a latch and by aborting the page channel.
  */
+import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { asPhaulError, isErrorCode, PhaulError, type Obstacle } from '../errors.ts';
 import { Latch } from './latch.ts';
@@ -35,9 +36,12 @@ export class Tracer<D, M, R> {
   #channel: bigint | undefined;
   readonly #port: Promise<number>;
 
-  /** The Worker loads its modules, which takes a while, and waits for begin(). */
-  constructor(module: URL, onNews: (news: M) => void) {
-    const worker = new Worker(module, { workerData: this.latch.buffer });
+  /**
+   * The Worker is worker.ts beside the module `url`, or worker.js where phaul is installed as a package. It loads its
+   * modules, which takes a while, and waits for begin().
+   */
+  constructor(url: string, onNews: (news: M) => void) {
+    const worker = new Worker(new URL(`worker${extname(url)}`, url), { workerData: this.latch.buffer });
     this.#worker = worker;
     let tellPort: (port: number) => void = () => {};
     this.#port = new Promise((resolve) => {

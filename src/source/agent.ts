@@ -37,7 +37,7 @@ export class SourceAgent {
 
   constructor(emit: Emit) {
     this.#emit = emit;
-    this.#tracer = new Tracer(new URL('./worker.ts', import.meta.url), (news) => this.#hear(news));
+    this.#tracer = new Tracer(import.meta.url, (news) => this.#hear(news));
   }
 
   /** Does nothing once the point of no return is passed; else run() rejects with `why`, or what came first. */

@@ -32,7 +32,7 @@ const arrivals = new Map<string, Arrival>();
 
 /** A thread that may be told to receive something. */
 export function newTracer(): TargetTracer {
-  const tracer: TargetTracer = new Tracer(new URL('./worker.ts', import.meta.url), ({ id, state }) => {
+  const tracer: TargetTracer = new Tracer(import.meta.url, ({ id, state }) => {
     const arrival = arrivals.get(id);
     if (arrival !== undefined) {
       arrival.state = state;
