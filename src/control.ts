@@ -16,9 +16,6 @@ const SILENT_BEATS_MAX = 4;
 /** Preflight hashes every mapped file on a slow disk; nothing else takes longer. */
 const ANSWER_TIMEOUT_MS = 120_000;
 
-/** An agent that ssh starts loads its modules first. */
-const HANDSHAKE_TIMEOUT_MS = 15_000;
-
 export type Handlers = { [M in Method]?: (params: Params<M>) => Promise<Result<M>> | Result<M> };
 
 interface Waiting {
@@ -173,7 +170,7 @@ function parseJson(text: string): unknown {
 }
 
 /** The side that asks. */
-export async function connectControl(duplex: Duplex, peer: string, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS): Promise<Control> {
+export async function connectControl(duplex: Duplex, peer: string, handshakeTimeoutMs: number): Promise<Control> {
   const socket = new WebSocket('ws://phaul/control', {
     // http wants a net.Socket, and uses of it what every Duplex has.
     createConnection: () => duplex as Socket,

@@ -8,6 +8,7 @@ export type ExitCode = 0 | 1 | 2 | 3;
  */
 const exitCodes = {
   ERR_USAGE: 2, // an argument or option is malformed, missing or unknown
+  ERR_CONFIG: 2, // the configuration file can't be read, or says what no option understands
   ERR_NOT_ROOT: 2, // phaul runs without the rights that the kernel asks for
   ERR_NO_PROCESS: 2, // no process has this pid here
   ERR_KERNEL_THREAD: 2, // the pid is a thread of the kernel

@@ -7,7 +7,8 @@ import type { ReachOptions } from './options.ts';
 import { reach, type Reached } from './reach.ts';
 import { version } from './version.ts';
 
-const HELLO_TIMEOUT_MS = 15_000;
+/** An agent that ssh starts loads its modules first. Who gives ssh more time (ConnectTimeout) has a slow host. */
+const FIRST_WORD_TIMEOUT_MS = 15_000;
 
 export class Peer {
   readonly #options: ReachOptions;
@@ -23,8 +24,9 @@ export class Peer {
     this.close();
     const reached = await reach(this.#options);
     this.#reached = reached;
-    this.#control = await connectControl(await reached.open(), reached.host);
-    return this.#control.ask('hello', { protocol: PROTOCOL_VERSION, version, hostname: hostname() }, HELLO_TIMEOUT_MS);
+    const timeoutMs = Math.max(FIRST_WORD_TIMEOUT_MS, reached.connectTimeoutMs);
+    this.#control = await connectControl(await reached.open(), reached.host, timeoutMs);
+    return this.#control.ask('hello', { protocol: PROTOCOL_VERSION, version, hostname: hostname() }, timeoutMs);
   }
 
   /** The same as before if that still works. */

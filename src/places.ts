@@ -1,5 +1,8 @@
 /** Where phaul keeps what, on every host. */
 
+/** The operator's defaults of options: see cli/config.ts. */
+export const CONFIG_FILE = process.env['PHAUL_CONFIG'] ?? '/etc/phaul/phaul.toml';
+
 /** Sockets; root's alone. */
 export const RUN_DIRECTORY = '/run/phaul';
 

@@ -21,6 +21,8 @@ export interface Reached {
   /** Where page streams connect to. */
   address: string;
   user: string;
+  /** How long ssh's configuration gives the host for its first word. */
+  connectTimeoutMs: number;
   /** A byte stream to the agent. */
   open: () => Promise<Duplex>;
   exec: (command: string) => Promise<{ code: number; stdout: string; stderr: string }>;
@@ -113,6 +115,7 @@ export async function reach(options: ReachOptions, { remoteCommand = AGENT_COMMA
       host: to.name,
       address: address === '' ? to.hostName : address.replace(/^::ffff:/, ''),
       user: to.user,
+      connectTimeoutMs: to.connectTimeoutMs,
       open: async () => (await openSocket(client, agentSocket)) ?? startAgent(client, to, remoteCommand),
       exec: async (command) => exec(client, command),
       close,

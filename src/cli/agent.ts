@@ -7,23 +7,28 @@ import { AGENT_SOCKET } from '../places.ts';
 interface AgentFlags {
   stdio?: true;
   socket: string;
+  ownUnit: boolean;
 }
 
 const EPILOGUE = `
 Nothing has to be started for a migration: "phaul migrate" starts "phaul agent --stdio" through ssh.
-A service on a socket saves the start, and lets the agent run in namespaces or with limits of your
-choice. Whoever can open the socket is root on this host: only root can.`;
+A service on a socket has its own limits and its own log, and takes a socket that its service manager
+listens on already (phaul-agent.socket). Whoever can open the socket is root on this host: only root can.
+
+Where systemd runs, each process is received in a unit of its own in phaul.slice, and lives there: it
+outlives the agent and the ssh session, and "systemctl stop" of its unit ends it.`;
 
 export const agentCommand = (): Command =>
   new Command('agent')
     .description('Receives processes; "phaul migrate" starts it on the other host by itself.')
     .addOption(new Option('--stdio', 'serve one migration on stdin and stdout').conflicts('socket'))
     .addOption(new Option('--socket <path>', 'serve on a unix socket').default(AGENT_SOCKET))
+    .addOption(new Option('--no-own-unit', 'receive processes among the children of this agent, even where systemd runs'))
     .addHelpText('after', EPILOGUE)
-    .action(async ({ stdio, socket }: AgentFlags) => {
+    .action(async ({ stdio, socket, ownUnit }: AgentFlags) => {
       if (process.geteuid?.() !== 0) {
         throw new PhaulError('ERR_NOT_ROOT', `The agent on ${hostname()} must be root to build processes: start it with sudo.`);
       }
       const { serveSocket, serveStdio } = await import('../target/agent.ts');
-      await (stdio === true ? serveStdio() : serveSocket(socket));
+      await (stdio === true ? serveStdio(ownUnit) : serveSocket(socket, ownUnit));
     });

@@ -12,7 +12,8 @@ import { OBSTACLES_MAX, PROTOCOL_VERSION } from '../messages.ts';
 import { version } from '../version.ts';
 import { abandon, allOver, answer, heldHere, newTracer, prepare, type TargetTracer } from './arrivals.ts';
 import { arriving } from './arriving.ts';
-import { listenOn } from './listen.ts';
+import { listenOn, listenOnPassed } from './listen.ts';
+import { hasUnits, serveInUnit } from './unit.ts';
 import { preflight } from './preflight.ts';
 
 /** Of ssh: whoever starts an agent says something at once. */
@@ -87,8 +88,10 @@ function endure(): Promise<void> {
   });
 }
 
+const serveWith = (ownUnit: boolean): ((duplex: Duplex) => void) => (ownUnit && hasUnits() ? serveInUnit : controls.serve);
+
 /** Until the session is over and nothing is held. */
-export async function serveStdio(): Promise<void> {
+export async function serveStdio(ownUnit: boolean): Promise<void> {
   const told = endure();
   const duplex = Duplex.from({ readable: process.stdin, writable: process.stdout });
   const over = new Promise<void>((resolve) => {
@@ -96,19 +99,22 @@ export async function serveStdio(): Promise<void> {
       duplex.on(event, () => resolve());
     }
   });
+  const serve = serveWith(ownUnit);
   const silent = new Promise<void>((resolve) => {
-    setTimeout(() => sessions.size === 0 && resolve(), FIRST_WORD_MS).unref();
+    setTimeout(() => serve === controls.serve && sessions.size === 0 && resolve(), FIRST_WORD_MS).unref();
   });
-  controls.serve(duplex);
+  serve(duplex);
   await Promise.race([over, told, silent]);
   await finish();
 }
 
 /** Until it is told to end, and nothing is held. */
-export async function serveSocket(path: string): Promise<void> {
+export async function serveSocket(path: string, ownUnit: boolean): Promise<void> {
   const told = endure();
-  const server = await listenOn(path, controls.serve);
-  process.stderr.write(`phaul agent ${version} on ${hostname()} listens on ${path}\n`);
+  const serve = serveWith(ownUnit);
+  const passed = await listenOnPassed(serve);
+  const server = passed ?? (await listenOn(path, serve));
+  process.stderr.write(`phaul agent ${version} on ${hostname()} listens on ${passed === undefined ? path : 'the socket of its service manager'}\n`);
   await told;
   server.close();
   await finish();

@@ -1,4 +1,4 @@
-/** Unix sockets that only root can reach. */
+/** Unix sockets that only root can reach, made here or by a service manager. */
 import { chmodSync, mkdirSync, rmSync } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
 import { dirname } from 'node:path';
@@ -37,5 +37,27 @@ export async function listenOn(path: string, onConnection: (duplex: Duplex) => v
       resolve(server);
     });
     process.umask(mask); // the name was bound already
+  });
+}
+
+/** The first descriptor that a service manager passes: sd_listen_fds(3). */
+const PASSED = 3;
+
+/** The socket that a service manager listens on for this agent (socket activation); undefined: there is none. */
+export async function listenOnPassed(onConnection: (duplex: Duplex) => void): Promise<Server | undefined> {
+  const { LISTEN_PID: pid, LISTEN_FDS: count } = process.env;
+  for (const name of ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES']) {
+    delete process.env[name]; // they are not for children
+  }
+  if (pid !== String(process.pid) || count === undefined) {
+    return undefined;
+  }
+  if (count !== '1') {
+    throw new PhaulError('ERR_AGENT_SOCKET', `The service manager passed ${count} sockets to the agent, which serves one: let its socket unit have a single ListenStream=.`);
+  }
+  const server = createServer(onConnection);
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause) => reject(new PhaulError('ERR_AGENT_SOCKET', `The agent can't use the socket that the service manager passed: ${cause.message}.`, { cause })));
+    server.listen({ fd: PASSED }, () => resolve(server));
   });
 }
