@@ -435,6 +435,8 @@ static int append_thread(struct husk *h, pid_t tid)
 	}
 	if (await_birth(tid))
 		return -ESRCH;
+	/* Many are told at once, and do it side by side. */
+	husk_unbind(h, tid);
 	return remote_begin(&h->threads[h->thread_count++], tid, h->leader.syscall_at);
 }
 

@@ -14,8 +14,8 @@ struct husk {
 	remote_addr scratch;		/* some bytes, until then */
 	struct remote *threads;		/* beside the leader, begun; by tid */
 	size_t thread_count, thread_capacity;
-	/* Its threads wait on one CPU for what they are told, so that whoever tells them there need not wake
-	 * another CPU, which takes longer than what they do. */
+	/* Its leader waits on one CPU for what it is told, so that whoever tells it there need not wake another CPU, which
+	 * takes longer than what it does. */
 	int cpu;
 	bool filters_shared;		/* seccomp filters of all its threads are installed */
 	cpu_set_t allowed;		/* the CPUs that they had before, and get back */

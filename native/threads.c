@@ -573,7 +573,8 @@ int threads_arm(struct husk *h, const struct thread_image *threads, size_t count
 			return phaul_fail(err, code, "threads", "setting the registers of thread %d",
 					  threads[i].tid);
 		r->begun = false;
-		husk_unbind(h, threads[i].tid);
+		if (threads[i].tid == h->pid)
+			husk_unbind(h, h->pid);
 	}
 	return 0;
 }
