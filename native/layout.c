@@ -31,6 +31,7 @@ enum {
 	STATUS_ANON_SHARED = 1 << 8,
 	STATUS_ANON_PRIVATE = 1 << 9,
 	STATUS_SYSV = 1 << 10,
+	STATUS_SOCKET = VMA_STATUS_SOCKET,
 	STATUS_VVAR = 1 << 12,
 	STATUS_AIO = 1 << 13,
 	STATUS_MEMFD = 1 << 14,
@@ -48,6 +49,8 @@ static uint32_t status_of(const struct vma *vma)
 		return STATUS_VSYSCALL;
 	case VMA_AIO:
 		return STATUS_AIO;
+	case VMA_SOCKET:
+		return STATUS_REGULAR | STATUS_SOCKET;
 	case VMA_SYSV:
 		return STATUS_REGULAR | STATUS_SYSV | STATUS_ANON_SHARED;
 	case VMA_SHMEM:
@@ -82,7 +85,7 @@ void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret)
 	ret->shmid = vma->kind == VMA_SHMEM ? shmem_id_of(vma) : vma->kind == VMA_SYSV ? vma->inode : file_id;
 	ret->prot = vma->prot;
 	ret->flags = (vma->shared ? MAP_SHARED : MAP_PRIVATE) |
-		     (vma->kind == VMA_FILE || vma->kind == VMA_AIO ? 0 : MAP_ANONYMOUS) |
+		     (vma->kind == VMA_FILE || vma->kind == VMA_AIO || vma->kind == VMA_SOCKET ? 0 : MAP_ANONYMOUS) |
 		     (vma->flags & VMA_GROWSDOWN ? MAP_GROWSDOWN : 0) |
 		     (vma->flags & VMA_LOCKED ? MAP_LOCKED : 0) |
 		     (vma->flags & VMA_NORESERVE ? MAP_NORESERVE : 0) |
@@ -303,6 +306,8 @@ static enum vma_kind kind_of(const VmaEntry *e)
 		return VMA_VSYSCALL;
 	if (e->status & STATUS_AIO)
 		return VMA_AIO;
+	if (e->status & STATUS_SOCKET)
+		return VMA_SOCKET;
 	if (e->status & (STATUS_FILE_PRIVATE | STATUS_FILE_SHARED))
 		return VMA_FILE;
 	if (e->status & STATUS_SYSV)

@@ -34,6 +34,9 @@ void layout_free(struct layout *layout);
 /* The threads of a process, leader first. */
 int threads_list(pid_t pid, pid_t **ret, size_t *ret_count);
 
+/* Of a VmaEntry: the rings of the packet socket that shmid says, by its id in "files". */
+#define VMA_STATUS_SOCKET (1 << 11)
+
 /* Fills a VmaEntry; `file_id` is what a file mapping refers to. */
 void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret);
 

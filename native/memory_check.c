@@ -1,4 +1,5 @@
 /* memory_check.c - mappings that can't move, each by name. */
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -27,6 +28,8 @@ static const char *what_is(const struct vma *vma)
 		return "POSIX shared memory";
 	if (!strncmp(path, "anon_inode:", 11))
 		return "memory of a kernel object";
+	if (vma->kind == VMA_SOCKET)
+		return "the ring of a packet socket that the process has closed";
 	if (!strncmp(path, "/dev/", 5))
 		return "device memory";
 	if (strstr(path, " (deleted)"))
@@ -49,6 +52,25 @@ static bool is_deleted(const struct vma *vma)
 	return vma->kind == VMA_FILE && n > 10 && !strcmp(vma->path + n - 10, " (deleted)");
 }
 
+static bool has_descriptor(pid_t pid, const char *link)
+{
+	char path[64], text[64];
+	struct dirent *entry;
+	bool found = false;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	dir = opendir(path);
+	while (dir && !found && (entry = readdir(dir))) {
+		ssize_t n = readlinkat(dirfd(dir), entry->d_name, text, sizeof(text) - 1);
+
+		found = n > 0 && (size_t)n == strlen(link) && !memcmp(text, link, n);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
 static void check_vma(struct check *c, const struct vma *vma)
 {
 	char subject[64];
@@ -60,9 +82,12 @@ static void check_vma(struct check *c, const struct vma *vma)
 		aio_check(c, vma);
 		return;
 	}
+	/* Its descriptor is told of, too. */
+	if (vma->kind == VMA_SOCKET && has_descriptor(c->pid, vma->path))
+		return;
 	snprintf(subject, sizeof(subject), "memory %llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
-	if (vma->kind == VMA_OTHER || (!(c->flags & PHAUL_TO_DIRECTORY) &&
+	if (vma->kind == VMA_OTHER || vma->kind == VMA_SOCKET || (!(c->flags & PHAUL_TO_DIRECTORY) &&
 				       (vma->flags & VMA_HUGETLB || (is_deleted(vma) && !memfd_is_name(vma->path)))))
 		obstacle(c, "MEMORY_KIND", subject, "%s is %s%s%s%s: %s", subject, what_is(vma),
 			 *vma->path ? " (" : "", vma->path, *vma->path ? ")" : "", remedy(vma));

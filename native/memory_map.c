@@ -83,6 +83,8 @@ static enum vma_kind kind_of(const struct vma *vma)
 		return vma->shared ? VMA_SYSV : VMA_OTHER;
 	if (!strncmp(path, "/[aio]", 6))
 		return VMA_AIO;
+	if (!strncmp(path, "socket:[", 8))
+		return VMA_SOCKET;
 	/* POSIX shared memory is files of a file system in memory. */
 	if (path[0] == '/' && path[1] != '[' && (strncmp(path, "/dev/", 5) || !strncmp(path, "/dev/shm/", 9)))
 		return VMA_FILE;

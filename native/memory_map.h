@@ -18,6 +18,7 @@ enum vma_kind {
 	VMA_SHMEM,	/* shared anonymous; the inode says which */
 	VMA_SYSV,	/* System V shared memory; the inode is the segment's id */
 	VMA_AIO,	/* a ring of io_setup(), that the kernel writes to */
+	VMA_SOCKET,	/* the rings of a packet socket; the inode is the socket's */
 	VMA_OTHER,	/* what can't move: devices, ... */
 };
 

@@ -84,8 +84,8 @@ static void unmap(struct change *c, uint64_t start, uint64_t end)
 
 static int map_flags(const struct vma *vma)
 {
-	/* What a ring holds waits in memory of the process's own until there is one. */
-	bool ring = vma->kind == VMA_AIO;
+	/* What a ring of AIO holds waits in memory of the process's own until there is one; packet sockets come later, too. */
+	bool ring = vma->kind == VMA_AIO || vma->kind == VMA_SOCKET;
 
 	return MAP_FIXED | (vma->flags & VMA_DROPPABLE ? MAP_DROPPABLE : vma->shared && !ring ? MAP_SHARED : MAP_PRIVATE) |
 	       (vma->kind == VMA_ANON || ring ? MAP_ANONYMOUS : 0) |
@@ -190,7 +190,7 @@ static void map(struct change *c, const struct vma *vma, uint64_t start, uint64_
 static bool moves(const struct vma *vma)
 {
 	return vma->kind == VMA_ANON || vma->kind == VMA_FILE || vma->kind == VMA_SHMEM ||
-	       vma->kind == VMA_SYSV || vma->kind == VMA_AIO;
+	       vma->kind == VMA_SYSV || vma->kind == VMA_AIO || vma->kind == VMA_SOCKET;
 }
 
 static void keep(struct change *c, const struct vma *old, const struct vma *new, uint64_t start,

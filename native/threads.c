@@ -22,8 +22,8 @@
 #define TLS_ENTRIES 3
 #define AT_ONCE 16		/* threads that are dumped side by side and sent together */
 #define CALLS_OF_QUESTIONS (6 + SIGNALS_CALLS + SCHEDULING_CALLS + CREDS_CALLS)
-#define BYTES_OF_QUESTIONS (BATCH_BYTES + 256)	/* of answers, beside those about credentials */
-#define CALLS_A_THREAD 11
+#define BYTES_OF_QUESTIONS (BATCH_BYTES + 256 + SCHEDULING_BYTES)	/* of answers, beside those about credentials */
+#define CALLS_A_THREAD 12
 #define CALLS_OF_CREDS 140	/* two for each capability, if credentials change at all */
 #define BYTES_A_THREAD (BATCH_BYTES + 320)	/* for what calls point to */
 
@@ -50,7 +50,7 @@ struct questions {
 	uint64_t *altstack;		/* stack_t: sp, flags, size */
 	uint64_t *clear_tid, *robust_list;	/* an address and a size */
 	uint64_t *pending;
-	struct sched_answer *sched;
+	struct sched_answers sched;
 	char *comm;
 	int *parent_death;		/* signal */
 	int seccomp;			/* call */
@@ -235,7 +235,7 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	core->mtype = CORE_ENTRY__MARCH__X86_64;
 	core->thread_info = &info;
 	core->thread_core = &thread;
-	scheduling_dump_thread(q->sched, &thread);
+	scheduling_dump_thread(&q->sched, &thread);
 	err = put_cgroups(d, t->tid, core, &thread) ?: signals_dump_thread(d, t->tid, q->pending, &thread) ?:
 	      seccomp_dump_thread(d, t->tid, batch_result(q->batch, q->seccomp), &thread) ?:
 	      credentials_dump_thread(d, t->tid, &q->creds, &thread);
@@ -414,7 +414,7 @@ static int tell(struct build *b, struct husk *h, struct batch *batch, pid_t tid,
 	if (thread->rseq_entry)
 		batch_call(batch, "register its rseq area", SYS_rseq, thread->rseq_entry->rseq_abi_pointer,
 			   thread->rseq_entry->rseq_abi_size, 0, thread->rseq_entry->signature);
-	err = scheduling_build_thread(b, tid, thread) ?:
+	err = scheduling_build_thread(b, tid, batch, thread) ?:
 	      signals_build_thread(batch, b->pid, tid, thread) ?:
 	      seccomp_build_thread(batch, thread, &h->filters_shared) ?:
 	      credentials_build_thread(b, batch, thread);
@@ -575,6 +575,9 @@ int threads_arm(struct husk *h, const struct thread_image *threads, size_t count
 		r->begun = false;
 		if (threads[i].tid == h->pid)
 			husk_unbind(h, h->pid);
+		code = scheduling_arm_thread(threads[i].tid, threads[i].core->thread_core, err);
+		if (code)
+			return code;
 	}
 	return 0;
 }

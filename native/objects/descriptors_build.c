@@ -384,6 +384,8 @@ static const struct descriptor_kind *kind_of(const FileEntry *file)
 			file->type == FD_TYPES__INOTIFY ? file->ify != NULL :
 			file->type == FD_TYPES__FANOTIFY ? file->ffy != NULL :
 			file->type == FD_TYPES__NETLINKSK ? file->nlsk && file->nlsk->opts :
+			file->type == FD_TYPES__NS ? file->nsf != NULL :
+			file->type == FD_TYPES__PACKETSK ? file->psk && file->psk->opts :
 			file->type == FD_TYPES__FIFO ? file->fifo != NULL :
 			file->type == FD_TYPES__INETSK ? file->isk && file->isk->opts :
 			file->type == FD_TYPES__EVENTFD ? file->efd != NULL :

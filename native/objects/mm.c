@@ -54,6 +54,14 @@ static int put_mapped(struct dump *d, const struct vma *vma, uint32_t id)
 	return memfd_is_name(vma->path) ? memfd_put(d, path, flags, 0, NULL, id) : file_put_reached(d, path, flags, NULL, id);
 }
 
+static uint32_t socket_id(const struct dump *d, const struct vma *vma)
+{
+	for (size_t i = 0; i < d->descriptors->count; i++)
+		if (S_ISSOCK(d->descriptors->at[i].st.st_mode) && d->descriptors->at[i].st.st_ino == vma->inode)
+			return d->descriptors->at[i].id;
+	return 0;
+}
+
 /* Mappings of one file follow each other nearly always. */
 static int put_mappings(struct dump *d, MmEntry *mm)
 {
@@ -75,7 +83,7 @@ static int put_mappings(struct dump *d, MmEntry *mm)
 			id = d->next_file_id++;
 			err = put_mapped(d, vma, id);
 		}
-		layout_vma_entry(vma, vma->kind == VMA_FILE ? id : 0, &entries[i]);
+		layout_vma_entry(vma, vma->kind == VMA_FILE ? id : vma->kind == VMA_SOCKET ? socket_id(d, vma) : 0, &entries[i]);
 		mm->vmas[mm->n_vmas++] = &entries[i];
 	}
 	return err;

@@ -174,7 +174,7 @@ struct build {
 	size_t number_count;
 	struct dump scratch;		/* for dump_alloc(); freed when the process is built */
 	CredsEntry *own;		/* what the husk has before it is changed */
-	struct sched_answer *own_sched;
+	struct sched_attributes *own_sched;
 	struct phaul_error *err;
 };
 

@@ -16,9 +16,26 @@ int signals_ask_thread(struct batch *b, uint64_t **ret);
 uint64_t signals_pending(const CoreEntry *core);
 int signals_dump_thread(struct dump *d, pid_t tid, const uint64_t *answer, ThreadCoreEntry *to);
 
-struct sched_answer;
-int scheduling_ask_thread(struct batch *b, struct sched_answer **ret);
-void scheduling_dump_thread(const struct sched_answer *answer, ThreadCoreEntry *to);
+/* struct sched_attr of Linux, its first version. */
+struct sched_attributes {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+#define SCHEDULING_CPU_BYTES 128	/* a bit each: 1024 CPUs */
+
+struct sched_answers {
+	struct sched_attributes *attributes;
+	uint8_t *cpus;
+	const struct batch *batch;
+	int io_priority, slack;		/* calls */
+};
+
+int scheduling_ask_thread(struct batch *b, struct sched_answers *ret);
+void scheduling_dump_thread(const struct sched_answers *answers, ThreadCoreEntry *to);
 /* How many filters all of these threads have in common. */
 size_t seccomp_shared(struct dump *d, const struct frozen *f);
 /* Gives a core of CRIU's images the filters that it refers to. */
@@ -30,7 +47,8 @@ size_t seccomp_bytes(const ThreadCoreEntry *from);
 /* Takes privilege, so that credentials are for later. */
 int seccomp_build_thread(struct batch *batch, const ThreadCoreEntry *from, bool *shared_done);
 #define SIGNALS_CALLS 1
-#define SCHEDULING_CALLS 1
+#define SCHEDULING_CALLS 4
+#define SCHEDULING_BYTES (SCHEDULING_CPU_BYTES + sizeof(struct sched_attributes))
 
 int credentials_dump_thread(struct dump *d, pid_t tid, const struct creds_answers *answers,
 			    ThreadCoreEntry *to);
@@ -55,7 +73,9 @@ int credentials_ask_thread(struct batch *b, struct creds_answers *ret);
 
 /* Add calls to the thread's batch, or act at once from outside. Credentials come last: nothing that needs
  * privilege follows. */
-int scheduling_build_thread(struct build *b, pid_t tid, const ThreadCoreEntry *from);
+int scheduling_build_thread(struct build *b, pid_t tid, struct batch *batch, const ThreadCoreEntry *from);
+/* When it makes no more calls for us: on which CPUs it is to run, and with what right to them. */
+int scheduling_arm_thread(pid_t tid, const ThreadCoreEntry *from, struct phaul_error *err);
 int signals_build_thread(struct batch *batch, pid_t pid, pid_t tid, const ThreadCoreEntry *from);
 /* Not 0 if the husk has to change its credentials: 1 and the number of groups. */
 int credentials_change(struct build *b, const CredsEntry *wanted);

@@ -18,9 +18,11 @@ KIND(signalfd_kind);
 KIND(inet_socket);
 KIND(unix_socket);
 KIND(netlink_socket);
+KIND(packet_socket);
+KIND(namespace_kind);
 
 const struct descriptor_kind *const descriptor_kinds[] = {
-	&regular_file, &device, &pipe_kind, &fifo_kind, &inotify_kind, &fanotify_kind, &tty_kind, &pidfd_kind, &memfd_kind, &inet_socket, &unix_socket, &netlink_socket, &eventfd_kind, &epoll_kind, &timerfd_kind,
+	&regular_file, &device, &pipe_kind, &fifo_kind, &inotify_kind, &fanotify_kind, &tty_kind, &pidfd_kind, &memfd_kind, &inet_socket, &unix_socket, &netlink_socket, &packet_socket, &namespace_kind, &eventfd_kind, &epoll_kind, &timerfd_kind,
 	&signalfd_kind, NULL,
 };
 

@@ -1,7 +1,6 @@
 /* unmovable.c - names for the descriptors that no kind knows, and why each can't move. */
 #include "descriptors.h"
 
-#include <linux/if_packet.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,15 +40,11 @@ static const struct {
 	  "is a buffer shared with a device, which stays here; stop the program" },
 	{ "/dmabuf:", "is a buffer shared with a device, which stays here; stop the program" },
 	{ "/SYSV", "is System V shared memory, which is not moved yet; stop the program" },
-	{ "mnt:[", "is a handle of a mount namespace of this host; let the program close it" },
-	{ "net:[", "is a handle of a network namespace of this host; let the program close it" },
 };
 
 static const char *socket_name(int family, int protocol)
 {
 	switch (family) {
-	case AF_PACKET:
-		return "a packet socket";
 	case AF_VSOCK:
 		return "a vsock socket";
 	case AF_ALG:

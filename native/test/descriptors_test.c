@@ -3,9 +3,13 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -341,6 +345,37 @@ static int listen_or_connect(int connects, pid_t test)
 	return fd;
 }
 
+/* Received into a ring that is mapped. */
+static int used_ring(void)
+{
+	struct tpacket_req ring = { .tp_block_size = 4096, .tp_block_nr = 1, .tp_frame_size = 2048, .tp_frame_nr = 2 };
+	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP), .sll_ifindex = if_nametoindex("lo") };
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_PACKET, SOCK_RAW, 0), sender = socket(AF_INET, SOCK_DGRAM, 0);
+	volatile unsigned long *status;
+
+	must(setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof(ring)));
+	status = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	must(bind(fd, (void *)&at, sizeof(at)));
+	while (!*status) {
+		must(sendto(sender, "", 0, 0, (void *)&to, sizeof(to)));
+		usleep(1000);
+	}
+	close(sender);
+	return fd;
+}
+
+static int other_namespace(void)
+{
+	int own = open("/proc/self/ns/uts", O_RDONLY), other;
+
+	must(unshare(CLONE_NEWUTS));
+	other = open("/proc/self/ns/uts", O_RDONLY);
+	must(setns(own, CLONE_NEWUTS));
+	close(own);
+	return other;
+}
+
 static void set_up_refused_files(void)
 {
 	int fd;
@@ -368,7 +403,8 @@ static void set_up_refused_files(void)
 	fd = syscall(SYS_io_uring_setup, 4, (char[256]){ 0 });
 	if (fd >= 0)
 		put_at(fd, 24);
-	put_at(open("/proc/self/ns/net", O_RDONLY), 25);
+	put_at(other_namespace(), 25);
+	put_at(used_ring(), 26);
 }
 
 static void obstacles_are_named(void)
@@ -396,7 +432,8 @@ static void obstacles_are_named(void)
 	expect_line(text, "FD_OWNER\tfd 23\t", "F_SETOWN");
 	if (strstr(text, "fd 24"))
 		expect_line(text, "FD_KIND\tfd 24\tfd 24 is an io_uring instance:", "");
-	expect_line(text, "FD_KIND\tfd 25\t", "network namespace");
+	expect_line(text, "FD_NAMESPACE\tfd 25\tfd 25 is a handle of a namespace that the process is not in, uts:[", "stays on this host");
+	expect_line(text, "FD_PACKET\tfd 26\tfd 26 is a packet socket that has received into its ring", "on the other host");
 	free(text);
 	/* What came after the check is found in the freeze, and said just so. */
 	expect(dump_to(&m, pid, 0, &err) == -EOPNOTSUPP);
