@@ -17,6 +17,7 @@
 #include "arch/x86_64.h"
 #include "error.h"
 #include "objects/proc_status.h"
+#include "rseq.h"
 
 #define PAGE 4096
 #ifndef PTRACE_O_SUSPEND_SECCOMP
@@ -156,7 +157,7 @@ static int wait_stopped(struct frozen_thread *t, uint64_t deadline_ns, int *ret_
 static int read_thread(struct frozen_thread *t)
 {
 	return ptrace(PTRACE_GETREGS, t->tid, 0, &t->regs) < 0 ||
-	       ptrace(PTRACE_GETSIGMASK, t->tid, 8, &t->mask) < 0 ? -errno : 0;
+	       ptrace(PTRACE_GETSIGMASK, t->tid, 8, &t->mask) < 0 ? -errno : rseq_give_up(t->tid, &t->regs);
 }
 
 /* All that are new are interrupted before the first is waited for. */

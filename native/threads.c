@@ -15,6 +15,7 @@
 #include "arch/x86_64.h"
 #include "objects/cgroup.h"
 #include "objects/parts.h"
+#include "rseq.h"
 #include "xstate.h"
 #include "xstate_criu.h"
 
@@ -27,16 +28,7 @@
 #define CALLS_OF_CREDS 140	/* two for each capability, if credentials change at all */
 #define BYTES_A_THREAD (BATCH_BYTES + 320)	/* for what calls point to */
 
-#ifndef PTRACE_GET_RSEQ_CONFIGURATION
-#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
-#endif
-#define RSEQ_CS_OFFSET 8
 #define IOVECS 1024		/* the kernel takes no more at once */
-
-struct rseq_configuration {
-	uint64_t abi_pointer;
-	uint32_t abi_size, signature, flags, pad;
-};
 
 size_t threads_area_size(size_t count)
 {
@@ -155,18 +147,14 @@ static void fill_tls(UserDescT *tls, UserDescT **all, ThreadInfoX86 *info)
 
 static int read_rseq(pid_t tid, RseqEntry *to, bool *ret_has)
 {
-	struct rseq_configuration rseq = {0};
+	struct rseq_configuration rseq;
+	int err = rseq_read(tid, &rseq);
 
-	*ret_has = false;
-	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof(rseq), &rseq) < 0)
-		return errno == EIO || errno == EINVAL ? 0 : -errno;
-	if (!rseq.abi_pointer)
-		return 0;
 	to->rseq_abi_pointer = rseq.abi_pointer;
 	to->rseq_abi_size = rseq.abi_size;
 	to->signature = rseq.signature;
-	*ret_has = true;
-	return 0;
+	*ret_has = rseq.abi_pointer;
+	return err;
 }
 
 static int put_cgroups(struct dump *d, pid_t tid, CoreEntry *core, ThreadCoreEntry *thread)

@@ -85,6 +85,11 @@ static inline uint64_t arch_ip(const struct user_regs_struct *regs)
 	return regs->rip;
 }
 
+static inline void arch_set_ip(struct user_regs_struct *regs, uint64_t ip)
+{
+	regs->rip = ip;
+}
+
 /* The number of the system call that the thread was stopped in, -1 if in none. */
 static inline long arch_interrupted_call(const struct user_regs_struct *regs)
 {

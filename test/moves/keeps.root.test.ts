@@ -11,7 +11,7 @@ const BEFORE_MOVE_MS = 1_800;
 test.before(() => bed.up());
 test.after.always(() => bed.down());
 
-for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'unix_sockets', 'seccomp', 'tree', 'inet_sockets', 'connections', 'sysv', 'memfd', 'cgroups', 'aio', 'packets', 'handles', 'settings']) {
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'unix_sockets', 'seccomp', 'tree', 'inet_sockets', 'connections', 'sysv', 'memfd', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq']) {
   test.serial(`${victim}: all is as it was after a move`, async (t) => {
     const pid = await bed.victim(victim);
     t.is(bed.lines(victim).at(-1), 'ready');
