@@ -49,6 +49,7 @@ enum {
 	PHAUL_FILE_LOCKS = 16,	/* locks on files are dumped, which others may take meanwhile */
 	PHAUL_TCP_ESTABLISHED = 32,	/* connections are dumped; their packets are dropped until they are restored */
 	PHAUL_SKIP_IN_FLIGHT = 64,	/* those that wait to be accepted are not */
+	PHAUL_TCP_AT_END = 128,	/* a restore: connections that aren't restored are at their end, as criu has them, instead of reset */
 };
 
 /* Writes one line per obstacle, "CODE\tsubject\tsentence\n", sorted by subject kind, into `ret_text`.
@@ -244,7 +245,7 @@ enum { PHAUL_CPU_REGISTERS = 1, PHAUL_CPU_INSTRUCTIONS = 2, PHAUL_CPU_SAME = 4 }
 PHAUL_API int phaul_cpuinfo_dump(int directory, struct phaul_error *err);
 PHAUL_API int phaul_cpuinfo_check(int directory, uint32_t what, struct phaul_error *err);
 
-/* Makes the processes from the images, complete and held. `flags`: PHAUL_TCP_CLOSE. -EEXIST: a pid is taken. */
+/* Makes the processes from the images, complete and held. `flags`: PHAUL_TCP_CLOSE, PHAUL_TCP_AT_END. -EEXIST: a pid is taken. */
 struct phaul_restore;
 PHAUL_API int phaul_restore_open(int directory, uint32_t flags, const char *cgroups, struct phaul_restore **ret, int *ret_pid,
 				 struct phaul_error *err);

@@ -66,8 +66,8 @@ export interface DumpOptions extends PreDumpOptions {
 
 export interface RestoreOptions {
   directory: string;
-  /** Connections that were dumped are restored, or reset. */
-  tcp: 'close' | 'established';
+  /** Connections that were dumped are restored, reset, or at their end. */
+  tcp: 'close' | 'established' | 'end';
   /** All are stopped, for a debugger or whoever sends SIGCONT. */
   leaveStopped: boolean;
   cgroups: CgroupOptions;

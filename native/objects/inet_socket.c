@@ -876,7 +876,7 @@ static int build_tcp(struct build *b, int fd, const InetSkEntry *image)
 	if (image->state == TCP_LISTEN || !dead)
 		return image->src_port || image->state == TCP_LISTEN ? bind_socket(b, fd, image)
 								     : 0;
-	if (image->dst_port)
+	if (image->dst_port && !(b->files->flags & PHAUL_TCP_AT_END))
 		make_reset(fd, image->family);
 	/* Fails, as there is no connection, and has its effect all the same. */
 	(void)shutdown(fd, SHUT_RDWR);

@@ -17,7 +17,7 @@ export function restore({ directory, tcp, leaveStopped, cgroups, actionScripts }
   return withCheckpoint(directory, (fd) => {
     const scripts = new ActionScripts(actionScripts, directory, warn);
     scripts.run('pre-restore');
-    const restoring = engine.openRestore(fd, { tcpClose: tcp === 'close' }, cgroupText(cgroups));
+    const restoring = engine.openRestore(fd, { tcpClose: tcp !== 'established', tcpAtEnd: tcp === 'end' }, cgroupText(cgroups));
     const { pid } = restoring;
     let notices: string[];
     try {

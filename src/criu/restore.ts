@@ -25,7 +25,7 @@ export const restoreCommand = (warn: (sentence: string) => void): Command =>
   addCommon(new Command('restore').description('Lets a process tree go on from a directory.'))
     .addOption(new Option('-d, --restore-detached', 'end as soon as it runs'))
     .addOption(new Option('-s, --leave-stopped', 'leave it stopped'))
-    .addOption(new Option('--tcp-close', 'established TCP connections are reset'))
+    .addOption(new Option('--tcp-close', 'established TCP connections are at their end'))
     .addOption(new Option('--tcp-established', 'established TCP connections go on, if they were dumped'))
     .addOption(new Option('-l, --file-locks', 'locks on files are taken again, if they were dumped'))
     .addOption(new Option('--link-remap', 'links that a dump has made are removed'))
@@ -38,7 +38,7 @@ export const restoreCommand = (warn: (sentence: string) => void): Command =>
       const { pid } = restore(
         {
           directory: flags.imagesDir,
-          tcp: flags.tcpClose === true ? 'close' : 'established',
+          tcp: flags.tcpClose === true ? 'end' : 'established',
           leaveStopped: flags.leaveStopped === true,
           cgroups: cgroups(flags),
           actionScripts: flags.actionScript ?? [],

@@ -162,6 +162,11 @@ export interface CpuAspects {
   same: boolean;
 }
 
+export interface RestoreFlags extends Pick<CheckFlags, 'tcpClose'> {
+  /** Connections that aren't restored are at their end, as criu has them, instead of reset. */
+  tcpAtEnd: boolean;
+}
+
 /** Processes that are complete, and held until they are released. */
 export interface Restoring {
   readonly pid: number;
@@ -223,7 +228,7 @@ export interface Engine {
   /** Fails if it can't do what is written down there. */
   checkCpu(directory: number, aspects: CpuAspects): void;
   /** Makes the processes from the images of a directory, a descriptor that must stay open. */
-  openRestore(directory: number, flags: Pick<CheckFlags, 'tcpClose'>, cgroups: string): Restoring;
+  openRestore(directory: number, flags: RestoreFlags, cgroups: string): Restoring;
   /** Of the calling thread: while the process runs, it comes first; while it is frozen, nothing does before us. */
   setPriority(priority: Priority): void;
   nowMs(): number;

@@ -2,7 +2,7 @@
 import koffi from 'koffi';
 import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
-import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, Written } from './engine.ts';
+import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, Written } from './engine.ts';
 
 const ABI_VERSION = 8;
 const TCP_CLOSE = 1;
@@ -12,6 +12,7 @@ const LINK_REMAP = 8;
 const FILE_LOCKS = 16;
 const TCP_ESTABLISHED = 32;
 const SKIP_IN_FLIGHT = 64;
+const TCP_AT_END = 128;
 const ENOBUFS = -105;
 const ETIMEDOUT = -110;
 const ESRCH = -3;
@@ -493,9 +494,10 @@ const FLAGS = {
   fileLocks: FILE_LOCKS,
   tcpEstablished: TCP_ESTABLISHED,
   skipInFlight: SKIP_IN_FLIGHT,
+  tcpAtEnd: TCP_AT_END,
 };
 
-const flagBits = (flags: Partial<CheckFlags>): number =>
+const flagBits = (flags: Partial<CheckFlags & RestoreFlags>): number =>
   (Object.keys(FLAGS) as (keyof typeof FLAGS)[]).reduce((bits, name) => bits | (flags[name] === true ? FLAGS[name] : 0), 0);
 
 /** A handle that a call makes. */
