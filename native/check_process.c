@@ -137,22 +137,40 @@ static const struct {
 } namespaces[] = {
 	{ "pid", "pid", NULL }, { "pid_for_children", "pid", "pid" }, { "mnt", "mount", NULL },
 	{ "net", "network", NULL }, { "uts", "UTS", NULL }, { "ipc", "IPC", NULL }, { "user", "user", NULL },
-	{ "time", "time", NULL }, { "time_for_children", "time", "time" },
 };
 
-/* Is it in the same as we are? -errno if that can't be told. */
-static int same_namespace(pid_t pid, const char *name)
+/* Do two processes have the same? -errno if that can't be told. */
+static int same_of_two(pid_t pid, const char *name, pid_t other_pid, const char *other_name)
 {
-	char path[64], theirs[64], ours[64];
+	char path[64], one[64], other[64];
 	ssize_t n, m;
 
 	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, name);
-	n = readlink(path, theirs, sizeof(theirs));
+	n = readlink(path, one, sizeof(one));
 	if (n < 0)
 		return -errno;
-	snprintf(path, sizeof(path), "/proc/self/ns/%s", name);
-	m = readlink(path, ours, sizeof(ours));
-	return m < 0 ? -errno : n == m && !memcmp(theirs, ours, n);
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", other_pid, other_name);
+	m = readlink(path, other, sizeof(other));
+	return m < 0 ? -errno : n == m && !memcmp(one, other, n);
+}
+
+/* As we have it? */
+static int same_namespace(pid_t pid, const char *name)
+{
+	return same_of_two(pid, name, getpid(), name);
+}
+
+/* One of the process's own is nothing but other clocks, which go on; that all of the tree must have. */
+static void check_clocks(struct check *c)
+{
+	pid_t root = c->tree->tasks[0].pid;
+
+	if (!same_of_two(c->pid, "time", root, "time"))
+		obstacle(c, "NAMESPACE", "namespace time", "pid %d has other clocks than pid %d (a time namespace), which can't be moved together yet: "
+			 "move it alone", c->pid, root);
+	else if (!same_of_two(c->pid, "time", c->pid, "time_for_children"))
+		obstacle(c, "NAMESPACE", "namespace time_for_children", "pid %d has made a time namespace for its children "
+			 "(unshare), which can't be moved yet: leave it here", c->pid);
 }
 
 static void check_namespaces(struct check *c)
@@ -180,6 +198,7 @@ static void check_namespaces(struct check *c)
 			obstacle(c, "NAMESPACE", subject, "pid %d has made a %s namespace for its children "
 				 "(unshare), which can't be moved yet: leave it here", c->pid, namespaces[i].what);
 	}
+	check_clocks(c);
 }
 
 /* The kernel marks names of deleted files, but a file may have such a name, too. */

@@ -10,6 +10,7 @@
 #include "memory_dump.h"
 #include "objects/aio.h"
 #include "objects/cgroup.h"
+#include "objects/clocks.h"
 #include "tree_state.h"
 
 #define SETTLE_LIMIT_MS 5000	/* for requests to disks */
@@ -128,6 +129,13 @@ int phaul_checkpoint_open(int pid, int directory, uint32_t flags, const char *cg
 	return code;
 }
 
+static int put_clocks(struct phaul_checkpoint *c, struct phaul_error *err)
+{
+	pid_t pid = c->tree.tasks[0].pid;
+
+	return clocks_put(c->state.images, pid) ? phaul_fail(err, -EIO, "checkpoint", "reading the clocks of pid %d", pid) : 0;
+}
+
 int phaul_checkpoint_write(struct phaul_checkpoint *c, struct phaul_dumped *ret, struct phaul_error *err)
 {
 	int code;
@@ -138,7 +146,7 @@ int phaul_checkpoint_write(struct phaul_checkpoint *c, struct phaul_dumped *ret,
 	if (code)
 		phaul_fail(err, code, "checkpoint", "collecting the state of pid %d", c->tree.tasks[0].pid);
 	code = code ?: tree_state_read(&c->state) ?: put_tree(c) ?:
-	       cgroup_sets_dump(&c->cgroups, &c->cgroup_options, c->state.images, err) ?:
+	       cgroup_sets_dump(&c->cgroups, &c->cgroup_options, c->state.images, err) ?: put_clocks(c, err) ?:
 	       inventory_put(c->state.images, c->ghosts.directory, &c->tree, err) ?:
 	       image_set_save(c->state.images, c->ghosts.directory, err);
 	*ret = (struct phaul_dumped){ .pages = c->pages.pages, .written = c->pages.written, .processes = c->tree.count };

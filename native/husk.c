@@ -23,6 +23,9 @@
 #define PAGE 4096ul
 #define AREA_SIZE (1ul << 20)	/* some 10,000 calls, or the last words to 1,000 threads */
 #define CLONES_AT_ONCE 512
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
 #define SCRATCH_BELOW_STACK 1024	/* its stack is larger than what it has on it */
 
 #ifndef CLONE_CLEAR_SIGHAND
@@ -44,9 +47,25 @@ static int become_husk(int program)
 	return errno;
 }
 
+/* Who is born from now on is in it. */
+static int begin_time_namespace(const char *offsets)
+{
+	int fd, err;
+
+	if (!*offsets)
+		return 0;
+	if (unshare(CLONE_NEWTIME) < 0)
+		return errno;
+	fd = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+	err = fd < 0 || write(fd, offsets, strlen(offsets)) < 0 ? errno : 0;
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
 /* The husk's parent ends at once, which makes it init's child. VFORK: when the parent goes on, the exec is
  * done or has failed. Its exit status is an errno. */
-static int beget(pid_t pid, int program)
+static int beget(pid_t pid, int program, const char *clock_offsets)
 {
 	struct clone_args args = {
 		.flags = CLONE_VFORK | CLONE_CLEAR_SIGHAND,
@@ -54,8 +73,12 @@ static int beget(pid_t pid, int program)
 		.set_tid = (uintptr_t)&pid,
 		.set_tid_size = 1,
 	};
-	long child = syscall(SYS_clone3, &args, sizeof(args));
-	int status;
+	int status, err = begin_time_namespace(clock_offsets);
+	long child;
+
+	if (err)
+		return err;
+	child = syscall(SYS_clone3, &args, sizeof(args));
 
 	if (child == 0)
 		_exit(become_husk(program));
@@ -64,7 +87,7 @@ static int beget(pid_t pid, int program)
 	return waitpid(child, &status, WNOHANG) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 0;
 }
 
-static int spawn(pid_t pid)
+static int spawn(pid_t pid, const char *clock_offsets)
 {
 	int program = memfd_create("phaul-husk", MFD_CLOEXEC);
 	size_t size = husk_program_end - husk_program;
@@ -80,7 +103,7 @@ static int spawn(pid_t pid)
 	/* exit_signal 0: no SIGCHLD for whoever else lives in this process, and no one else's wait. */
 	parent = syscall(SYS_clone, 0, NULL, NULL, NULL, 0);
 	if (parent == 0)
-		_exit(beget(pid, program));
+		_exit(beget(pid, program, clock_offsets));
 	if (parent < 0)
 		err = -errno;
 	close(program);
@@ -160,20 +183,20 @@ int husk_release(struct husk *h, bool others_run, struct phaul_error *err)
 	return code ? code : release(h, h->pid, others_run || h->thread_count > 0, err);
 }
 
-int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err)
+int husk_open(pid_t pid, const char *clock_offsets, struct husk *ret, struct phaul_error *err)
 {
 	struct memory_map map;
 	remote_addr syscall_at;
 	int code;
 
 	memset(ret, 0, sizeof(*ret));
-	code = spawn(pid);
+	code = spawn(pid, clock_offsets);
 	if (code == -EEXIST)
 		return phaul_fail(err, code, "husk", "pid %d is taken on this host; a process keeps its pid "
 				  "when it moves. End what has it, or move to another host", pid);
 	if (code == -EPERM)
 		return phaul_fail(err, code, "husk", "making a process with pid %d: that needs "
-				  "CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE", pid);
+				  "CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE%s", pid, *clock_offsets ? ", and CAP_SYS_TIME for its clocks" : "");
 	if (code)
 		return phaul_fail(err, code, "husk", "making a process with pid %d", pid);
 	ret->pid = pid;

@@ -22,8 +22,9 @@ struct husk {
 };
 
 /* Makes the process: it is init's child, leader of a session of its own, has no descriptors and dies with
- * the calling thread. -EEXIST: the pid is taken. */
-int husk_open(pid_t pid, struct husk *ret, struct phaul_error *err);
+ * the calling thread. `clock_offsets`: of a time namespace of its own (objects/clocks.h), "" for that of phaul. -EEXIST: the pid is
+ * taken. */
+int husk_open(pid_t pid, const char *clock_offsets, struct husk *ret, struct phaul_error *err);
 
 /* The same as a child of a husk, in its session, with a copy of what that has mapped until it is settled itself.
  * `flags`: CLONE_FILES, CLONE_FS. */

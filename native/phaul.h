@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 8
+#define PHAUL_ABI_VERSION 9
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -122,6 +122,8 @@ struct phaul_freeze {
  * mode as criu has it ("ignore", "none", "props", "soft", "full", "strict"), "root=[CONTROLLER:]/PATH", "yard=DIRECTORY". */
 PHAUL_API int phaul_source_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, struct phaul_source **ret,
 				struct phaul_error *err);
+/* What the process sees now, "MONOTONIC BOOTTIME" in ns: for phaul_target_open(). */
+PHAUL_API int phaul_clocks(int pid, char *ret_text, size_t size, struct phaul_error *err);
 /* Stops the process for about a millisecond and starts tracking. `ret_stop_ns`: how long it stood. */
 PHAUL_API int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns,
 			       struct phaul_error *err);
@@ -181,9 +183,10 @@ struct phaul_built {
 };
 
 /* Makes a husk with the wanted pid in the caller's pid namespace; it dies with the caller. `flags` is
- * zero. `addresses` are this host's from the release on. -EEXIST: the pid is taken. */
-PHAUL_API int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, struct phaul_target **ret,
-				struct phaul_error *err);
+ * zero. `addresses` are this host's from the release on. `clocks`: what the process sees at this moment, from phaul_clocks() of the
+ * other host; "" if that doesn't matter. -EEXIST: the pid is taken. */
+PHAUL_API int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, const char *clocks,
+				struct phaul_target **ret, struct phaul_error *err);
 /* Starts the threads that put arriving pages in place. */
 PHAUL_API int phaul_target_receive(struct phaul_target *tgt, struct phaul_channel *ch,
 				   struct phaul_error *err);

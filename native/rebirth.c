@@ -250,7 +250,7 @@ static int beget(struct rebirth *r, const struct image_set *images, size_t i)
 	pid_t pid = reborn_pid(task);
 	int64_t session = 0;
 	int code = i ? fork_husk(r->tasks[task->parent], pid, shared_by_birth(r, task), &task->husk, r->err) :
-		       husk_open(pid, &task->husk, r->err);
+		       husk_open(pid, r->clock_offsets, &task->husk, r->err);
 
 	task->placed_set = i ? r->tasks[task->parent]->placed_set : 0;
 	code = code ?: put_in_groups(r, task);

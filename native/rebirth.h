@@ -7,6 +7,7 @@
 #include "husk.h"
 #include "image.h"
 #include "objects/cgroup.h"
+#include "objects/clocks.h"
 #include "objects/object.h"
 #include "shmem.h"
 #include "stage.h"
@@ -36,6 +37,7 @@ struct rebirth {
 	struct shmem_set shmem;
 	struct built_files files;
 	struct cgroups cgroups;
+	char clock_offsets[CLOCKS_TEXT];	/* that all are to see; "": those of phaul */
 	bool released;
 	struct phaul_error *err;
 };

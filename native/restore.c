@@ -140,6 +140,17 @@ static int unlock_connections(struct phaul_restore *r)
 
 /* ---- all of it ---- */
 
+/* Criu's tell of none. */
+static int choose_clocks(struct phaul_restore *r)
+{
+	struct clocks wanted;
+	int code = clocks_of_images(r->images, &wanted);
+
+	if (code == -ENOENT)
+		return 0;
+	return code ? image_malformed("phaul-clocks", -1, r->err) : clocks_offsets(&wanted, r->tree.clock_offsets, r->err);
+}
+
 /* All are complete afterwards, and held. */
 static int build(struct phaul_restore *r)
 {
@@ -147,7 +158,7 @@ static int build(struct phaul_restore *r)
 	struct phaul_built built = {0};
 	int code = inventory_check(r->images, r->directory, r->err) ?: chain_open(r->directory, r->images, &r->chain, r->err) ?: read_all(r) ?:
 		   hold_connections(r) ?: cgroups_read(&tree->cgroups, r->images, r->err) ?: cgroups_make(&tree->cgroups, r->err) ?:
-		   shmem_make(&tree->shmem, r->images, &r->chain, r->err) ?: rebirth_make(tree, r->images) ?:
+		   shmem_make(&tree->shmem, r->images, &r->chain, r->err) ?: choose_clocks(r) ?: rebirth_make(tree, r->images) ?:
 		   rebirth_settle(tree, r->images) ?: make_all_memory(r) ?: rebirth_place_threads(tree, r->images);
 
 	if (code)

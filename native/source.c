@@ -15,6 +15,7 @@
 #include "layout.h"
 #include "objects/aio.h"
 #include "objects/cgroup.h"
+#include "objects/clocks.h"
 #include "objects/proc_status.h"
 #include "packet_catch.h"
 #include "shared_track.h"
@@ -71,6 +72,17 @@ struct phaul_source {
 int phaul_abi_version(void)
 {
 	return PHAUL_ABI_VERSION;
+}
+
+int phaul_clocks(int pid, char *ret_text, size_t size, struct phaul_error *err)
+{
+	struct clocks seen;
+	int code = clocks_seen_by(pid, &seen);
+
+	if (code)
+		return phaul_fail(err, code, "source", "reading the clocks of pid %d", pid);
+	snprintf(ret_text, size, "%lld %lld", (long long)seen.monotonic, (long long)seen.boottime);
+	return 0;
 }
 
 static bool is_frozen(const struct phaul_source *src)
@@ -694,6 +706,8 @@ static int send_state(struct phaul_source *src, struct phaul_channel *ch, struct
 		code = task->state == TASK_DEAD ? tree_state_put_dead(s, task) :
 		       tree_state_put(s, task, m->syscall_at, memory_map_gap(&m->known), NULL, &sink);
 	}
+	if (!code && clocks_put(s->images, src->pid))
+		code = phaul_fail(err, -EIO, "source", "reading the clocks of pid %d", src->pid);
 	code = code ?: tree_state_put_queued(s) ?: send_images(ch, PHAUL_NOTE_STATE, s->images, &ret->state_bytes, err);
 	ret->state_bytes += threads.bytes;
 	return code;

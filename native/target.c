@@ -24,6 +24,7 @@ struct phaul_target {
 	struct moved_addresses addresses;
 	struct network_hold hold;
 	struct packets packets;		/* for after the release */
+	struct clocks frozen;		/* what the process saw last */
 	uint64_t threads_ns;		/* spent on building them so far */
 	size_t own_room;		/* for descriptors, in our own table */
 	/* Pages of a round wait until its layout is there. */
@@ -34,8 +35,18 @@ struct phaul_target {
 	size_t applying;		/* threads that do, now */
 };
 
-int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, struct phaul_target **ret,
-		      struct phaul_error *err)
+static int choose_clocks(struct phaul_target *tgt, const char *text, struct phaul_error *err)
+{
+	struct clocks wanted;
+
+	if (!text || !*text)
+		return 0;
+	return clocks_parse(text, &wanted) ? phaul_fail(err, -EINVAL, "target", "reading the clocks \"%s\"", text) :
+					     clocks_offsets(&wanted, tgt->tree.clock_offsets, err);
+}
+
+int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, const char *clocks,
+		      struct phaul_target **ret, struct phaul_error *err)
 {
 	struct phaul_target *tgt = calloc(1, sizeof(*tgt));
 	struct reborn *root = calloc(1, sizeof(*root));
@@ -60,7 +71,8 @@ int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char
 	*root = (struct reborn){ .entry = entry, .state = TASK_ALIVE, .birth = 1 };
 	tgt->tree.tasks[tgt->tree.count++] = root;
 	code = addresses_parse(addresses, &tgt->addresses, err) ?:
-	       cgroup_options_parse(cgroups, &tgt->tree.cgroups.options, err) ?: husk_open(pid, &root->husk, err);
+	       cgroup_options_parse(cgroups, &tgt->tree.cgroups.options, err) ?: choose_clocks(tgt, clocks, err) ?:
+	       husk_open(pid, tgt->tree.clock_offsets, &root->husk, err);
 	if (code) {
 		phaul_target_close(tgt);
 		return code;
@@ -339,6 +351,8 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 	       memfds_make(&tree->files, images, NULL, &tree->shmem, err) ?: hold_connections(tgt, err) ?:
 	       rebirth_settle(tree, images) ?: rebirth_build(tree, images, ret) ?:
 	       memfds_seal(&tree->files, err) ?: cgroups_finish(&tree->cgroups, err);
+	if (!code && clocks_of_images(images, &tgt->frozen))
+		tgt->frozen = (struct clocks){ 0 };
 	image_set_free(images);
 	ret->build_ns = phaul_now_ns() - start;
 	ret->threads_ns = tgt->threads_ns;
@@ -391,6 +405,7 @@ int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 	addresses_announce(&tgt->addresses);
 	(void)inet_resume(&tgt->tree.files, NULL);
 	packets_deliver(&tgt->addresses, tgt->packets.at, tgt->packets.size);
+	clocks_await(tgt->pid, &tgt->frozen);
 	code = rebirth_release(&tgt->tree);
 	join(tgt, false);
 	return code;

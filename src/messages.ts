@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { planSchema } from './source/plan.ts';
 
 /** Raised when an older peer could misunderstand; hello carries it outside of any schema. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 /** A plan lists every mapped and open file: some MiB for the largest of processes. */
 export const MESSAGE_BYTES_MAX = 32 << 20;
@@ -50,6 +50,8 @@ export const requests = {
       addresses: z.string().max(65_536),
       /** In the words of the engine: see cgroups.ts. */
       cgroups: z.string().max(65_536),
+      /** What the process's clocks show when this is sent: "MONOTONIC BOOTTIME", in ns. */
+      clocks: z.string().regex(/^\d{1,19} \d{1,19}$/),
     }),
     result: z.object({ port: z.int().min(1).max(65_535) }),
   },

@@ -6,6 +6,7 @@ import { addressText, findMoved } from './addresses.ts';
 import { cgroupText } from './cgroups.ts';
 import { localFindings, preflightEvent } from './check.ts';
 import { PAGE_BYTES } from './engine/engine.ts';
+import { engine } from './engine/library.ts';
 import { PhaulError } from './errors.ts';
 import { plural, type DoneEvent, type Emit } from './events.ts';
 import { instanceOf, isAlive, readJournal } from './journal.ts';
@@ -119,7 +120,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
   const id = randomBytes(ID_BYTES).toString('hex');
   const address = await addressOf(peer);
   emit({ event: 'log', level: 'info', text: `migration ${id} of ${plan.rssBytes / PAGE_BYTES} resident pages` });
-  const { port } = await peer.control.ask('prepare', { id, pid: plan.pid, comm: plan.comm, from: hostname(), key: key.toString('base64'), streams, verify, address, addresses: addressText(movedAddresses, 'deviceThere'), cgroups: cgroupText(options.cgroups) });
+  const { port } = await peer.control.ask('prepare', { id, pid: plan.pid, comm: plan.comm, from: hostname(), key: key.toString('base64'), streams, verify, address, addresses: addressText(movedAddresses, 'deviceThere'), cgroups: cgroupText(options.cgroups), clocks: engine.clocks(plan.pid) });
   const order: SourceOrder = {
     id,
     pid,

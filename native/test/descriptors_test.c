@@ -190,7 +190,7 @@ static int build_in_husk(struct moved *m, int reserve, struct phaul_error *err)
 	int code;
 
 	errno = 0;
-	code = husk_open(m->pid, &m->husk, err);
+	code = husk_open(m->pid, "", &m->husk, err);
 	if (code)
 		return code;
 	expect(remote_area_map(&m->husk.leader, 0, 1 << 18, &m->area) == 0);

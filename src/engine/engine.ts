@@ -216,7 +216,10 @@ export interface Engine {
   abort(channelAddress: bigint): void;
   /** `addresses` of this host that go along: "10.0.0.7/24@eth0 fd00::7/64@eth1"; `cgroups`, here and below, is from cgroupText(). */
   openSource(pid: number, flags: Pick<CheckFlags, 'tcpClose' | 'tcpEstablished'>, addresses: string, cgroups: string): Source;
-  openTarget(pid: number, addresses: string, cgroups: string): Target;
+  /** What a process sees: "MONOTONIC BOOTTIME", in ns. */
+  clocks(pid: number): string;
+  /** `clocks`: what the process sees at this moment, where it is. */
+  openTarget(pid: number, addresses: string, cgroups: string, clocks: string): Target;
   /** Freezes the process and all its children, to be written to a directory, a descriptor that must stay open. */
   openCheckpoint(pid: number, directory: number, flags: CheckFlags, cgroups: string, timeoutMs: number): Checkpoint;
   /** The memory of processes that run. */

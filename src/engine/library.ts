@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, Written } from './engine.ts';
 
-const ABI_VERSION = 8;
+const ABI_VERSION = 9;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_STOPPED = 4;
@@ -21,6 +21,7 @@ const CHECKSUM_TEXT_BYTES = 8 << 20;
 const PRIORITIES: Record<Priority, number> = { low: -1, normal: 0, freeze: 2 };
 const NOTE_BYTES = 1 << 16;
 const SAID_BYTES = 1 << 13;
+const CLOCKS_TEXT_BYTES = 64;
 const TCP_BYTES = 1 << 18;
 
 const path = process.env['PHAUL_LIBRARY'] ?? fileURLToPath(new URL('../../build/libphaul.so', import.meta.url));
@@ -84,7 +85,8 @@ const load = () => {
     thaw: lib.func('int phaul_source_thaw(void *src, _Out_ phaul_error *err)'),
     closeSource: lib.func('void phaul_source_close(void *src)'),
     sourceChecksum: lib.func('int phaul_source_checksum(void *src, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
-    openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, _Out_ void **ret, _Out_ phaul_error *err)'),
+    openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, const char *clocks, _Out_ void **ret, _Out_ phaul_error *err)'),
+    clocks: lib.func('int phaul_clocks(int pid, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
     targetRound: lib.func('int phaul_target_round(void *tgt, void *ch, const uint8_t *layout, size_t size, int timeout_ms, _Out_ phaul_applied *ret, _Out_ phaul_error *err)'),
     checkpointOpen: lib.func('int phaul_checkpoint_open(int pid, int directory, uint32_t flags, const char *cgroups, int timeout, _Out_ void **ret, _Out_ phaul_error *err)'),
@@ -532,8 +534,9 @@ export const engine: Engine = {
   abort: (channelAddress) => native().abort(channelAddress),
   openSource: (pid, { tcpClose, tcpEstablished = false }, addresses, cgroups) =>
     new LibrarySource(open((ret, error) => native().openSource(pid, flagBits({ tcpClose, tcpEstablished }), addresses, cgroups, ret, error)), (pointer) => native().closeSource(pointer)),
-  openTarget: (pid, addresses, cgroups) =>
-    new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, ret, error)), (pointer) => native().closeTarget(pointer)),
+  clocks: (pid) => text(CLOCKS_TEXT_BYTES, (buffer, error) => native().clocks(pid, buffer, buffer.length, error) as number),
+  openTarget: (pid, addresses, cgroups, clocks) =>
+    new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, clocks, ret, error)), (pointer) => native().closeTarget(pointer)),
   openCheckpoint: (pid, directory, flags, cgroups, timeoutMs) =>
     new LibraryCheckpoint(open((ret, error) => native().checkpointOpen(pid, directory, flagBits(flags), cgroups, timeoutMs, ret, error))),
   preDump: (pid, directory) => {

@@ -44,6 +44,7 @@ export function newTracer(): TargetTracer {
 /** `serve` takes connections to the arrival's own socket. */
 export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'prepare'>, serve: (duplex: Duplex) => void): Promise<Result<'prepare'>> {
   const { id } = order;
+  const clocksAt = process.hrtime.bigint();
   if (arrivals.has(id)) {
     tracer.end();
     throw new PhaulError('ERR_BUSY', `Migration ${id} is here already.`);
@@ -51,7 +52,7 @@ export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'p
   const listening = listenOn(arrivalSocket(id), serve);
   arrivals.set(id, { tracer, state: 'preparing', over: untilOver(id, tracer, listening) });
   await listening;
-  tracer.begin({ key: Buffer.from(key, 'base64'), ...order });
+  tracer.begin({ key: Buffer.from(key, 'base64'), ...order, clocksAt });
   return { port: await tracer.port() };
 }
 

@@ -21,6 +21,9 @@ export interface TargetOrder {
   /** That come with the process, in the words of the engine. */
   addresses: string;
   cgroups: string;
+  /** What the process's clocks showed, and when that was by process.hrtime here. */
+  clocks: string;
+  clocksAt: bigint;
 }
 
 export interface TargetNews {
@@ -61,6 +64,12 @@ function serve(target: Target, channel: Channel, order: TargetOrder, journal: Jo
   }
 }
 
+/** They went on. */
+function clocksNow({ clocks, clocksAt }: TargetOrder): string {
+  const age = process.hrtime.bigint() - clocksAt;
+  return clocks.split(' ').map((clock) => BigInt(clock) + age).join(' ');
+}
+
 /** The address by which the source came here may be a router's: then pages come to any. */
 function listen({ address, key, streams }: TargetOrder): Channel {
   let failure: unknown;
@@ -79,7 +88,7 @@ trace<TargetOrder, TargetNews>((order, tracing) => {
   let target: Target | undefined;
   let journal: Journal<TargetState> | undefined;
   try {
-    target = engine.openTarget(order.pid, order.addresses, order.cgroups);
+    target = engine.openTarget(order.pid, order.addresses, order.cgroups, clocksNow(order));
     journal = new Journal<TargetState>(order.id, 'target', {
       comm: order.comm,
       host: order.from,

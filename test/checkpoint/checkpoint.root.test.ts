@@ -17,7 +17,7 @@ const ARGUMENTS: Record<string, string[]> = { cgroups: ['threads'] };
 const ONCE = ['files', 'tree', 'ghosts', 'unix_sockets', 'sysv', 'watches', 'cgroups', 'aio', 'handles']; // they change files that are in the images
 const restore = (host: string, directory: string) => bed.on(host, 'phaul', 'restore', '-D', directory, '--json');
 
-for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'tree', 'ghosts', 'unix_sockets', 'inet_sockets', 'terminal', 'memfd', 'seccomp', 'sysv', 'watches', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq']) {
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'tree', 'ghosts', 'unix_sockets', 'inet_sockets', 'terminal', 'memfd', 'seccomp', 'sysv', 'watches', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks']) {
   test.serial(`${victim}: all is as it was when it is restored, here or elsewhere`, async (t) => {
     const directory = join(bed.directory, `${victim}.images`);
     const pid = await bed.victim(victim, ...(ARGUMENTS[victim] ?? []));
@@ -38,11 +38,26 @@ for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memo
     }
     const again = await restore('alpha', directory);
     t.is(again.exitCode, 0, again.stderr);
-    if (victim !== 'restarts') { // by its clock, which went on meanwhile, a second life sleeps too long: it would be a test of our haste
+    if (!['restarts', 'clocks'].includes(victim)) { // by its clock, which went on meanwhile, a second life sleeps too long: it would be a test of our haste
       t.is(await bed.verdict('alpha', pid, victim), 'ok');
     }
   });
 }
+
+test.serial('on a host that has begun anew, clocks go on from where they were', async (t) => {
+  const directory = join(bed.directory, 'later.images');
+  const pid = await bed.victim('clocks.later');
+  t.is((await dump(pid, directory)).exitCode, 0);
+  await sleep(2_000);
+  const another = bed.report('boot_id');
+  writeFileSync(another, '01234567-89ab-cdef-0123-456789abcdef\n');
+  const BOOT_ID = '/proc/sys/kernel/random/boot_id';
+  const restored = await bed.on('beta', 'bash', '-c', `mount --bind ${another} ${BOOT_ID} && phaul restore -D ${directory}; code=$?; umount ${BOOT_ID}; exit $code`);
+  t.is(restored.exitCode, 0, restored.stderr);
+  const time = async (of: number | string): Promise<string> => (await bed.on('beta', 'readlink', `/proc/${of}/ns/time`)).stdout;
+  t.not(await time(pid), await time('self'));
+  t.is(await bed.verdict('beta', pid, 'clocks.later'), 'ok');
+});
 
 const V1_PIDS = '/sys/fs/cgroup/pids';
 

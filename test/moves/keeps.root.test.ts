@@ -11,7 +11,7 @@ const BEFORE_MOVE_MS = 1_800;
 test.before(() => bed.up());
 test.after.always(() => bed.down());
 
-for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'unix_sockets', 'seccomp', 'tree', 'inet_sockets', 'connections', 'sysv', 'memfd', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq']) {
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'unix_sockets', 'seccomp', 'tree', 'inet_sockets', 'connections', 'sysv', 'memfd', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks']) {
   test.serial(`${victim}: all is as it was after a move`, async (t) => {
     const pid = await bed.victim(victim);
     t.is(bed.lines(victim).at(-1), 'ready');
@@ -42,4 +42,16 @@ test.serial('a main thread that sleeps, and was stopped once to be tracked, slee
   t.is(exitCode, 0, stderr);
   await sleep(BEFORE_MOVE_MS);
   t.is(await bed.verdict('beta', pid, name), 'ok');
+});
+
+test.serial('clocks that are not those of the host go on, there and back', async (t) => {
+  const name = 'clocks.apart';
+  const pid = await bed.victim(name, 'apart');
+  const time = async (host: string, of: number | string): Promise<string> => (await bed.on(host, 'readlink', `/proc/${of}/ns/time`)).stdout;
+  for (const [from, to] of [['alpha', 'beta'], ['beta', 'alpha']] as const) {
+    const { exitCode, stderr } = await bed.migrate(from, pid, to);
+    t.is(exitCode, 0, stderr);
+    t.not(await time(to, pid), await time(to, 'self'));
+  }
+  t.is(await bed.verdict('alpha', pid, name), 'ok');
 });
