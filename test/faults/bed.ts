@@ -47,14 +47,8 @@ export async function until(what: string, condition: () => boolean | Promise<boo
 }
 
 export class FaultBed extends Bed {
-  readonly #set: string;
   #count = 0;
   readonly #services: number[] = [];
-
-  constructor(set: string) {
-    super(set);
-    this.#set = set;
-  }
 
   #read(name: string): string {
     return existsSync(this.report(name)) ? readFileSync(this.report(name), 'utf8') : '';
@@ -65,7 +59,7 @@ export class FaultBed extends Bed {
     await super.up();
     // An agent that has a pid which the process needs is left for another one, that has no fault.
     await this.on('beta', 'sh', '-c', 'echo 20000 >/proc/sys/kernel/ns_last_pid');
-    const phaul = `/run/phaul-two-hosts-${this.#set}/beta/sbin/phaul`;
+    const phaul = `/run/phaul-two-hosts-${this.set}/beta/sbin/phaul`;
     const wrapper = `#!/bin/sh
 if [ "$2" = --stdio ] && mv ${this.report('next')} ${this.report('next')}.$$ 2>/dev/null; then
 	. ${this.report('next')}.$$
@@ -106,7 +100,7 @@ exec ${process.cwd()}/bin/phaul "$@"
     const command = `echo $$ >${log}.pid; ${isSource ? `PHAUL_FAULT=${point}:${action} ` : ''}exec phaul migrate ${pid} root@beta --json --verbose ${options.join(' ')}`;
     const stderr = openSync(log, 'w');
     const child = spawn('scripts/two-hosts', ['exec', 'alpha', '--', 'sh', '-c', command], {
-      env: { ...process.env, PHAUL_TWO_HOSTS: this.#set },
+      env: { ...process.env, PHAUL_TWO_HOSTS: this.set },
       stdio: ['ignore', 'pipe', stderr],
     });
     closeSync(stderr);

@@ -17,12 +17,15 @@ export interface Moved {
 
 export class Bed {
   readonly #shell;
+  /** Of the hosts. */
+  readonly set: string;
   readonly #started: number[] = [];
   readonly directory = mkdtempSync(join(tmpdir(), 'phaul-moves-'));
 
   /** Another checkout may be tested on this machine at the same time. */
   constructor(name: string) {
-    this.#shell = shell({ nothrow: true, quiet: true, env: { ...process.env, PHAUL_TWO_HOSTS: `${name}-${basename(process.cwd())}` } });
+    this.set = `${name}-${basename(process.cwd())}`;
+    this.#shell = shell({ nothrow: true, quiet: true, env: { ...process.env, PHAUL_TWO_HOSTS: this.set } });
   }
 
   async up(hosts = 2): Promise<void> {
