@@ -1,0 +1,274 @@
+/** The Ansible collection against four hosts over ssh: twelve services of one of them go to the others, by Debian's own ansible. */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { Bed } from '../moves/bed.ts';
+
+const missing = ['ansible-playbook', 'ansible-lint', 'redis-server', 'nginx'].filter((name) => !(process.env['PATH'] ?? '').split(':').some((folder) => existsSync(join(folder, name))));
+const run = missing.length === 0 ? test.serial : test.serial.skip;
+const title = (text: string): string => (missing.length === 0 ? text : `${text} (${missing.join(', ')} not installed: "npm run test:fleet" brings it)`);
+
+const bed = new Bed('fleet-test');
+const collections = bed.report('collections');
+const COLLECTION = join(process.cwd(), 'ansible');
+
+/** The controller is on alpha, and what it drains on beta. */
+const CONTROLLER = 'alpha';
+const DRAINED = 'beta';
+const ADDRESSES: Record<string, string> = { alpha: '10.77.0.1', beta: '10.77.0.2', gamma: '10.77.0.3', delta: '10.77.0.4' };
+
+interface Service {
+  name: string;
+  pid: number;
+  /** What it answers a client on this host. */
+  answer: (host: string) => Promise<string>;
+  expected: string;
+}
+
+const services: Service[] = [];
+let stubborn = 0;
+
+test.before(async (t) => {
+  t.timeout(600_000);
+  if (missing.length > 0) {
+    return;
+  }
+  await bed.up(4);
+  const target = join(collections, 'ansible_collections/phaul');
+  mkdirSync(target, { recursive: true });
+  execFileSync('cp', ['-r', COLLECTION, join(target, 'fleet')]);
+  writeFileSync(bed.report('ansible.cfg'), `[defaults]\ninventory = ${bed.report('inventory')}\ncollections_path = ${collections}\ninterpreter_python = /usr/bin/python3\nretry_files_enabled = false\nlocal_tmp = ${bed.report('tmp')}\nremote_tmp = ${bed.report('remote')}\nnocows = true\n[ssh_connection]\ncontrol_path_dir = ${bed.report('cp')}\n`);
+  writeFileSync(bed.report('inventory'), Object.entries(ADDRESSES).map(([name, address]) => `${name} ansible_host=${address} ansible_user=root\n`).join(''));
+  for (const number of [0, 1, 2]) {
+    services.push(await redis(number), await nginx(number), await node(number), await python(number));
+  }
+  stubborn = await bed.start(DRAINED, '/usr/bin/python3', script('stubborn.py', STUBBORN), 'service-stubborn');
+});
+test.after.always(() => bed.down());
+
+/** It traces its own child, which can't be moved. */
+const STUBBORN = `
+import ctypes, os, signal, time
+child = os.fork()
+if child == 0:
+    ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+    while True: time.sleep(1)
+while True: time.sleep(1)
+`;
+
+const PYTHON = `
+import http.server, sys
+class Counter(http.server.BaseHTTPRequestHandler):
+    count = 0
+    def do_GET(self):
+        Counter.count += 1
+        self.send_response(200); self.end_headers(); self.wfile.write(b'python %d' % Counter.count)
+    def log_message(self, *words): pass
+http.server.ThreadingHTTPServer(('0.0.0.0', int(sys.argv[2])), Counter).serve_forever()
+`;
+
+const NODE = `let count = 0; require('http').createServer((_, response) => response.end('node ' + ++count)).listen(Number(process.argv[3]));`;
+
+function script(name: string, text: string): string {
+  writeFileSync(bed.report(name), text);
+  return bed.report(name);
+}
+
+const curl = async (host: string, port: number): Promise<string> => (await bed.on(host, 'curl', '-s', '--max-time', '20', `http://127.0.0.1:${port}/file`)).stdout;
+
+async function answers(host: string, port: number): Promise<void> {
+  for (let i = 0; i < 300; i++) {
+    if ((await bed.on(host, 'bash', '-c', `</dev/tcp/127.0.0.1/${port}`)).exitCode === 0) {
+      return;
+    }
+    await sleep(100);
+  }
+  throw new Error(`nothing listens on port ${port} of ${host}`);
+}
+
+async function redis(number: number): Promise<Service> {
+  const port = 6400 + number;
+  const pid = await bed.start(DRAINED, 'redis-server', '--port', String(port), '--save', '', '--protected-mode', 'no', '--bind', '0.0.0.0');
+  await answers(DRAINED, port);
+  const ask = async (host: string, ...words: string[]): Promise<string> => (await bed.on(host, 'redis-cli', '-p', String(port), ...words)).stdout.trim();
+  await ask(DRAINED, 'set', 'data', `redis ${number}`);
+  return { name: `redis ${number}`, pid, answer: (host) => ask(host, 'get', 'data'), expected: `redis ${number}` };
+}
+
+async function nginx(number: number): Promise<Service> {
+  const port = 8400 + number;
+  const folder = bed.report(`nginx.${number}`);
+  mkdirSync(folder);
+  writeFileSync(join(folder, 'file'), `nginx ${number}`);
+  writeFileSync(
+    join(folder, 'conf'),
+    `daemon off; worker_processes 2; pid ${folder}/pid; error_log ${folder}/error.log;
+events { worker_connections 64; }
+http { access_log off; client_body_temp_path ${folder}/1; proxy_temp_path ${folder}/2; fastcgi_temp_path ${folder}/3; uwsgi_temp_path ${folder}/4; scgi_temp_path ${folder}/5;
+  server { listen ${port}; root ${folder}; } }
+`,
+  );
+  const pid = await bed.start(DRAINED, 'nginx', '-c', join(folder, 'conf'));
+  await answers(DRAINED, port);
+  return { name: `nginx ${number}`, pid, answer: (host) => curl(host, port), expected: `nginx ${number}` };
+}
+
+/** Each answer counts up: the one before the move is 1. */
+async function counter(name: string, port: number, ...command: string[]): Promise<Service> {
+  const pid = await bed.start(DRAINED, ...command);
+  await answers(DRAINED, port);
+  await curl(DRAINED, port);
+  return { name, pid, answer: (host) => curl(host, port), expected: `${name} 2` };
+}
+
+const node = async (number: number): Promise<Service> =>
+  counter('node', 8500 + number, (await bed.nodeWithoutIoUring()) ?? 'node', script('service.js', NODE), 'service-node', String(8500 + number));
+const python = async (number: number): Promise<Service> => counter('python', 8600 + number, '/usr/bin/python3', script('service.py', PYTHON), 'service-python', String(8600 + number));
+
+const ansible = (...words: string[]) => bed.on(CONTROLLER, 'env', `ANSIBLE_CONFIG=${bed.report('ansible.cfg')}`, 'ANSIBLE_FORCE_COLOR=false', 'HOME=/root', ...words);
+const module = (host: string, name: string, args: object, ...words: string[]) => ansible('ansible', host, '-m', `phaul.fleet.${name}`, '-a', JSON.stringify(args), ...words);
+const MATCH = ['^redis-server', '^nginx: master', 'service-'];
+const playbook = (name: string, variables: object, ...words: string[]) => ansible('ansible-playbook', `phaul.fleet.${name}`, '-e', JSON.stringify(variables), ...words);
+
+async function whereIs(pid: number): Promise<string[]> {
+  const found = await Promise.all(Object.keys(ADDRESSES).map(async (host) => ((await bed.alive(host, pid)) ? [host] : [])));
+  return found.flat();
+}
+
+/** Of the recap's line of a host. */
+const changed = (stdout: string, host: string): number => Number(new RegExp(`^${host} .*changed=(\\d+)`, 'm').exec(stdout)?.[1]);
+
+run(title('check mode asks whether all could be moved, and moves nothing'), async (t) => {
+  t.timeout(600_000);
+  const { exitCode, stdout } = await playbook('drain', { drain: DRAINED, to: 'gamma:delta', match: MATCH }, '--check');
+  t.is(exitCode, 0, stdout.slice(-3000));
+  t.is([...stdout.matchAll(/would move: /g)].length, services.length, stdout);
+  for (const { pid } of services) {
+    t.deepEqual(await whereIs(pid), [DRAINED]);
+  }
+});
+
+run(title('drain.yml empties a host: all that can move answers on its new host, and what cannot is told and left alone'), async (t) => {
+  t.timeout(900_000);
+  const { exitCode, stdout } = await playbook('drain', { drain: DRAINED, to: 'all', match: MATCH });
+  t.is(exitCode, 2, stdout.slice(-3000));
+  t.regex(stdout, /beta: 12 moved, 1 stay/);
+  t.regex(stdout, new RegExp(`stays: .*pid ${stubborn}\\), .*traced`));
+  const places = new Map<string, number>();
+  for (const { name, pid, answer, expected } of services) {
+    const [host = 'nowhere', ...others] = await whereIs(pid);
+    t.deepEqual(others, [], `${name} is in one place`);
+    t.not(host, DRAINED, name);
+    t.is(await answer(host), expected, `${name} on ${host}`);
+    places.set(host, (places.get(host) ?? 0) + 1);
+  }
+  t.is(places.size, 3, 'all targets were used');
+  t.deepEqual(await whereIs(stubborn), [DRAINED]);
+});
+
+run(title('a second run of drain.yml changes nothing'), async (t) => {
+  t.timeout(600_000);
+  const { exitCode, stdout } = await playbook('drain', { drain: DRAINED, to: 'all', match: MATCH, leftovers: 'report' });
+  t.is(exitCode, 0, stdout.slice(-3000));
+  t.is(changed(stdout, DRAINED), 0);
+  t.regex(stdout, /beta: 0 moved, 1 stay/);
+});
+
+run(title('migrate does nothing for a process that is there already, by pid and by match, and moves what is not'), async (t) => {
+  t.timeout(600_000);
+  const { pid } = services[0] ?? { pid: 0 };
+  const [there = ''] = await whereIs(pid);
+  const to = `root@${ADDRESSES[there] ?? ''}`;
+  for (const subject of [{ pid }, { match: '^redis-server .*:6400' }]) {
+    const { stdout } = await module(DRAINED, 'migrate', { ...subject, to });
+    t.regex(stdout, /"changed": false/, stdout);
+    t.regex(stdout, /"outcome": "there"/);
+  }
+  const back = `root@${ADDRESSES[DRAINED] ?? ''}`;
+  const dry = await module(there, 'migrate', { match: '^redis-server .*:6400', to: back }, '--check');
+  t.regex(dry.stdout, /"outcome": "movable"/, dry.stdout);
+  t.deepEqual(await whereIs(pid), [there]);
+  const moved = await module(there, 'migrate', { match: '^redis-server .*:6400', to: back });
+  t.regex(moved.stdout, /"outcome": "moved"/, moved.stdout);
+  t.regex(moved.stdout, /"downtimeMs": [\d.]+/);
+  t.deepEqual(await whereIs(pid), [DRAINED]);
+  const nowhere = await module(there, 'migrate', { match: 'no-such-program', to: back });
+  t.regex(nowhere.stdout, /No process matches 'no-such-program', neither here nor on/);
+  const many = await module(DRAINED, 'migrate', { match: '^redis-server|service-', to });
+  t.regex(many.stdout, /processes match .* one is to be moved/);
+});
+
+run(title('check and processes tell what moves, and why something does not'), async (t) => {
+  const answer = await module(DRAINED, 'check', { pid: stubborn });
+  t.regex(answer.stdout, /"movable": false/, answer.stdout);
+  t.regex(answer.stdout, /traced/);
+  const listed = await module(DRAINED, 'processes', { match: ['^redis-server', 'service-'] });
+  t.regex(listed.stdout, /"name": "redis-server"/, listed.stdout);
+  t.regex(listed.stdout, /"movable": true/);
+  t.regex(listed.stdout, new RegExp(`"pid": ${stubborn}`));
+});
+
+run(title('balance.yml gives each host a share, and a second run changes nothing'), async (t) => {
+  t.timeout(900_000);
+  const variables = { hosts: 'all', match: ['service-node', 'service-python'], threshold: 0.5 };
+  // All on one host, first.
+  for (const { name, pid } of services.filter((one) => /node|python/.test(one.name))) {
+    const [host = ''] = await whereIs(pid);
+    if (host !== 'gamma') {
+      t.is((await bed.migrate(host, pid, 'gamma')).exitCode, 0, name);
+    }
+  }
+  const first = await playbook('balance', variables);
+  t.is(first.exitCode, 0, first.stdout.slice(-3000));
+  const hosts = new Set<string>();
+  for (const { name, pid, answer, expected } of services.filter((one) => /node|python/.test(one.name))) {
+    const [host = 'nowhere'] = await whereIs(pid);
+    hosts.add(host);
+    t.is((await answer(host)).split(' ')[0], expected.split(' ')[0], name);
+  }
+  t.is(hosts.size, 4, [...hosts].join());
+  const second = await playbook('balance', variables);
+  t.regex(second.stdout, /gamma: 0 moved/, second.stdout.slice(-2000));
+});
+
+run(title('the role makes keys between hosts, writes the configuration, and changes nothing the second time'), async (t) => {
+  t.timeout(600_000);
+  writeFileSync(
+    bed.report('agent.yml'),
+    `- hosts: gamma,delta
+  roles:
+    - role: phaul.fleet.agent
+      vars: { phaul_package: none, phaul_config: { migrate: { max-downtime: 77, tcp: established } } }
+`,
+  );
+  // Each host has a folder of its own here, and no way into the others.
+  for (const host of ['gamma', 'delta']) {
+    await bed.on(host, 'bash', '-c', `mkdir -p /run/etc-phaul /etc/phaul && mount --bind /run/etc-phaul /etc/phaul && grep root@alpha /root/.ssh/authorized_keys >/root/.ssh/one && cat /root/.ssh/one >/root/.ssh/authorized_keys && : >/root/.ssh/known_hosts`);
+  }
+  t.not((await bed.on('gamma', 'ssh', '-o', 'BatchMode=yes', ADDRESSES['delta'] ?? '', 'true')).exitCode, 0);
+  const first = await ansible('ansible-playbook', bed.report('agent.yml'));
+  t.is(first.exitCode, 0, first.stdout.slice(-3000));
+  t.is((await bed.on('gamma', 'ssh', '-o', 'BatchMode=yes', ADDRESSES['delta'] ?? '', 'true')).exitCode, 0);
+  t.regex((await bed.on('delta', 'phaul', 'migrate', '--help')).stdout, /default: 77 in\s+\/etc\/phaul\/phaul.toml/);
+  const second = await ansible('ansible-playbook', bed.report('agent.yml'));
+  t.is(second.exitCode, 0, second.stdout.slice(-3000));
+  t.is(changed(second.stdout, 'gamma') + changed(second.stdout, 'delta'), 0, second.stdout);
+});
+
+run(title('the collection follows the conventions: it builds, its documentation renders, and the lint finds nothing'), async (t) => {
+  t.timeout(600_000);
+  t.is((await ansible('ansible-galaxy', 'collection', 'build', COLLECTION, '--output-path', bed.report('built'))).exitCode, 0);
+  for (const name of readdirSync(join(COLLECTION, 'plugins/modules')).map((file) => file.replace('.py', ''))) {
+    const { exitCode, stdout, stderr } = await ansible('ansible-doc', '-t', 'module', `phaul.fleet.${name}`);
+    t.is(exitCode, 0, stderr);
+    t.regex(stdout, /RETURN VALUES/);
+    t.notRegex(stdout, /\b(O|V|RV)\(/, 'markup that this ansible does not know');
+  }
+  for (const [kind, name] of [['filter', 'spread'], ['filter', 'balance'], ['role', 'agent']] as const) {
+    t.regex((await ansible('ansible-doc', '-t', kind, `phaul.fleet.${name}`)).stdout, /OPTIONS/);
+  }
+  const lint = await bed.on(CONTROLLER, 'bash', '-c', `cd ${join(collections, 'ansible_collections/phaul/fleet')} && ANSIBLE_COLLECTIONS_PATH=${collections} ansible-lint --offline -q 2>&1`);
+  t.is(lint.exitCode, 0, lint.stdout.slice(-3000));
+});
