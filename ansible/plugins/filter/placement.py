@@ -28,13 +28,16 @@ class Host(object):
         cpus = self.cpus_used + (sign * process["cpus"] if process else 0)
         return max(memory / self.memory_total, cpus / self.cpus_total)
 
+    def has_room(self, process, keep_free):
+        return self.memory_used + process["rss_bytes"] <= (1 - keep_free) * self.memory_total
+
     def change(self, process, sign):
         self.memory_used += sign * process["rss_bytes"]
         self.cpus_used += sign * process["cpus"]
         self.given += sign * process["rss_bytes"]
 
 
-def from_facts(name, facts, needed=()):
+def from_facts(name, facts):
     try:
         memory = facts["ansible_memory_mb"]["real"]["total"], facts["ansible_memory_mb"]["nocache"]["used"]
         return Host(name, memory[0] << 20, memory[1] << 20, facts["ansible_processor_vcpus"], facts["ansible_loadavg"]["1m"])
@@ -54,7 +57,7 @@ def spread(processes, facts, targets, keep_free=0.1):
     hosts = [from_facts(name, facts[name]) for name in targets]
     moves = []
     for process in sorted(processes, key=lambda one: (-one["rss_bytes"], one["pid"])):
-        fitting = [host for host in hosts if host.memory_used + process["rss_bytes"] <= (1 - keep_free) * host.memory_total]
+        fitting = [host for host in hosts if host.has_room(process, keep_free)]
         best = choose(fitting, process) if fitting else None
         if best:
             best.change(process, 1)
@@ -62,7 +65,7 @@ def spread(processes, facts, targets, keep_free=0.1):
     return moves
 
 
-def balance(processes, facts, threshold=0.1):
+def balance(processes, facts, threshold=0.1, keep_free=0.1):
     """
     Moves after which no host has a share of these processes that is much larger than another's: {host: [process]} to
     [{pid, name, rss_bytes, from, to}]. Only what may move is weighed, and each process moves once at most.
@@ -79,7 +82,7 @@ def balance(processes, facts, threshold=0.1):
         low = min(hosts.values(), key=lambda host: (host.load(), host.name))
         if high.load() - low.load() <= threshold * max(high.load(), 1e-9):
             break
-        fitting = [one for one in staying[high.name] if low.load(one) < high.load() and room[low.name].load(one) < 0.9]
+        fitting = [one for one in staying[high.name] if low.load(one) < high.load() and room[low.name].has_room(one, keep_free)]
         if not fitting:
             break
         process = min(fitting, key=lambda one: (max(low.load(one), high.load(one, -1)), one["pid"]))

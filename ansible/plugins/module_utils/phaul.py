@@ -106,9 +106,14 @@ class Phaul(object):
         return words + [match.group("host").strip("[]")]
 
 
+def is_ansible(process):
+    """The controller may be this host: its command line has the pattern in it, and matches."""
+    return any(os.path.basename(word).startswith("ansible") for word in process.command.split()[:2])
+
+
 def roots(processes, pattern):
     """Those that match, and that descend from none that does."""
-    matching = set(process.pid for process in processes.values() if re.search(pattern, process.command))
+    matching = set(process.pid for process in processes.values() if re.search(pattern, process.command) and not is_ansible(process))
 
     def stands_alone(process):
         parent = process.parent
