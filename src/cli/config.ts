@@ -51,7 +51,7 @@ function readToml(path: string): Record<string, unknown> {
   }
 }
 
-/** An option --no-x is x = false. */
+/** An option --no-x has the name x. */
 const keyOf = ({ long, negate }: Option): string => long?.slice(negate ? '--no-'.length : '--'.length) ?? '';
 
 const configurable = (command: Command): Option[] => command.options.filter((option) => !NOT_CONFIGURABLE.includes(keyOf(option)));
@@ -70,11 +70,11 @@ function setDefault(command: Command, key: string, value: unknown, path: string)
 }
 
 /** A flag that isn't set is undefined, as on the command line. */
-function flag(option: Option, value: unknown, path: string): boolean | undefined {
+function flag(option: Option, value: unknown, path: string): true | undefined {
   if (typeof value !== 'boolean') {
     throw wrong(path, `has ${JSON.stringify(value)} for "${keyOf(option)}", which is true or false.`);
   }
-  return value || option.negate ? value : undefined;
+  return value ? true : undefined;
 }
 
 /** A list stands for an option that is given more than once. */

@@ -14,6 +14,7 @@ import type { OutcomeState, Params, Result } from '../messages.ts';
 import { arrivalSocket } from '../places.ts';
 import { listenOn } from './listen.ts';
 import { DISCARD, RELEASE } from './revive.ts';
+import { inUnit } from './unit.ts';
 import type { TargetNews, TargetOrder } from './worker.ts';
 
 /** For an agent of this host that is asked on behalf of another: it has to end a process at most. */
@@ -52,7 +53,9 @@ export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'p
   const listening = listenOn(arrivalSocket(id), serve);
   arrivals.set(id, { tracer, state: 'preparing', over: untilOver(id, tracer, listening) });
   await listening;
-  tracer.begin({ key: Buffer.from(key, 'base64'), ...order, clocksAt });
+  // In a unit of its own it stays there, unless the operator says otherwise: a group of this name may be somebody else's.
+  const cgroups = order.cgroups === '' && inUnit() ? 'ignore' : order.cgroups;
+  tracer.begin({ key: Buffer.from(key, 'base64'), ...order, cgroups, clocksAt });
   return { port: await tracer.port() };
 }
 

@@ -5,16 +5,20 @@
  */
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 
 const PHAUL = join(import.meta.dirname, '../../bin/phaul');
-const PROPERTIES = ['ExitType=cgroup', 'TasksMax=infinity', 'Slice=phaul.slice'];
+const SLICE = 'phaul.slice';
+const PROPERTIES = ['ExitType=cgroup', 'TasksMax=infinity', `Slice=${SLICE}`];
 
 /** As sd_booted(3) finds out. */
 export const hasUnits = (): boolean => existsSync('/run/systemd/system');
+
+/** Whether this agent is in such a unit. */
+export const inUnit = (): boolean => hasUnits() && readFileSync('/proc/self/cgroup', 'utf8').includes(`/${SLICE}/`);
 
 export function serveInUnit(duplex: Duplex): void {
   const unit = `phaul-${randomBytes(4).toString('hex')}`;
