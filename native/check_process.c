@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "ghost.h"
 #include "layout.h"
 #include "tree.h"
 
@@ -201,20 +202,10 @@ static void check_namespaces(struct check *c)
 	check_clocks(c);
 }
 
-/* The kernel marks names of deleted files, but a file may have such a name, too. */
-static bool is_deleted(const char *path, const char *link, size_t size)
-{
-	struct stat there, named;
-
-	if (size <= 10 || strcmp(link + size - 10, " (deleted)"))
-		return false;
-	return stat(path, &there) < 0 || stat(link, &named) < 0 || there.st_dev != named.st_dev ||
-	       there.st_ino != named.st_ino;
-}
-
-static void check_link(struct check *c, const char *name, const char *what, const char *remedy)
+static void check_link(struct check *c, const char *name, const char *what)
 {
 	char path[64], link[4096];
+	struct stat st;
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", c->pid, name);
@@ -222,24 +213,13 @@ static void check_link(struct check *c, const char *name, const char *what, cons
 	if (n < 0)
 		return;
 	link[n] = 0;
-	if (is_deleted(path, link, n))
-		obstacle(c, "FILE_DELETED", name, "the %s of pid %d, %.*s, was deleted or replaced, so that the "
-			 "target could not open it: %s", what, c->pid, (int)n - 10, link, remedy);
-	else if (!strncmp(link, "(unreachable)", 13))
+	if (!strncmp(link, "(unreachable)", 13))
 		obstacle(c, "FILE_UNREACHABLE", name, "the %s of pid %d, %s, lies where no name leads to (a mount "
-			 "that is gone), so that the target could not open it: %s", what, c->pid, link + 13, remedy);
-}
-
-static void check_root(struct check *c)
-{
-	struct stat root, own;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/root/", c->pid);
-	if (stat(path, &root) == 0 && stat("/", &own) == 0 &&
-	    (root.st_dev != own.st_dev || root.st_ino != own.st_ino))
-		obstacle(c, "ROOT", "root", "pid %d has another root directory than phaul (chroot), which can't be "
-			 "moved yet: start it without", c->pid);
+			 "that is gone), so that the target could not open it: restart the process", what, c->pid, link + 13);
+	else if (!stat(path, &st) && S_ISREG(st.st_mode) && st.st_nlink && !ghost_find_name(link, &st))
+		obstacle(c, "FILE_DELETED", name, "the %s of pid %d, %s, was deleted or replaced, and has another name (a hard link) that "
+			 "can't be told from here: give it one beside the old one, on the target too: ln -L %s %s.moved", what, c->pid,
+			 link, path, link);
 }
 
 static void check_program(struct check *c)
@@ -425,9 +405,9 @@ bool process_check(struct check *c, const struct proc_status *s)
 		check_ancestry(c);
 		check_namespaces(c);
 		if (!(c->flags & PHAUL_TO_DIRECTORY)) {
-			check_root(c);
-			check_link(c, "exe", "executable", "restart it");
-			check_link(c, "cwd", "current directory", "let it change to another, or restart it");
+			check_link(c, "root", "root directory");
+			check_link(c, "exe", "executable");
+			check_link(c, "cwd", "current directory");
 		}
 		check_program(c);
 		check_kin(c);

@@ -18,10 +18,13 @@
 #include <unistd.h>
 
 #include "ghosts.pb-c.h"
+#include "shared_track.h"
+#include "shmem.h"
 
 #define MARK " (deleted)"
 #define TRIES_MAX 1000		/* names that others have */
 #define MEMORY_PLACE "/dev/shm/"
+#define SENT_WHOLE (1u << 24)	/* numbers of those that are no regular files, apart from those of objects */
 #define MEMORY_FILES "phaul-files"	/* an image as "remap-fpath", of those there */
 
 /* ---- dump ---- */
@@ -43,6 +46,35 @@ bool ghost_has_name(char *name, const struct stat *st)
 		return false;
 	name[length - tail] = 0;
 	return leads_to(name, st);
+}
+
+/* A name of the file in this directory, in place of what follows `name`'s last slash. */
+static bool find_other_name(char name[PATH_MAX], const struct stat *st)
+{
+	int base = strrchr(name, '/') + 1 - name;
+	char other[PATH_MAX];
+	bool found = false;
+	struct dirent *entry;
+	DIR *dir;
+
+	snprintf(other, sizeof(other), "%.*s", base, name);
+	dir = opendir(other);
+	while (dir && !found && (entry = readdir(dir))) {
+		if (entry->d_ino != st->st_ino || base + strlen(entry->d_name) >= PATH_MAX)
+			continue;
+		strcpy(other + base, entry->d_name);
+		found = leads_to(other, st);
+	}
+	if (dir)
+		closedir(dir);
+	if (found)
+		strcpy(name, other);
+	return found;
+}
+
+bool ghost_find_name(char name[PATH_MAX], const struct stat *st)
+{
+	return ghost_has_name(name, st) || (S_ISREG(st->st_mode) && st->st_nlink && *name == '/' && find_other_name(name, st));
 }
 
 static struct ghost *find(const struct ghost_set *set, const struct stat *st)
@@ -130,43 +162,81 @@ static int read_symlink(const char *reached_by, char ret[PATH_MAX])
 	return err;
 }
 
+struct description {
+	GhostFileEntry entry;
+	Timeval accessed, changed;
+	char target[PATH_MAX];		/* of a symbolic link */
+};
+
+static int describe(const char *reached_by, const struct stat *st, struct description *ret)
+{
+	GhostFileEntry *ghost = &ret->entry;
+
+	ghost_file_entry__init(ghost);
+	timeval__init(&ret->accessed);
+	timeval__init(&ret->changed);
+	ghost->uid = st->st_uid;
+	ghost->gid = st->st_gid;
+	ghost->mode = st->st_mode;
+	ghost->has_dev = ghost->has_ino = true;
+	ghost->dev = st->st_dev;
+	ghost->ino = st->st_ino;
+	ghost->has_rdev = S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode);
+	ghost->rdev = st->st_rdev;
+	ret->accessed.tv_sec = st->st_atim.tv_sec;
+	ret->accessed.tv_usec = st->st_atim.tv_nsec / 1000;
+	ret->changed.tv_sec = st->st_mtim.tv_sec;
+	ret->changed.tv_usec = st->st_mtim.tv_nsec / 1000;
+	ghost->atim = &ret->accessed;
+	ghost->mtim = &ret->changed;
+	ghost->has_chunks = ghost->chunks = ghost->has_size = S_ISREG(st->st_mode);
+	ghost->size = st->st_size;
+	if (!S_ISLNK(st->st_mode))
+		return 0;
+	ghost->symlnk_target = ret->target;
+	return read_symlink(reached_by, ret->target);
+}
+
 static int write_ghost(const char *reached_by, const struct stat *st, int to)
 {
-	GhostFileEntry ghost = GHOST_FILE_ENTRY__INIT;
-	Timeval accessed = TIMEVAL__INIT, changed = TIMEVAL__INIT;
-	char target[PATH_MAX];
+	struct description ghost;
 	int from = S_ISREG(st->st_mode) ? open(reached_by, O_RDONLY | O_CLOEXEC | O_NOATIME) : -1, err;
 
 	if (S_ISREG(st->st_mode) && from < 0)
 		return -errno;
-	ghost.uid = st->st_uid;
-	ghost.gid = st->st_gid;
-	ghost.mode = st->st_mode;
-	ghost.has_dev = ghost.has_ino = true;
-	ghost.dev = st->st_dev;
-	ghost.ino = st->st_ino;
-	ghost.has_rdev = S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode);
-	ghost.rdev = st->st_rdev;
-	accessed.tv_sec = st->st_atim.tv_sec;
-	accessed.tv_usec = st->st_atim.tv_nsec / 1000;
-	changed.tv_sec = st->st_mtim.tv_sec;
-	changed.tv_usec = st->st_mtim.tv_nsec / 1000;
-	ghost.atim = &accessed;
-	ghost.mtim = &changed;
-	ghost.has_chunks = ghost.chunks = ghost.has_size = S_ISREG(st->st_mode);
-	ghost.size = st->st_size;
-	if (S_ISLNK(st->st_mode)) {
-		err = read_symlink(reached_by, target);
-		if (err)
-			return err;
-		ghost.symlnk_target = target;
-	}
-	err = image_write_magic(to, "ghost-file") ?: write_message(to, &ghost.base);
+	err = describe(reached_by, st, &ghost) ?: image_write_magic(to, "ghost-file") ?: write_message(to, &ghost.entry.base);
 	if (from >= 0) {
 		err = err ?: write_content(from, st->st_size, to);
 		close(from);
 	}
 	return err ? err : fsync(to) < 0 ? -errno : 0;
+}
+
+int ghost_object_put(struct image_set *to, int fd, const char *name, uint64_t id)
+{
+	struct description ghost;
+	struct stat st;
+	int err = fstat(fd, &st) < 0 ? -errno : describe(NULL, &st, &ghost);
+
+	if (err)
+		return err;
+	ghost.entry.phaul_name = (char *)name;
+	return image_put(to, "ghost-file", id - GHOST_IDS, &ghost.entry.base);
+}
+
+/* Of regular files without what is in them, which is sent as pages. */
+static int send_ghost(struct dump *d, const char *reached_by, const struct stat *st, const char *name, uint32_t *ret_id)
+{
+	uint64_t id = S_ISREG(st->st_mode) ? shared_track_file(d->ghosts->sent, st) : GHOST_IDS + SENT_WHOLE + d->ghosts->count;
+	struct description ghost;
+
+	if (!id)
+		return phaul_fail(d->err, -EOPNOTSUPP, "ghost", "%s, which was deleted, is in use by pid %d but open in none that moves: "
+				  "it is watched, or waits in a unix socket to be received", name, d->pid);
+	*ret_id = id - GHOST_IDS;
+	if (!add(d->ghosts, st, *ret_id))
+		return -ENOMEM;
+	return describe(reached_by, st, &ghost) ?: image_put(d->images, "ghost-file", *ret_id, &ghost.entry.base);
 }
 
 static int dump_ghost(struct dump *d, const char *reached_by, const struct stat *st, const char *name, uint32_t *ret_id)
@@ -202,6 +272,19 @@ static int put_link(struct dump *d, const struct stat *st, char *name, uint32_t 
 	file.type = FD_TYPES__REG;
 	file.reg = &reg;
 	return image_put(d->images, "files", -1, &file.base);
+}
+
+/* By another name in the same directory: nothing is made for it. */
+static int send_link(struct dump *d, const struct stat *st, const char *name, uint32_t *ret_id)
+{
+	char other[PATH_MAX];
+
+	snprintf(other, sizeof(other), "%s", name);
+	if (!ghost_find_name(other, st))
+		return phaul_fail(d->err, -EOPNOTSUPP, "ghost", "pid %d uses %s, which was deleted under this name, and has another "
+				  "that is not in the same directory: make a link there (ln)", d->pid, name);
+	*ret_id = d->next_file_id++;
+	return add(d->ghosts, st, *ret_id) ? put_link(d, st, other, *ret_id) : -ENOMEM;
 }
 
 static int dump_link(struct dump *d, const char *reached_by, const struct stat *st, const char *name, uint32_t *ret_id)
@@ -247,10 +330,12 @@ int ghost_dump(struct dump *d, const char *reached_by, const struct stat *st, ui
 	const struct ghost *known;
 	int err = 0;
 
+	bool sent = d->ghosts && d->ghosts->directory < 0;
+
 	if (!d->ghosts)
 		return 0;
 	if (ghost_has_name(name, st))
-		return S_ISREG(st->st_mode) && !strncmp(name, MEMORY_PLACE, strlen(MEMORY_PLACE)) ?
+		return !sent && S_ISREG(st->st_mode) && !strncmp(name, MEMORY_PLACE, strlen(MEMORY_PLACE)) ?
 		       dump_memory(d, reached_by, st, id, name) : 0;
 	known = find(d->ghosts, st);
 	remap.orig_id = id;
@@ -263,9 +348,10 @@ int ghost_dump(struct dump *d, const char *reached_by, const struct stat *st, ui
 	if (known)
 		remap.remap_id = known->id;
 	else if (st->st_nlink)
-		err = dump_link(d, reached_by, st, name, &remap.remap_id);
+		err = sent ? send_link(d, st, name, &remap.remap_id) : dump_link(d, reached_by, st, name, &remap.remap_id);
 	else
-		err = dump_ghost(d, reached_by, st, name, &remap.remap_id);
+		err = sent ? send_ghost(d, reached_by, st, name, &remap.remap_id) :
+			     dump_ghost(d, reached_by, st, name, &remap.remap_id);
 	return err ? err : image_put(d->images, "remap-fpath", -1, &remap.base);
 }
 
@@ -291,7 +377,9 @@ struct source {
 
 struct ghosts {
 	struct built_files *files;
-	int directory;
+	const struct image_set *images;
+	int directory;			/* that their content is in, or -1: */
+	struct shmem_set *sent;
 	RemapFilePathEntry **entries;
 	size_t count;
 	char **made;			/* directories that were missing, outer ones first */
@@ -457,13 +545,24 @@ static int take_turns(const char *source, const char *name, int *ret)
 	return rename(aside, name) < 0 ? -errno : err;
 }
 
-static int place(struct ghosts *g, struct source *s, const char *name, int *ret)
+/* For a moment the file has the name. */
+static int give_name(int fd, const char *name, int *ret)
 {
 	char path[32];
+	int err;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (linkat(AT_FDCWD, path, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0)
+		return errno == EEXIST ? take_turns(path, name, ret) : -errno;
+	err = keep(name, ret);
+	return unlink(name) < 0 ? -errno : err;
+}
+
+static int place(struct ghosts *g, struct source *s, const char *name, int *ret)
+{
 	bool made;
 	int err;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", s->fd);
 	if (S_ISDIR(s->mode) && s->fd >= 0) {
 		*ret = fcntl(s->fd, F_DUPFD_CLOEXEC, 0);
 		return *ret < 0 ? -errno : 0;
@@ -480,10 +579,7 @@ static int place(struct ghosts *g, struct source *s, const char *name, int *ret)
 		*ret = fcntl(s->fd, F_DUPFD_CLOEXEC, 0);
 		return *ret < 0 ? -errno : 0;
 	}
-	if (linkat(AT_FDCWD, path, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0)
-		return errno == EEXIST ? take_turns(path, name, ret) : -errno;
-	err = keep(name, ret);
-	return unlink(name) < 0 ? -errno : err;
+	return give_name(s->fd, name, ret);
 }
 
 int stand_in_for(struct built_files *f, pid_t pid)
@@ -575,6 +671,8 @@ static int read_ghost(struct ghosts *g, const char *name, uint32_t id, struct so
 	void *bytes;
 	int fd, err;
 
+	if (g->directory < 0)
+		return image_read(g->images, "ghost-file", id, &r) ?: open_ghost(g, name, &r, s);
 	snprintf(file, sizeof(file), "ghost-file-%x.img", id);
 	fd = openat(g->directory, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) < 0 || !st.st_size) {
@@ -606,6 +704,126 @@ static int read_link(struct ghosts *g, uint32_t id, struct source *s)
 	snprintf(s->temporary, sizeof(s->temporary), "%s", file->reg->name);
 	return 0;
 }
+
+/* ---- whose content was sent ---- */
+
+static int read_entry(const struct image_set *images, uint32_t number, GhostFileEntry **ret)
+{
+	struct image_reader r;
+	ProtobufCMessage *message = NULL;
+	int err = image_read(images, "ghost-file", number, &r);
+
+	if (!err)
+		err = image_next(&r, &ghost_file_entry__descriptor, &message) == 1 ? 0 : -EPROTO;
+	*ret = (GhostFileEntry *)message;
+	return err;
+}
+
+/* One that never had a name, where the file system can do that: a phaul that is killed leaves none. */
+static int make_nameless(const char *name, struct source *s)
+{
+	char place[PATH_MAX];
+	const GhostFileEntry regular = { .mode = S_IFREG };
+
+	snprintf(place, sizeof(place), "%.*s", (int)(strrchr(name, '/') - name), name);
+	s->fd = open(*place ? place : "/", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (s->fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
+		return s->fd < 0 ? -errno : 0;
+	return make_source(name, &regular, s);
+}
+
+/* The entry that it is known by is the only one it may have: kernel-notes.md, on watches of deleted files. */
+static int open_again(struct source *s, int named)
+{
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", named);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	close(s->fd);
+	s->fd = fd;
+	return 0;
+}
+
+static int make_empty(struct ghosts *g, const char *name, uint64_t size, struct source *s, int *ret_named)
+{
+	char path[32];
+	int err = make_parents(g, name) ?: make_nameless(name, s);
+
+	if (!err && ftruncate(s->fd, size) < 0)
+		err = -errno;
+	if (!err && is_nameless(name)) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", s->fd);
+		*ret_named = open(path, O_PATH | O_CLOEXEC);
+		err = *ret_named < 0 ? -errno : 0;
+	} else if (!err) {
+		err = give_name(s->fd, name, ret_named) ?: open_again(s, *ret_named);
+	}
+	if (*s->temporary)
+		(void)unlink(s->temporary);
+	remove_parents(g);
+	return err;
+}
+
+int ghost_object_make(const struct image_set *images, uint64_t id, uint64_t size, int *ret_named, struct phaul_error *err)
+{
+	struct ghosts g = { .images = images, .directory = -1, .err = err };
+	struct source s = { .fd = -1 };
+	GhostFileEntry *entry;
+	const char *name;
+	int code = read_entry(images, id - GHOST_IDS, &entry);
+
+	*ret_named = -1;
+	if (code == -ENOENT)
+		return code;
+	name = entry ? entry->phaul_name : NULL;
+	if (!code && (!name || *name != '/' || strlen(name) >= PATH_MAX - 64))
+		code = -EPROTO;
+	code = code ?: make_empty(&g, name, size, &s, ret_named);
+	if (code) {
+		phaul_fail(err, code, "ghost", "making %s, which was deleted but is in use, with %llu bytes", name ? name : "a file",
+			   (unsigned long long)size);
+		if (s.fd >= 0)
+			close(s.fd);
+		if (*ret_named >= 0)
+			close(*ret_named);
+		*ret_named = -1;
+	}
+	if (entry)
+		ghost_file_entry__free_unpacked(entry, NULL);
+	return code ? code : s.fd;
+}
+
+/* All names that it had lead to the one entry that it has. */
+static int take_object(struct ghosts *g, size_t first)
+{
+	uint32_t number = g->entries[first]->remap_id;
+	GhostFileEntry *entry = NULL;
+	int named = shmem_take_ghost(g->sent, GHOST_IDS + number);
+	int err = named < 0 ? named : read_entry(g->images, number, &entry) ?: give_attributes(named, entry);
+
+	for (size_t i = first; i < g->count && !err; i++) {
+		const RemapFilePathEntry *e = g->entries[i];
+
+		if (e->remap_id != number || e->remap_type != REMAP_TYPE__GHOST)
+			continue;
+		if (e->orig_id >= g->files->count || g->files->ghosts[e->orig_id] >= 0) {
+			err = -EPROTO;
+			break;
+		}
+		g->files->ghosts[e->orig_id] = fcntl(named, F_DUPFD_CLOEXEC, 0);
+		err = g->files->ghosts[e->orig_id] < 0 ? -errno : 0;
+	}
+	if (entry)
+		ghost_file_entry__free_unpacked(entry, NULL);
+	if (named >= 0)
+		close(named);
+	return err ? phaul_fail(g->err, err, "ghost", "giving a file, which had been deleted, what it had") : 0;
+}
+
+/* ---- all of them ---- */
 
 /* One file with all names that it had: entry `first` and those after it that mean the same. */
 static int make_one(struct ghosts *g, size_t first)
@@ -703,9 +921,15 @@ static bool seen_before(const struct ghosts *g, size_t i)
 	return false;
 }
 
-int ghosts_make(struct built_files *f, const struct image_set *images, int directory, struct phaul_error *err)
+static bool is_object(const struct ghosts *g, const RemapFilePathEntry *e)
 {
-	struct ghosts g = { .files = f, .directory = directory, .err = err };
+	return g->directory < 0 && e->has_remap_type && e->remap_type == REMAP_TYPE__GHOST && e->remap_id < SENT_WHOLE;
+}
+
+int ghosts_make(struct built_files *f, const struct image_set *images, int directory, struct shmem_set *sent,
+		struct phaul_error *err)
+{
+	struct ghosts g = { .files = f, .images = images, .directory = directory, .sent = sent, .err = err };
 	ProtobufCMessage **entries;
 	int code = image_read_all(images, "remap-fpath", -1, &remap_file_path_entry__descriptor, &entries, &g.count);
 
@@ -714,7 +938,7 @@ int ghosts_make(struct built_files *f, const struct image_set *images, int direc
 		phaul_fail(err, code, "ghost", "reading remap-fpath.img");
 	for (size_t i = 0; i < g.count && !code; i++)
 		if (!seen_before(&g, i))
-			code = make_one(&g, i);
+			code = is_object(&g, g.entries[i]) ? take_object(&g, i) : make_one(&g, i);
 	remove_parents(&g);
 	code = code ?: make_all_memory(&g, images);
 	image_free_all(entries, g.count);

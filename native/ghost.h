@@ -6,9 +6,13 @@
 
 #include "objects/object.h"
 
+struct shared_track;
+struct shmem_set;
+
 /* What the processes of a dump share. */
 struct ghost_set {
-	int directory;		/* of the images */
+	int directory;		/* of the images; -1: they are sent, and what is in regular files as pages */
+	const struct shared_track *sent;	/* the files of which that is so */
 	struct ghost {
 		dev_t dev;
 		ino_t ino;
@@ -23,14 +27,29 @@ struct ghost_set {
  * one if it is one. */
 bool ghost_has_name(char *name, const struct stat *st);
 
+/* The same; a file that has another name in the directory where it was gets that one. */
+bool ghost_find_name(char name[4096], const struct stat *st);
+
 /* Takes care of the file that `reached_by` (a link below /proc) leads to, and that is `id` in "files" with `name`, which
  * loses its mark. */
 int ghost_dump(struct dump *d, const char *reached_by, const struct stat *st, uint32_t id, char *name);
 /* A dump that failed leaves no links. */
 void ghost_set_free(struct ghost_set *set, bool keep_links);
 
-/* Makes all ghosts of the images, under their old names for a moment; sets f->ghosts. */
-int ghosts_make(struct built_files *f, const struct image_set *images, int directory, struct phaul_error *err);
+/* ---- files whose content is sent: objects of shmem.h ---- */
+
+#define GHOST_IDS (1ull << 41)
+
+/* What there is to say of one, before its pages. */
+int ghost_object_put(struct image_set *to, int fd, const char *name, uint64_t id);
+/* Makes it, empty. *ret_named: a reference (O_PATH) by which those who open it have it under its old name. Returns a descriptor
+ * to write by; -ENOENT: the images know none. */
+int ghost_object_make(const struct image_set *images, uint64_t id, uint64_t size, int *ret_named, struct phaul_error *err);
+
+/* Makes all ghosts of the images, under their old names for a moment; sets f->ghosts. Without a directory those whose content
+ * was sent are in `sent`. */
+int ghosts_make(struct built_files *f, const struct image_set *images, int directory, struct shmem_set *sent,
+		struct phaul_error *err);
 /* Files that had to be made are the processes' from now on, or go. */
 void ghosts_keep_files(struct built_files *f, bool keep);
 /* A process with this pid that has ended, until all is restored. */

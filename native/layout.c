@@ -12,6 +12,7 @@
 
 #include "error.h"
 #include "objects/memfd.h"
+#include "shared_track.h"
 #include "shmem.h"
 
 #define USER_END 0x7ffffffff000ull
@@ -116,14 +117,7 @@ static int put_file(struct image_set *set, pid_t of, const struct vma *vma, uint
 	return image_put(set, "files", of, &file.base);
 }
 
-/* Of a memfd that is mapped privately: shmem_path() knows it. */
-static const char *shared_name(uint64_t id, char ret[32])
-{
-	snprintf(ret, 32, SHMEM_NAME "%llu", (unsigned long long)id);
-	return ret;
-}
-
-static int put_map(struct image_set *set, pid_t pid, const struct memory_map *map)
+static int put_map(struct image_set *set, pid_t pid, const struct memory_map *map, const struct shared_track *shared)
 {
 	MmEntry mm = MM_ENTRY__INIT;
 	VmaEntry *entries = calloc(map->count + 1, sizeof(*entries));
@@ -134,15 +128,15 @@ static int put_map(struct image_set *set, pid_t pid, const struct memory_map *ma
 
 	for (size_t i = 0; i < map->count && !err; i++) {
 		struct vma copy = map->at[i], *vma = &copy;
-		char name[32];
+		char name[PATH_MAX];
 
 		/* It has no name that it could be opened by, but is among what is shared. */
 		if (vma->kind == VMA_FILE && vma->shared && memfd_is_name(vma->path))
 			vma->kind = VMA_SHMEM;
 		if (vma->kind == VMA_FILE && (!last_path || strcmp(last_path, map->at[i].path))) {
 			last_path = map->at[i].path;
-			if (memfd_is_name(vma->path))
-				vma->path = shared_name(vma->inode, name);
+			shared_track_name(shared, map->tid, vma, name);
+			vma->path = name;
 			err = put_file(set, pid, vma, ++id);
 		}
 		layout_vma_entry(vma, vma->kind == VMA_FILE ? id : 0, &entries[i]);
@@ -172,9 +166,10 @@ int layout_put_process(struct image_set *set, pid_t pid, const struct layout_pro
 	return image_put_raw(set, "phaul-process", pid, process, sizeof(*process));
 }
 
-int layout_put(struct image_set *set, pid_t pid, const struct memory_map *map, const struct final_scan *gone)
+int layout_put(struct image_set *set, pid_t pid, const struct memory_map *map, const struct shared_track *shared,
+	       const struct final_scan *gone)
 {
-	int err = put_map(set, pid, map);
+	int err = put_map(set, pid, map, shared);
 
 	if (err || !gone)
 		return err;

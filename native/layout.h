@@ -22,8 +22,10 @@ struct layout_process {
 	uint32_t cgroup_set;		/* objects/cgroup.h */
 };
 int layout_put_process(struct image_set *set, pid_t pid, const struct layout_process *process);
-/* `gone` is NULL but in the last round. */
-int layout_put(struct image_set *set, pid_t pid, const struct memory_map *map, const struct final_scan *gone);
+struct shared_track;
+/* `gone` is NULL but in the last round. `shared` says by what the other host has the files that are mapped. */
+int layout_put(struct image_set *set, pid_t pid, const struct memory_map *map, const struct shared_track *shared,
+	       const struct final_scan *gone);
 /* Hostile input ends in -EPROTO: mappings are ascending, aligned, apart and in user space. */
 int layout_read_round(const struct image_set *set, uint32_t *ret);
 /* All 0 in images that know none. */

@@ -1,13 +1,15 @@
 /* memory_check.c - mappings that can't move, each by name. */
 #include <dirent.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "ghost.h"
 #include "memory_map.h"
 #include "objects/aio.h"
-#include "objects/memfd.h"
 #include "objects/object.h"
 
 #define LOOKS_MAX 20
@@ -32,24 +34,24 @@ static const char *what_is(const struct vma *vma)
 		return "the ring of a packet socket that the process has closed";
 	if (!strncmp(path, "/dev/", 5))
 		return "device memory";
-	if (strstr(path, " (deleted)"))
-		return "a file that was deleted or replaced";
 	return "memory of a kind that phaul doesn't know";
 }
 
-static const char *remedy(const struct vma *vma)
-{
-	if (strstr(vma->path, " (deleted)") && vma->path[0] == '/' && strncmp(vma->path, "/SYSV", 5) &&
-	    strncmp(vma->path, "/memfd:", 7) && strncmp(vma->path, "/dev/", 5))
-		return "the target could not open it; restart the process after an upgrade of its files";
-	return "this kind can't be moved yet; restart the service without it, or leave it here";
-}
-
-static bool is_deleted(const struct vma *vma)
+/* What has another name is opened by that, what has none comes along. */
+static void check_deleted(struct check *c, const struct vma *vma, const char *subject)
 {
 	size_t n = strlen(vma->path);
+	char name[PATH_MAX], path[80];
+	struct stat st;
 
-	return vma->kind == VMA_FILE && n > 10 && !strcmp(vma->path + n - 10, " (deleted)");
+	if (vma->kind != VMA_FILE || n < 11 || strcmp(vma->path + n - 10, " (deleted)"))
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", c->pid, (unsigned long long)vma->start,
+		 (unsigned long long)vma->end);
+	snprintf(name, sizeof(name), "%s", vma->path);
+	if (!stat(path, &st) && st.st_nlink && !ghost_find_name(name, &st))
+		obstacle(c, "MEMORY_DELETED", subject, "%s is %s: the file has another name (a hard link) that can't be told from "
+			 "here; give it one beside the old one, on the target too: ln -L %s %s.moved", subject, vma->path, path, name);
 }
 
 static bool has_descriptor(pid_t pid, const char *link)
@@ -87,10 +89,11 @@ static void check_vma(struct check *c, const struct vma *vma)
 		return;
 	snprintf(subject, sizeof(subject), "memory %llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
-	if (vma->kind == VMA_OTHER || vma->kind == VMA_SOCKET || (!(c->flags & PHAUL_TO_DIRECTORY) &&
-				       (vma->flags & VMA_HUGETLB || (is_deleted(vma) && !memfd_is_name(vma->path)))))
-		obstacle(c, "MEMORY_KIND", subject, "%s is %s%s%s%s: %s", subject, what_is(vma),
-			 *vma->path ? " (" : "", vma->path, *vma->path ? ")" : "", remedy(vma));
+	if (!(c->flags & PHAUL_TO_DIRECTORY))
+		check_deleted(c, vma, subject);
+	if (vma->kind == VMA_OTHER || vma->kind == VMA_SOCKET || (!(c->flags & PHAUL_TO_DIRECTORY) && vma->flags & VMA_HUGETLB))
+		obstacle(c, "MEMORY_KIND", subject, "%s is %s%s%s%s: this kind can't be moved yet; restart the service without it, or "
+			 "leave it here", subject, what_is(vma), *vma->path ? " (" : "", vma->path, *vma->path ? ")" : "");
 	else if (vma->flags & VMA_UFFD)
 		obstacle(c, "MEMORY_UFFD", subject, "%s is watched by a userfaultfd of the process itself, "
 			 "which can't be moved", subject);

@@ -13,17 +13,25 @@
 
 #include "checksum.h"
 #include "error.h"
+#include "ghost.h"
 #include "objects/memfd.h"
 #include "posix_shm.h"
 #include "shmem.h"
 
 #define PAGE 4096ul
+#define MARK " (deleted)"
+#define CLOCK_STEP_NS 20000000	/* more than file systems' clocks go forward at once */
+
+static bool has_mark(const char *name)
+{
+	size_t n = strlen(name), tail = strlen(MARK);
+
+	return n > tail && !strcmp(name + n - tail, MARK);
+}
 
 static bool is_posix(const char *name)
 {
-	size_t n = strlen(name);
-
-	return posix_shm_is_name(name) && (n < 10 || strcmp(name + n - 10, " (deleted)"));
+	return posix_shm_is_name(name) && !has_mark(name);
 }
 
 /* 0: it is none. */
@@ -96,19 +104,87 @@ static int add(struct shared_track *t, uint64_t id, const char *path, const char
 	return err;
 }
 
+static struct shared_object *find_file(const struct shared_track *t, const struct stat *st)
+{
+	for (size_t i = 0; i < t->count; i++)
+		if (t->at[i].id & GHOST_IDS && t->at[i].dev == st->st_dev && t->at[i].ino == st->st_ino)
+			return &t->at[i];
+	return NULL;
+}
+
+uint64_t shared_track_file(const struct shared_track *t, const struct stat *st)
+{
+	const struct shared_object *o = t ? find_file(t, st) : NULL;
+
+	return o ? o->id : 0;
+}
+
+/* What `reached_by` leads to, if it is a file without any name that the target could open it by. */
+static int cover_deleted(struct shared_track *t, const char *reached_by, const char *link, bool mapped)
+{
+	struct shared_object *object;
+	char name[PATH_MAX];
+	struct stat st;
+	int err = 0;
+
+	if (stat(reached_by, &st) < 0)
+		return -errno;
+	snprintf(name, sizeof(name), "%s", link);
+	if (!S_ISREG(st.st_mode) || st.st_nlink || ghost_find_name(name, &st))
+		return 0;
+	object = find_file(t, &st);
+	if (!object) {
+		err = add(t, GHOST_IDS + t->count + 1, reached_by, name);
+		object = &t->at[t->count - 1];
+	}
+	if (err)
+		return err;
+	object->dev = st.st_dev;
+	object->ino = st.st_ino;
+	object->mapped |= mapped;
+	return 0;
+}
+
+static void map_file(pid_t pid, const struct vma *vma, char ret[80])
+{
+	snprintf(ret, 80, "/proc/%d/map_files/%lx-%lx", pid, (unsigned long)vma->start, (unsigned long)vma->end);
+}
+
+static bool is_deleted(const struct vma *vma)
+{
+	return vma->kind == VMA_FILE && has_mark(vma->path) && !memfd_is_name(vma->path);
+}
+
+void shared_track_name(const struct shared_track *t, pid_t pid, const struct vma *vma, char ret[PATH_MAX])
+{
+	uint64_t id = vma->inode;
+	char path[80];
+	struct stat st;
+
+	snprintf(ret, PATH_MAX, "%s", vma->path);
+	map_file(pid, vma, path);
+	if (is_deleted(vma))
+		id = stat(path, &st) < 0 || ghost_find_name(ret, &st) ? 0 : shared_track_file(t, &st);
+	else if (!memfd_is_name(vma->path))
+		return;
+	if (id)
+		snprintf(ret, PATH_MAX, SHMEM_NAME "%llu", (unsigned long long)id);
+}
+
 int shared_track_cover(struct shared_track *t, const struct memory_map *map, struct phaul_error *err)
 {
 	for (size_t i = 0; i < map->count; i++) {
 		const struct vma *vma = &map->at[i];
 		uint64_t id = id_of(vma);
+		bool deleted = is_deleted(vma);
 		char path[80];
 		int code;
 
-		if (!id || known(t, id))
+		if (!deleted && (!id || known(t, id)))
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", map->tid, (unsigned long)vma->start,
-			 (unsigned long)vma->end);
-		code = add(t, id, path, vma->kind == VMA_FILE ? vma->path : NULL);
+		map_file(map->tid, vma, path);
+		code = deleted ? cover_deleted(t, path, vma->path, vma->shared && vma->flags & VMA_MAYWRITE) :
+				 add(t, id, path, vma->kind == VMA_FILE ? vma->path : NULL);
 		/* Unmapped meanwhile: it is looked for again when it comes again. */
 		if (code && code != -ENOENT)
 			return phaul_fail(err, code, "track", "opening the shared memory that pid %d has at %llx",
@@ -117,38 +193,45 @@ int shared_track_cover(struct shared_track *t, const struct memory_map *map, str
 	return 0;
 }
 
-static int cover_link(struct shared_track *t, int links, const char *number, pid_t pid)
+/* `number`: "fd/7", or "exe". */
+static int cover_link(struct shared_track *t, pid_t pid, const char *number)
 {
 	char name[PATH_MAX], path[64];
-	ssize_t n = readlinkat(links, number, name, sizeof(name) - 1);
 	struct stat st;
+	ssize_t n;
 	uint64_t id;
 
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, number);
+	n = readlink(path, name, sizeof(name) - 1);
 	if (n < 0)
 		return 0;
 	name[n] = 0;
-	if ((!memfd_is_name(name) && !is_posix(name)) || fstatat(links, number, &st, 0) < 0 || !S_ISREG(st.st_mode))
+	if (*name == '/' && has_mark(name) && !memfd_is_name(name) && strncmp(name, "/SYSV", 5))
+		return cover_deleted(t, path, name, false);
+	if ((!memfd_is_name(name) && !is_posix(name)) || stat(path, &st) < 0 || !S_ISREG(st.st_mode))
 		return 0;
 	id = memfd_is_name(name) ? shmem_id(&st) : POSIX_IDS + st.st_ino;
-	snprintf(path, sizeof(path), "/proc/%d/fd/%s", pid, number);
 	return known(t, id) ? 0 : add(t, id, path, name);
 }
 
 int shared_track_cover_open(struct shared_track *t, pid_t pid, struct phaul_error *err)
 {
+	int code = cover_link(t, pid, "exe");
 	struct dirent *entry;
 	char path[32];
-	int code = 0;
 	DIR *links;
 
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	links = opendir(path);
-	while (links && !code && (entry = readdir(links)))
+	/* One that is closed meanwhile is as good as none. */
+	while (links && (!code || code == -ENOENT) && (entry = readdir(links))) {
+		snprintf(path, sizeof(path), "fd/%.16s", entry->d_name);
 		if (entry->d_name[0] != '.')
-			code = cover_link(t, dirfd(links), entry->d_name, pid);
+			code = cover_link(t, pid, path);
+	}
 	if (links)
 		closedir(links);
-	return code && code != -ENOENT ? phaul_fail(err, code, "track", "opening the memfds of pid %d", pid) : 0;
+	return code && code != -ENOENT ? phaul_fail(err, code, "track", "opening the memfds and deleted files of pid %d", pid) : 0;
 }
 
 /* Only those with a name can change. */
@@ -199,7 +282,21 @@ static int look(struct shared_object *o, size_t from, size_t until, bool hole)
 	return err;
 }
 
-static int scan(struct shared_object *o)
+static int64_t ns_between(struct timespec from, struct timespec to)
+{
+	return (to.tv_sec - from.tv_sec) * 1000000000ll + (to.tv_nsec - from.tv_nsec);
+}
+
+/* A file that was all clean, and not changed since by the clock of its file system, needs no look. */
+static bool is_quiet(struct shared_object *o)
+{
+	struct stat st;
+
+	return o->id & GHOST_IDS && !o->mapped && o->looked_at.tv_sec && !fstat(o->fd, &st) && (uint64_t)st.st_size == o->size &&
+	       ns_between(st.st_ctim, o->looked_at) > CLOCK_STEP_NS;
+}
+
+static int look_at_all(struct shared_object *o)
 {
 	int err = follow_size(o);
 	size_t at = 0, count = pages_of(o);
@@ -217,6 +314,19 @@ static int scan(struct shared_object *o)
 		err = look(o, at, from, true) ?: look(o, from, until, false);
 		at = until;
 	}
+	return err;
+}
+
+static int scan(struct shared_object *o)
+{
+	struct timespec now;
+	int err;
+
+	if (is_quiet(o))
+		return 0;
+	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	err = look_at_all(o);
+	o->looked_at = err || o->dirty.count ? (struct timespec){ 0 } : now;
 	return err;
 }
 
@@ -243,7 +353,9 @@ static int put(const struct shared_object *o, struct image_set *to)
 	if (err == -EINVAL || err == -EIDRM)
 		return 0;
 	err = err ?: image_put_raw(to, "phaul-shared", -1, numbers, sizeof(numbers));
-	if (!err && o->name)
+	if (!err && o->id & GHOST_IDS)
+		err = ghost_object_put(to, o->fd, o->name, o->id);
+	else if (!err && o->name)
 		err = memfd_is_name(o->name) ? memfd_put_inode(to, o->fd, o->name, o->id) : posix_shm_put(to, o->fd, o->name, o->id);
 	return err;
 }
@@ -260,7 +372,7 @@ int shared_track_put(const struct shared_track *t, struct image_set *to)
 void shared_track_leave(const struct shared_track *t)
 {
 	for (size_t i = 0; i < t->count; i++)
-		if (t->at[i].name && posix_shm_is_name(t->at[i].name))
+		if (t->at[i].id & POSIX_IDS)
 			posix_shm_leave(t->at[i].fd, t->at[i].name);
 }
 

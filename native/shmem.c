@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "ghost.h"
 #include "objects/memfd.h"
 #include "posix_shm.h"
 
@@ -32,7 +33,7 @@ static struct shmem *add(struct shmem_set *set, uint64_t id)
 	if (!larger)
 		return NULL;
 	set->at = larger;
-	set->at[set->count] = (struct shmem){ .id = id, .fd = -1 };
+	set->at[set->count] = (struct shmem){ .id = id, .fd = -1, .named = -1 };
 	return &set->at[set->count++];
 }
 
@@ -168,9 +169,16 @@ static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, s
 	return 0;
 }
 
-/* Of one that has a descriptor. */
+static bool is_ghost(const struct shmem *object)
+{
+	return object->id & GHOST_IDS;
+}
+
+/* Of one that has a descriptor. What is on a disk is not mapped: that may be full. */
 static int map_again(struct shmem *object)
 {
+	if (is_ghost(object))
+		return 0;
 	object->at = object->size ? mmap(NULL, object->size, PROT_READ | PROT_WRITE, MAP_SHARED, object->fd, 0) : NULL;
 	if (object->at != MAP_FAILED)
 		return 0;
@@ -198,6 +206,19 @@ int shmem_take_memfd(struct shmem_set *set, uint64_t id)
 		munmap(object->at, object->size);
 	object->at = NULL;
 	return fcntl(object->fd, F_DUPFD_CLOEXEC, 0);
+}
+
+int shmem_take_ghost(struct shmem_set *set, uint64_t id)
+{
+	struct shmem *object = find(set, id);
+
+	if (!object || object->named < 0)
+		return -ENOENT;
+	/* What is open for writing can't be executed. */
+	if (object->fd >= 0)
+		close(object->fd);
+	object->fd = -1;
+	return fcntl(object->named, F_DUPFD_CLOEXEC, 0);
 }
 
 int shmem_note_sizes(struct shmem_set *set, const struct image_set *images)
@@ -229,7 +250,8 @@ static int make_named(struct shmem *object, const struct image_set *images, stru
 {
 	int code;
 
-	object->fd = object->id & POSIX_IDS ? posix_shm_make(images, object->id, object->size, &object->name, err) :
+	object->fd = is_ghost(object) ? ghost_object_make(images, object->id, object->size, &object->named, err) :
+		     object->id & POSIX_IDS ? posix_shm_make(images, object->id, object->size, &object->name, err) :
 					      memfd_make_empty(images, object->id, err);
 	if (object->fd < 0) {
 		code = object->fd;
@@ -279,18 +301,46 @@ int shmem_make(struct shmem_set *set, const struct image_set *images, const stru
 	return code;
 }
 
+/* Zeros where nothing was are not written: the size is right, and a hole stays one. */
+static int write_file(const struct shmem *object, const struct page_extent *e, const uint8_t *data, struct phaul_error *err)
+{
+	uint64_t end = e->address + e->pages * PAGE;
+	size_t size = (end < object->size ? end : object->size) - e->address;
+	ssize_t put;
+
+	if (e->flags & PAGE_EXTENT_ZERO && !fallocate(object->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, e->address, e->pages * PAGE))
+		return 0;
+	for (size_t done = 0; done < size; done += put) {
+		static const uint8_t zeros[16 * PAGE];
+		bool zero = e->flags & PAGE_EXTENT_ZERO;
+		size_t most = zero && size - done > sizeof(zeros) ? sizeof(zeros) : size - done;
+
+		put = pwrite(object->fd, zero ? zeros : data + done, most, e->address + done);
+		if (put <= 0)
+			return phaul_fail(err, put < 0 ? -errno : -EIO, "shared memory", "writing %zu bytes of a deleted file", size);
+	}
+	return 0;
+}
+
 int shmem_pages(const struct shmem_set *set, uint64_t id, const struct page_extent *extents, size_t count,
 		const uint8_t *data, struct phaul_error *err)
 {
 	const struct shmem *object = find(set, id);
-	uint64_t size = object && object->at ? (object->size + PAGE - 1) & ~(PAGE - 1) : 0;
+	bool file = object && is_ghost(object) && object->fd >= 0;
+	uint64_t size = object && (object->at || file) ? (object->size + PAGE - 1) & ~(PAGE - 1) : 0;
+	int code = 0;
 
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < count && !code; i++) {
 		uint64_t bytes = extents[i].pages * PAGE;
 
 		if (extents[i].address > size || bytes > size - extents[i].address)
 			return phaul_fail(err, -EPROTO, "shared memory", "the source sent page %llx of shared memory %llu, which has "
 					  "none there", (unsigned long long)extents[i].address, (unsigned long long)id);
+		if (file) {
+			code = write_file(object, &extents[i], data, err);
+			data += extents[i].flags & PAGE_EXTENT_ZERO ? 0 : bytes;
+			continue;
+		}
 		if (extents[i].flags & PAGE_EXTENT_ZERO) {
 			memset(object->at + extents[i].address, 0, bytes);
 			continue;
@@ -298,7 +348,7 @@ int shmem_pages(const struct shmem_set *set, uint64_t id, const struct page_exte
 		memcpy(object->at + extents[i].address, data, bytes);
 		data += bytes;
 	}
-	return 0;
+	return code;
 }
 
 bool shmem_attachable(const struct shmem_set *set, const struct vma *vma)
@@ -313,10 +363,10 @@ int shmem_path(const struct shmem_set *set, const struct vma *vma, char *ret, si
 	const struct shmem *object = set ? find(set, id_in_images(vma)) : NULL;
 	unsigned long at;
 
-	if (!object || (!object->at && object->fd < 0))
+	if (!object || (!object->at && object->fd < 0 && object->named < 0))
 		return -ENOENT;
-	if (object->fd >= 0) {
-		snprintf(ret, size, "/proc/%d/fd/%d", getpid(), object->fd);
+	if (object->fd >= 0 || object->named >= 0) {
+		snprintf(ret, size, "/proc/%d/fd/%d", getpid(), object->named >= 0 ? object->named : object->fd);
 		return 0;
 	}
 	at = (unsigned long)object->at;
@@ -333,6 +383,8 @@ void shmem_free(struct shmem_set *set, bool done)
 			munmap(set->at[i].at, set->at[i].size);
 		if (set->at[i].fd >= 0)
 			close(set->at[i].fd);
+		if (set->at[i].named >= 0)
+			close(set->at[i].named);
 		if (set->at[i].name && !done)
 			(void)unlink(set->at[i].name);
 		free(set->at[i].name);

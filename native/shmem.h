@@ -16,7 +16,8 @@ struct shmem {
 	uint64_t id, size;	/* bytes */
 	uint32_t huge_shift;	/* of its pages, if they are huge */
 	uint8_t *at;
-	int fd;			/* of a memfd, or of a file in /dev/shm; -1 */
+	int fd;			/* of a memfd, of a file in /dev/shm, or of a deleted one; -1 */
+	int named;		/* of a deleted one, by which it is opened: ghost.h; -1 */
 	char *name;		/* of that file, which we have made */
 	struct sysv_shm sysv;	/* if its id says so */
 };
@@ -51,6 +52,8 @@ int shmem_pages(const struct shmem_set *set, uint64_t id, const struct page_exte
 		const uint8_t *data, struct phaul_error *err);
 /* The memfd of this id, which is not mapped here any more: it may be sealed. A new descriptor, -ENOENT. */
 int shmem_take_memfd(struct shmem_set *set, uint64_t id);
+/* The deleted file of this id, which is not written any more; as ghost_object_make() names it. */
+int shmem_take_ghost(struct shmem_set *set, uint64_t id);
 /* A mapping of a file of this name, with an id behind it, is one of an object. */
 #define SHMEM_NAME "/memfd#"
 /* Where a process of this host can open the object. -ENOENT */

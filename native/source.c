@@ -11,11 +11,13 @@
 #include "channel.h"
 #include "checksum.h"
 #include "error.h"
+#include "ghost.h"
 #include "handshakes.h"
 #include "layout.h"
 #include "objects/aio.h"
 #include "objects/cgroup.h"
 #include "objects/clocks.h"
+#include "objects/locks.h"
 #include "objects/proc_status.h"
 #include "packet_catch.h"
 #include "shared_track.h"
@@ -58,6 +60,7 @@ struct phaul_source {
 	struct cgroup_sets cgroups;
 	size_t cgroups_told;
 	struct tree seen;		/* at the last look; not frozen */
+	struct ghost_set ghosts;	/* the same of deleted files */
 	struct tree tree;		/* frozen, or nothing */
 	size_t own_room;		/* for their descriptors, in our own table */
 	struct tree_state state;
@@ -298,7 +301,7 @@ static int look_at(struct phaul_source *src, struct member *m, bool frozen, stru
 	keep_fresh(&map, &m->known);
 	memory_map_free(&m->known);
 	m->known = map;
-	return shared_track_cover(&src->shared, &m->known, err);
+	return shared_track_cover(&src->shared, &m->known, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err);
 }
 
 /* Is the process of this failure simply gone, or another program by now? */
@@ -448,7 +451,7 @@ static int put_member(struct phaul_source *src, const struct tree *tree, struct 
 	told.cgroup_set = m->cgroup_set;
 	return put_threads(src, m, to) ?: tree_put_ids(to, tree, &m->task) ?:
 	       layout_put_process(to, m->task.pid, &told) ?:
-	       layout_put(to, m->task.pid, &m->known, last ? &m->gone : NULL);
+	       layout_put(to, m->task.pid, &m->known, &src->shared, last ? &m->gone : NULL);
 }
 
 static int send_images(struct phaul_channel *ch, uint32_t kind, const struct image_set *images, uint64_t *ret_bytes,
@@ -663,8 +666,7 @@ static int track_new(struct phaul_source *src, struct phaul_error *err)
 
 static int final_scan(struct phaul_source *src, struct member *m, struct phaul_error *err)
 {
-	int code = look_at(src, m, true, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err) ?:
-		   m->tracker.kind->final(&m->tracker, &m->known, &m->gone, err);
+	int code = look_at(src, m, true, err) ?: m->tracker.kind->final(&m->tracker, &m->known, &m->gone, err);
 
 	/* The kernel writes to rings by ways that no tracker sees. */
 	for (size_t i = 0; i < m->known.count && !code; i++)
@@ -722,7 +724,7 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 
 	src->round++;
 	src->state = (struct tree_state){
-		.tree = &src->tree, .flags = src->flags, .images = image_set_new(), .shmem = &src->dumped,
+		.tree = &src->tree, .flags = src->flags, .images = image_set_new(), .shmem = &src->dumped, .ghosts = &src->ghosts,
 		.hold = &src->hold, .addresses = &src->addresses, .err = err,
 	};
 	/* Before they are dropped. What can't be caught is sent again by its senders. */
@@ -732,6 +734,8 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 	if (src->caught < 0)
 		src->caught = packets_catch(&src->addresses);
 	shmem_free(&src->dumped, false);
+	ghost_set_free(&src->ghosts, true);
+	src->ghosts = (struct ghost_set){ .directory = -1, .sent = &src->shared };
 	code = src->state.images ? tree_state_read(&src->state) : phaul_fail(err, -ENOMEM, "source", "collecting the state");
 	code = code ?: track_new(src, err);
 	for (size_t i = 0; i < src->count && !code; i++)
@@ -777,6 +781,25 @@ int phaul_source_packets(struct phaul_source *src, struct phaul_channel *ch, str
 	return code;
 }
 
+/* So that they can be taken there; or again, here. What fails of it the target sees. */
+static void pass_locks(struct phaul_source *src, bool take)
+{
+	for (size_t i = 0; src->state.images && i < src->count; i++) {
+		const struct member *m = &src->members[i];
+		struct file_lock *locks;
+		size_t count;
+		int64_t *results;
+
+		if (m->task.state == TASK_DEAD || locks_read(src->state.images, m->task.pid, &locks, &count, NULL))
+			continue;
+		results = calloc(count + 1, sizeof(*results));
+		if (count && results)
+			(void)locks_apply(m->task.pid, m->syscall_at, memory_map_gap(&m->known), locks, count, take, results);
+		free(results);
+		free(locks);
+	}
+}
+
 int phaul_source_commit(struct phaul_source *src, struct phaul_error *err)
 {
 	int code;
@@ -785,7 +808,9 @@ int phaul_source_commit(struct phaul_source *src, struct phaul_error *err)
 		return phaul_fail(err, -EINVAL, "source", "pid %d is not frozen", src->pid);
 	code = tree_bind(&src->tree, true, err) ?: addresses_remove(&src->addresses, err);
 	src->committed = !code;
-	if (code)
+	if (!code)
+		pass_locks(src, false);
+	else
 		(void)tree_bind(&src->tree, false, NULL);
 	return code;
 }
@@ -816,6 +841,7 @@ int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_err
 	if (code)
 		return code;
 	src->committed = false;
+	pass_locks(src, true);
 	stop_tracking(src);
 	/* It has been there before; what speaks against it now is not worth a process. */
 	if (!stopped && !addresses_add(&src->addresses, NULL))
@@ -871,6 +897,7 @@ void phaul_source_close(struct phaul_source *src)
 	free(src->members);
 	shared_track_free(&src->shared);
 	shmem_free(&src->dumped, false);
+	ghost_set_free(&src->ghosts, true);
 	free(src);
 }
 

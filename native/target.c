@@ -3,19 +3,25 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "channel.h"
 #include "checksum.h"
 #include "error.h"
+#include "ghost.h"
 #include "layout.h"
 #include "objects/inet_socket.h"
+#include "objects/locks.h"
 #include "objects/memfd.h"
 #include "network_lock.h"
 #include "packet_catch.h"
 #include "objects/unix_socket.h"
+#include "objects/watched.h"
 #include "rebirth.h"
 
 #define FIRST_ROOM 64u	/* descriptors, in a table that never grew */
+#define LOCK_TRIES 20
+#define LOCK_PAUSE_US 10000
 #define ROOM_SPARE 3u	/* descriptors_reserve() takes the highest number, and two above it for itself */
 
 struct phaul_target {
@@ -345,9 +351,11 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 
 	join(tgt, true);
 	tree->err = err;
+	tree->files.moves = true;
 	memset(ret, 0, sizeof(*ret));
 	code = image_set_unpack(bytes, size, &images, err) ?: rebirth_read_states(tree, images) ?:
 	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?:
+	       ghosts_make(&tree->files, images, -1, &tree->shmem, err) ?:
 	       memfds_make(&tree->files, images, NULL, &tree->shmem, err) ?: hold_connections(tgt, err) ?:
 	       rebirth_settle(tree, images) ?: rebirth_build(tree, images, ret) ?:
 	       memfds_seal(&tree->files, err) ?: cgroups_finish(&tree->cgroups, err);
@@ -391,11 +399,55 @@ void phaul_target_said(struct phaul_target *tgt, char *ret_text, size_t size)
 	cgroups_said(&tgt->tree.cgroups, ret_text, size);
 }
 
+/* The source has given back what it had. Somebody else may want them for a moment. */
+static void take_locks(struct phaul_target *tgt, struct file_lock *locks, size_t count, int64_t *results)
+{
+	bool missing = true;
+
+	for (size_t i = 0; i < count; i++)
+		results[i] = -EAGAIN;
+	for (int tries = 0; tries < LOCK_TRIES && missing; tries++) {
+		if (tries)
+			usleep(LOCK_PAUSE_US);
+		for (size_t i = 0; i < tgt->tree.count; i++) {
+			struct reborn *task = tgt->tree.tasks[i];
+
+			if (task->state != TASK_DEAD)
+				(void)locks_apply(reborn_pid(task), task->husk.leader.syscall_at, memory_map_gap(&task->stage.layout),
+						  locks, count, true, results);
+		}
+		missing = false;
+		for (size_t i = 0; i < count; i++)
+			missing |= results[i] < 0;
+	}
+}
+
+/* It can't go back any more: that it has one less is said. */
+static void take_late_locks(struct phaul_target *tgt, struct phaul_error *remark)
+{
+	struct built_files *f = &tgt->tree.files;
+	int64_t *results = calloc(f->late_lock_count + 1, sizeof(*results));
+	char lock[192];
+
+	if (results && f->late_lock_count)
+		take_locks(tgt, f->late_locks, f->late_lock_count, results);
+	for (size_t i = 0; results && remark && i < f->late_lock_count; i++) {
+		if (results[i] >= 0)
+			continue;
+		lock_describe(&f->late_locks[i], lock, sizeof(lock));
+		snprintf(remark->what, sizeof(remark->what), "Somebody else has the lock on %.150s now, and the process runs without", lock);
+	}
+	free(results);
+}
+
 int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 {
 	int code;
 
 	tgt->tree.err = err;
+	if (err)
+		*err = (struct phaul_error){ 0 };
+	take_late_locks(tgt, err);
 	/* What the process is depends on its names and addresses less than on that it runs. */
 	(void)unix_names_publish(&tgt->tree.files, NULL);
 	(void)addresses_add(&tgt->addresses, NULL);
@@ -405,6 +457,7 @@ int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 	addresses_announce(&tgt->addresses);
 	(void)inet_resume(&tgt->tree.files, NULL);
 	packets_deliver(&tgt->addresses, tgt->packets.at, tgt->packets.size);
+	watched_drain(&tgt->tree.files);
 	clocks_await(tgt->pid, &tgt->frozen);
 	code = rebirth_release(&tgt->tree);
 	join(tgt, false);

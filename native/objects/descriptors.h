@@ -55,14 +55,15 @@ void unmovable_refuse(struct check *c, const struct descriptor *d);
 
 /* An end of a pipe in another process, or a socket. */
 struct pipe_holder {
+	dev_t dev;			/* of a named pipe */
 	ino_t ino;
 	pid_t pid;
 	bool reads, writes;
 	char name[16];
 };
 
-/* Somebody outside who has an end for reading (or writing) open; NULL: nobody, or c->frozen. */
-const struct pipe_holder *pipe_holder_find(struct check *c, ino_t ino, bool reads, bool writes);
+/* Somebody outside who has an end of the same for reading (or writing) open; NULL: nobody, or c->frozen. */
+const struct pipe_holder *pipe_holder_find(struct check *c, const struct descriptor *d, bool reads, bool writes);
 void pipe_holders_free(struct check *c);
 
 /* regular_file.c, for device.c, which has the same image. */

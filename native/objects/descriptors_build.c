@@ -272,11 +272,13 @@ int built_files_read(const struct image_set *images, const pid_t *tables, size_t
 {
 	ProtobufCMessage **files;
 	uint32_t flags = ret->flags;
+	bool moves = ret->moves;
 	size_t file_count;
 	int code;
 
 	memset(ret, 0, sizeof(*ret));
 	ret->flags = flags;
+	ret->moves = moves;
 	code = image_read_all(images, "files", -1, &file_entry__descriptor, &files, &file_count);
 	if (!code)
 		code = sort_files(ret, (FileEntry **)files, file_count);
@@ -312,6 +314,7 @@ void built_files_free(struct built_files *f)
 	}
 	free(f->paused);
 	unix_names_free(f);
+	free(f->late_locks);
 	image_free_all(f->at, f->count);
 	free(f->made);
 	free(f->ghosts);
@@ -575,11 +578,11 @@ static int build_all(struct build *b, int highest)
 	if (!err)
 		err = place_all(&s, &t);
 	if (!err)
-		err = finish_all(&s) ?: ttys_finish(b, &s, t.lowest) ?: locks_build(b, &s);
+		err = finish_all(&s) ?: ttys_finish(b, &s, t.lowest);
 	if (!err)
 		err = call(&s, "close the pidfd of the engine", SYS_close, t.us, 0, 0);
 	if (!err)
-		err = stream_run(&s);
+		err = stream_run(&s) ?: locks_build(b);
 	else
 		batch_free(&s.batch);
 	while (s.handed_count)

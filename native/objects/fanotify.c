@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fanotify.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static bool is(const struct descriptor *d)
@@ -35,13 +36,8 @@ static bool is_mount(const char *mark)
 static void check(struct check *c, const struct descriptor *d)
 {
 	struct watched w;
+	int waiting = 0;
 
-	if (!(c->flags & PHAUL_TO_DIRECTORY)) {
-		refuse(c, d, "FD_KIND",
-		       "is a fanotify instance: it watches this host's file systems, which are "
-		       "others on the target; stop the program");
-		return;
-	}
 	for (const char *at = d->fdinfo; (at = next_mark(at)); at++) {
 		int fd = is_mount(at) ? 0 : watched_read(at, &w) ? watched_open(&w) : -EOPNOTSUPP;
 
@@ -52,6 +48,8 @@ static void check(struct check *c, const struct descriptor *d)
 		else if (fd)
 			close(fd);
 	}
+	if (!ioctl(d->own, FIONREAD, &waiting) && waiting)
+		remark(c, d, "FANOTIFY_WAITING", "is a fanotify instance with unread events: these are lost");
 }
 
 static uint32_t number(const char *text, const char *key)

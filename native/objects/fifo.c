@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "pipe_content.h"
@@ -17,11 +18,13 @@ static bool is(const struct descriptor *d)
 
 static void check(struct check *c, const struct descriptor *d)
 {
-	if (!(c->flags & PHAUL_TO_DIRECTORY))
+	const struct pipe_holder *h = c->flags & PHAUL_TO_DIRECTORY ? NULL : pipe_holder_find(c, d, true, true);
+
+	if (h)
 		refuse(c, d, "FD_FIFO",
-		       "is a named pipe, %s: these are not moved yet; let the program close "
-		       "it, or use an ordinary pipe or file",
-		       d->link);
+		       "is a named pipe, %s, that pid %d (%s) has open too, which stays here: on the target it is another one of the "
+		       "same name; stop that process first",
+		       d->link, h->pid, h->name);
 }
 
 /* Is `d` the first of the whole tree that has this pipe? */
@@ -80,6 +83,21 @@ static int open_end(struct build *b, const FifoEntry *fifo)
 				   file_number(b, fifo->id)) : file_set_flags(b, fd, file->reg->flags);
 }
 
+/* Where both hosts are one kernel (containers that share files) it may be the very pipe that the process had, in which all
+ * still is. */
+static int fill(struct build *b, const FifoEntry *fifo, const char *path, int both)
+{
+	int waiting = 0, same;
+
+	if (!ioctl(both, FIONREAD, &waiting) && !waiting)
+		return pipe_content_build(b, "fifo-data", fifo->pipe_id, both);
+	same = pipe_content_compare(b->images, "fifo-data", fifo->pipe_id, both, waiting);
+	if (same > 0)
+		return 0;
+	return same < 0 ? same : phaul_fail(b->err, -EBUSY, "descriptors", "the named pipe %s has %d bytes in it on this host, which "
+					    "others than the process have written: they must be read first", path, waiting);
+}
+
 /* All ends at once, while one of ours keeps the content there. */
 static int open_all(struct build *b, uint32_t pipe_id)
 {
@@ -112,7 +130,7 @@ static int build(struct build *b, const FileEntry *file)
 		err = phaul_fail(b->err, -ESTALE, "descriptors", "fd %d is a named pipe, and %s is something else here",
 				 file_number(b, fifo->id), path);
 	else
-		err = pipe_content_build(b, "fifo-data", fifo->pipe_id, both) ?: open_all(b, fifo->pipe_id);
+		err = fill(b, fifo, path, both) ?: open_all(b, fifo->pipe_id);
 	if (both >= 0)
 		close(both);
 	return err ? err : b->files->made[file->id];

@@ -27,12 +27,6 @@ static void check(struct check *c, const struct descriptor *d)
 	struct watched w;
 	int waiting = 0;
 
-	if (!(c->flags & PHAUL_TO_DIRECTORY)) {
-		refuse(c, d, "FD_KIND",
-		       "is an inotify instance: its watches are not moved yet; start the program "
-		       "without watching files, if it can");
-		return;
-	}
 	for (const char *at = d->fdinfo; (at = next_watch(at)); at++) {
 		int fd = watched_read(at, &w) ? watched_open(&w) : -EOPNOTSUPP;
 

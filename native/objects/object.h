@@ -152,6 +152,9 @@ struct built_files {
 	size_t unix_name_count;
 	pid_t *stand_ins;		/* for processes that had ended: ghost.h */
 	size_t stand_in_count;
+	bool moves;			/* their originals are still there, on another host */
+	struct file_lock *late_locks;	/* that are taken when these are gone: locks.h */
+	size_t late_lock_count;
 	uint32_t *uses;			/* by processes, that are still to come */
 	bool *finished;
 };

@@ -74,7 +74,7 @@ static bool is_connected(const struct descriptor *d)
 
 static void check_writer(struct check *c, const struct descriptor *d, const struct ends *ends)
 {
-	const struct pipe_holder *h = pipe_holder_find(c, d->st.st_ino, true, false);
+	const struct pipe_holder *h = pipe_holder_find(c, d, true, false);
 	char path[64], who[64] = "another process";
 
 	if (h)
@@ -94,7 +94,7 @@ static void check_writer(struct check *c, const struct descriptor *d, const stru
 
 static void check_reader(struct check *c, const struct descriptor *d, const struct ends *ends)
 {
-	const struct pipe_holder *h = pipe_holder_find(c, d->st.st_ino, false, true);
+	const struct pipe_holder *h = pipe_holder_find(c, d, false, true);
 	char who[64] = "another process";
 
 	if (h)
@@ -123,7 +123,7 @@ static void check(struct check *c, const struct descriptor *d)
 		       "ends can't be seen from outside; try again when it is empty",
 		       waiting);
 	if (ends.read && ends.write) {
-		h = pipe_holder_find(c, d->st.st_ino, true, true);
+		h = pipe_holder_find(c, d, true, true);
 		if (h)
 			refuse(c, d, "FD_PIPE",
 			       "is a pipe that pid %d (%s) holds too, which stays here; stop "
@@ -131,7 +131,7 @@ static void check(struct check *c, const struct descriptor *d)
 			       h->pid, h->name);
 	/* What no process holds waits in a unix socket to be received; if in none of the tree's, the freeze shows it. */
 	} else if (is_connected(d) && (c->frozen || !(c->flags & PHAUL_TO_DIRECTORY) ||
-				       pipe_holder_find(c, d->st.st_ino, ends.write, ends.read))) {
+				       pipe_holder_find(c, d, ends.write, ends.read))) {
 		if (ends.write)
 			check_writer(c, d, &ends);
 		else

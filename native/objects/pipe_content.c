@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -71,24 +72,58 @@ static int fill(struct build *b, const PipeDataEntry *data, const void *content,
 	return 0;
 }
 
-int pipe_content_build(struct build *b, const char *image, uint32_t pipe_id, int end)
+/* 1 and what the image has of this pipe, to be freed; 0: nothing. */
+static int find(const struct image_set *images, const char *image, uint32_t pipe_id, PipeDataEntry **ret, const void **ret_content)
 {
 	struct image_reader r;
 	ProtobufCMessage *message;
-	const void *content;
-	bool found = false;
-	int err = image_read(b->images, image, -1, &r);
+	int err = image_read(images, image, -1, &r);
 
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	while (!found && (err = image_next(&r, &pipe_data_entry__descriptor, &message)) > 0) {
-		const PipeDataEntry *data = (const PipeDataEntry *)message;
+	while ((err = image_next(&r, &pipe_data_entry__descriptor, &message)) > 0) {
+		PipeDataEntry *data = (PipeDataEntry *)message;
 
-		err = data->bytes ? image_next_raw(&r, data->bytes, &content) : 0;
-		found = data->pipe_id == pipe_id || err;
-		if (found && !err)
-			err = fill(b, data, content, end);
+		err = data->bytes ? image_next_raw(&r, data->bytes, ret_content) : 0;
+		if (!err && data->pipe_id == pipe_id) {
+			*ret = data;
+			return 1;
+		}
 		protobuf_c_message_free_unpacked(message, NULL);
+		if (err)
+			return err;
 	}
+	return err;
+}
+
+int pipe_content_build(struct build *b, const char *image, uint32_t pipe_id, int end)
+{
+	PipeDataEntry *data;
+	const void *content;
+	int err = find(b->images, image, pipe_id, &data, &content);
+
+	if (err <= 0)
+		return err;
+	err = fill(b, data, content, end);
+	pipe_data_entry__free_unpacked(data, NULL);
+	return err;
+}
+
+int pipe_content_compare(const struct image_set *images, const char *image, uint32_t pipe_id, int end, int bytes)
+{
+	PipeDataEntry *data = NULL;
+	const void *content;
+	int err = find(images, image, pipe_id, &data, &content);
+	char *there = malloc(bytes + 1);
+
+	if (err > 0 && !there)
+		err = -ENOMEM;
+	if (err > 0)
+		err = (int)data->bytes != bytes ? 0 : copy_content(end, fcntl(end, F_GETPIPE_SZ), there, bytes) ?: 1;
+	if (err > 0)
+		err = !memcmp(there, content, bytes);
+	if (data)
+		pipe_data_entry__free_unpacked(data, NULL);
+	free(there);
 	return err;
 }

@@ -35,6 +35,21 @@ static void add(struct check *c, const struct pipe_holder *holder)
 	c->pipe_holders[c->pipe_holder_count++] = *holder;
 }
 
+/* Pipes and sockets take their numbers from one counter; those of named pipes are their file system's. */
+static bool identify(int links, const char *number, const char *link, struct pipe_holder *ret)
+{
+	struct stat st;
+
+	ret->dev = 0;
+	if (sscanf(link, "pipe:[%lu]", &ret->ino) == 1 || sscanf(link, "socket:[%lu]", &ret->ino) == 1)
+		return true;
+	if (*link != '/' || fstatat(links, number, &st, 0) < 0 || !S_ISFIFO(st.st_mode))
+		return false;
+	ret->dev = st.st_dev;
+	ret->ino = st.st_ino;
+	return true;
+}
+
 static void look_at(struct check *c, pid_t pid)
 {
 	struct pipe_holder holder = { .pid = pid };
@@ -46,18 +61,15 @@ static void look_at(struct check *c, pid_t pid)
 	dir = opendir(path);
 	while (dir && (entry = readdir(dir))) {
 		ssize_t length = readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
-		unsigned long ino;
 		struct stat st;
 
 		if (length <= 0)
 			continue;
 		link[length] = 0;
-		/* Pipes and sockets take their numbers from one counter. */
-		if ((sscanf(link, "pipe:[%lu]", &ino) != 1 && sscanf(link, "socket:[%lu]", &ino) != 1) ||
+		if (!identify(dirfd(dir), entry->d_name, link, &holder) ||
 		    fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		/* The permissions of the link say how the descriptor is open. */
-		holder.ino = ino;
 		holder.reads = st.st_mode & S_IRUSR;
 		holder.writes = st.st_mode & S_IWUSR;
 		if (!holder.name[0]) {
@@ -90,7 +102,7 @@ static void look_at_all(struct check *c)
 	add(c, &(struct pipe_holder){ 0 });
 }
 
-const struct pipe_holder *pipe_holder_find(struct check *c, ino_t ino, bool reads, bool writes)
+const struct pipe_holder *pipe_holder_find(struct check *c, const struct descriptor *d, bool reads, bool writes)
 {
 	if (c->frozen)
 		return NULL;
@@ -99,7 +111,7 @@ const struct pipe_holder *pipe_holder_find(struct check *c, ino_t ino, bool read
 	for (size_t i = 0; i < c->pipe_holder_count; i++) {
 		const struct pipe_holder *h = &c->pipe_holders[i];
 
-		if (h->ino == ino && ((reads && h->reads) || (writes && h->writes)))
+		if (h->dev == d->st.st_dev && h->ino == d->st.st_ino && ((reads && h->reads) || (writes && h->writes)))
 			return h;
 	}
 	return NULL;

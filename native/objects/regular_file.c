@@ -32,15 +32,23 @@ static bool is_deleted(const struct descriptor *d)
 	return !d->st.st_nlink || (length > tail && !strcmp(d->link + length - tail, mark));
 }
 
-/* Its content goes into a checkpoint; what has another name needs a link from there. */
+/* Its content comes along; what has another name is to be opened by that. */
 static void check_deleted(struct check *c, const struct descriptor *d)
 {
+	bool directory = c->flags & PHAUL_TO_DIRECTORY;
 	char name[PATH_MAX];
 
 	if (!d->st.st_nlink || c->flags & PHAUL_LINK_REMAP)
 		return;
 	snprintf(name, sizeof(name), "%s", d->link);
-	if (!ghost_has_name(name, &d->st))
+	if (directory ? ghost_has_name(name, &d->st) : ghost_find_name(name, &d->st))
+		return;
+	if (!directory)
+		refuse(c, d, "FD_DELETED",
+		       "is %s: the file has another name (a hard link) that can't be told from here; give it one beside the old one, "
+		       "on the target too: ln -L /proc/%d/fd/%d %s.moved",
+		       d->link, c->pid, d->fd, name);
+	else
 		refuse(c, d, "FD_DELETED",
 		       "is %s: the file has another name (a hard link) that can't be told from here; with --link-remap a "
 		       "link beside the old name is made, which restore removes",
@@ -72,18 +80,8 @@ static void check(struct check *c, const struct descriptor *d)
 {
 	if (!is_deleted(d))
 		check_name(c, d);
-	else if (c->flags & PHAUL_TO_DIRECTORY)
-		check_deleted(c, d);
-	else if (strstr(d->link, "/#"))
-		refuse(c, d, "FD_DELETED",
-		       "is a file without a name (O_TMPFILE, %s): its content is only here, "
-		       "and is not moved yet; let the program close it",
-		       d->link);
 	else
-		refuse(c, d, "FD_DELETED",
-		       "is a %s that was deleted while open, %s: its content is only here, "
-		       "and is not moved yet; let the program close or reopen it",
-		       S_ISDIR(d->st.st_mode) ? "directory" : "file", d->link);
+		check_deleted(c, d);
 }
 
 static int put(struct dump *dump, const char *reached_by, const struct stat *st, RegFileEntry *reg)

@@ -80,7 +80,7 @@ static void check_peer(struct check *c, const struct descriptor *d, const struct
 /* Who has it by fork, or was sent it, would go on with a socket that is another from then on. */
 static void check_shared(struct check *c, const struct descriptor *d, const struct unix_facts *f, const char *name)
 {
-	const struct pipe_holder *h = pipe_holder_find(c, d->st.st_ino, true, true);
+	const struct pipe_holder *h = pipe_holder_find(c, d, true, true);
 
 	if (h && f->state == TCP_LISTEN)
 		remark(c, d, "FD_UNIX_SHARED",

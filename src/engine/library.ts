@@ -368,8 +368,14 @@ class LibraryTarget extends Handle implements Target {
     };
   }
 
-  release(): void {
-    must((error) => native().release(this.pointer, error));
+  release(): string {
+    let lost = '';
+    must((error) => {
+      const code = native().release(this.pointer, error) as number;
+      lost = error.what;
+      return code;
+    });
+    return lost;
   }
 
   said(): string[] {

@@ -37,6 +37,8 @@ export interface Cutover {
   freeze: Freeze;
   /** Why it isn't known. */
   doubt?: string;
+  /** What the process has lost on the way, as a sentence. */
+  lost?: string;
 }
 
 /** There and back, in ms. */
@@ -142,7 +144,7 @@ export function cutover(source: Source, channel: Channel, order: SourceOrder, jo
       }
       say(channel, COMMIT);
       fault('source:after-commit');
-      hear(channel, RUNNING, RUNNING_TIMEOUT_MS, order.host);
+      result.lost = hear(channel, RUNNING, RUNNING_TIMEOUT_MS, order.host).lost;
     } catch (thrown) {
       return { ...result, doubt: thrown instanceof Error ? thrown.message : String(thrown) };
     }

@@ -7,8 +7,8 @@ import type { Descriptor, Mapping } from '../proc.ts';
 
 export const planFileSchema = z.strictObject({
   path: z.string().startsWith('/').max(4096),
-  kind: z.enum(['file', 'directory', 'device']),
-  how: z.enum(['exe', 'mapped', 'open', 'cwd']),
+  kind: z.enum(['file', 'directory', 'device', 'fifo']),
+  how: z.enum(['exe', 'mapped', 'open', 'cwd', 'root']),
   /** The process may change it: its content is then no proof, only its size is compared. */
   writable: z.boolean(),
   size: z.int().min(0),
@@ -47,6 +47,7 @@ export interface Holder {
   pid: number;
   exe: string;
   cwd: string;
+  root: string;
   mappings: Mapping[];
   descriptors: Descriptor[];
 }
@@ -71,7 +72,7 @@ export function sharedMemoryOf(holders: Holder[]): string[] {
   return [...new Set(paths.filter((path) => path.startsWith(SHARED_MEMORY) && !path.endsWith(DELETED) && path.length > SHARED_MEMORY.length))];
 }
 
-const foundOf = ({ pid, exe, cwd, mappings, descriptors }: Holder): Found[] => [
+const foundOf = ({ pid, exe, cwd, root, mappings, descriptors }: Holder): Found[] => [
   { path: exe, source: `/proc/${pid}/exe`, how: 'exe', writable: false },
   ...mappings.map((mapping) => foundMapping(pid, mapping)),
   ...descriptors.map(({ fd, link, flags }): Found => ({
@@ -81,6 +82,7 @@ const foundOf = ({ pid, exe, cwd, mappings, descriptors }: Holder): Found[] => [
     writable: (flags & O_ACCMODE) !== 0,
   })),
   { path: cwd, source: `/proc/${pid}/cwd`, how: 'cwd', writable: false },
+  ...(root === '/' ? [] : [{ path: root, source: `/proc/${pid}/root`, how: 'root', writable: false } as const]),
 ];
 
 function foundMapping(pid: number, { start, end, path, protection }: Mapping): Found {
@@ -150,6 +152,9 @@ export function kindOf(info: Stats): PlanFile['kind'] | undefined {
   }
   if (info.isDirectory()) {
     return 'directory';
+  }
+  if (info.isFIFO()) {
+    return 'fifo';
   }
   return info.isCharacterDevice() || info.isBlockDevice() ? 'device' : undefined;
 }

@@ -94,7 +94,7 @@ interface Member extends Holder {
 }
 
 async function readMember(pid: number): Promise<Member> {
-  const [status, tids, mappings, descriptors, limits, exe, cwd] = await Promise.all([
+  const [status, tids, mappings, descriptors, limits, exe, cwd, root] = await Promise.all([
     readStatus(pid),
     readInnermostTids(pid),
     readMaps(pid),
@@ -102,8 +102,9 @@ async function readMember(pid: number): Promise<Member> {
     readHardLimits(pid),
     readLink(pid, 'exe'),
     readLink(pid, 'cwd'),
+    readLink(pid, 'root'),
   ]);
-  return { pid, status, tids, mappings, descriptors, limits, exe, cwd };
+  return { pid, status, tids, mappings, descriptors, limits, exe, cwd, root };
 }
 
 async function readLink(pid: number, name: string): Promise<string> {

@@ -99,9 +99,9 @@ export function revive(target: Target, channel: Channel, state: Buffer, journal:
     tell({ id, state: 'held' });
     hold(target, channel, journal, latch);
     const startMs = engine.nowMs();
-    target.release();
+    const lost = target.release();
     try {
-      say(channel, RUNNING, { releaseMs: engine.nowMs() - startMs });
+      say(channel, RUNNING, { releaseMs: engine.nowMs() - startMs, lost });
     } catch {
       // The source will ask by way of control.
     }

@@ -12,12 +12,12 @@ test.after.always(() => bed.down());
 
 const dump = (pid: number, directory: string, ...options: string[]) => bed.on('alpha', 'phaul', 'dump', '-t', String(pid), '-D', directory, ...options);
 /** What a victim needs beside the usual. */
-const OPTIONS: Record<string, string[]> = { ghosts: ['--link-remap', '--file-locks'], inet_sockets: ['--tcp', 'established'] };
+const OPTIONS: Record<string, string[]> = { ghosts: ['--link-remap'], locks: ['--file-locks'], inet_sockets: ['--tcp', 'established'] };
 const ARGUMENTS: Record<string, string[]> = { cgroups: ['threads'] };
 const ONCE = ['files', 'tree', 'ghosts', 'unix_sockets', 'sysv', 'watches', 'cgroups', 'aio', 'handles']; // they change files that are in the images
 const restore = (host: string, directory: string) => bed.on(host, 'phaul', 'restore', '-D', directory, '--json');
 
-for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'tree', 'ghosts', 'unix_sockets', 'inet_sockets', 'terminal', 'memfd', 'seccomp', 'sysv', 'watches', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks']) {
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'tree', 'ghosts', 'unix_sockets', 'inet_sockets', 'terminal', 'memfd', 'seccomp', 'sysv', 'watches', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks', 'locks', 'fifos', 'chroot']) {
   test.serial(`${victim}: all is as it was when it is restored, here or elsewhere`, async (t) => {
     const directory = join(bed.directory, `${victim}.images`);
     const pid = await bed.victim(victim, ...(ARGUMENTS[victim] ?? []));

@@ -11,7 +11,7 @@ const BEFORE_MOVE_MS = 1_800;
 test.before(() => bed.up());
 test.after.always(() => bed.down());
 
-for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'unix_sockets', 'seccomp', 'tree', 'inet_sockets', 'connections', 'sysv', 'memfd', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks']) {
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'unix_sockets', 'seccomp', 'tree', 'inet_sockets', 'connections', 'sysv', 'memfd', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks', 'ghosts', 'locks', 'fifos', 'watches', 'chroot']) {
   test.serial(`${victim}: all is as it was after a move`, async (t) => {
     const pid = await bed.victim(victim);
     t.is(bed.lines(victim).at(-1), 'ready');
@@ -54,4 +54,30 @@ test.serial('clocks that are not those of the host go on, there and back', async
     t.not(await time(to, pid), await time(to, 'self'));
   }
   t.is(await bed.verdict('alpha', pid, name), 'ok');
+});
+
+const FLOCK = 'import fcntl, sys, time\nf = open(sys.argv[1], "a")\nfcntl.flock(f, fcntl.LOCK_EX)\nopen(sys.argv[2], "a").write("ready\\n")\ntime.sleep(1000)';
+
+test.serial('who waits for a lock, and who has it on the other host, is told before the process is gone', async (t) => {
+  const lock = '/run/keeps-test.lock'; // each host has a /run of its own
+  const holder = await bed.start('alpha', 'python3', '-c', FLOCK, lock, bed.report('holder'));
+  await bed.hear('holder', 'ready');
+  const waiting = await bed.start('alpha', 'python3', '-c', FLOCK, lock, bed.report('waiting'));
+  await sleep(500);
+  const wanted = await bed.migrate('alpha', holder, 'beta');
+  t.is(wanted.done.error?.code, 'ERR_OBSTACLES');
+  t.regex(wanted.stderr + JSON.stringify(wanted.done), new RegExp(`for which pid ${waiting} waits`));
+  await bed.on('alpha', 'kill', '-KILL', String(waiting));
+  const other = await bed.start('beta', 'python3', '-c', FLOCK, lock, bed.report('other'));
+  await bed.hear('other', 'ready');
+  const taken = await bed.migrate('alpha', holder, 'beta');
+  t.is(taken.exitCode, 1);
+  t.regex(JSON.stringify(taken.done), new RegExp(`on this host pid ${other} does`));
+  t.true(await bed.alive('alpha', holder));
+  await bed.on('beta', 'kill', '-KILL', String(other));
+  const moved = await bed.migrate('alpha', holder, 'beta');
+  t.is(moved.exitCode, 0, moved.stderr);
+  t.is((await bed.on('beta', 'flock', '-n', lock, 'true')).exitCode, 1);
+  t.is((await bed.on('alpha', 'flock', '-n', lock, 'true')).exitCode, 0);
+  await bed.on('beta', 'kill', '-KILL', String(holder));
 });

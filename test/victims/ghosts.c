@@ -1,12 +1,11 @@
 /* ghosts.c - files in use whose name is gone: deleted, replaced by another, or with another name left; directories, a
- * FIFO, a symbolic link, what is mapped, the current directory; and locks on files. All in a directory beside the report.
+ * FIFO, a symbolic link, what is mapped, the program itself, the current directory. All in a directory beside the report.
  */
 #include <errno.h>
 #include <limits.h>
-#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "victim.h"
 
@@ -67,35 +66,34 @@ static void holds(int fd, off_t at, const char *content)
 		victim_fail("fd %d has \"%s\" at %ld instead of \"%s\"", fd, text, (long)at, content);
 }
 
-/* Would another process get this lock? */
-static int is_free(const char *name, int kind)
+/* Goes on as a copy of itself, which is then deleted. */
+static void become_copy(char **argv)
 {
-	struct flock lock = { .l_type = F_WRLCK };
-	int status;
-	pid_t pid = fork();
+	char *again[] = { argv[0], argv[1], "copied", NULL };
+	int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), to = open("program", O_WRONLY | O_CREAT | O_EXCL, 0755);
+	struct stat st;
 
-	if (!pid) {
-		int fd = open(name, O_RDWR);
-
-		if (kind == LOCK_EX)
-			_exit(flock(fd, LOCK_EX | LOCK_NB) ? 1 : 0);
-		_exit(fcntl(fd, kind, &lock) || (lock.l_type != F_UNLCK && kind == F_OFD_GETLK) ? 1 : 0);
-	}
-	waitpid(pid, &status, 0);
-	return WEXITSTATUS(status) == 0;
+	victim_check(from >= 0 && to >= 0 && fstat(from, &st) == 0 && sendfile(to, from, NULL, st.st_size) == st.st_size);
+	close(to);
+	execv("program", again);
+	victim_fail("execv: %s", strerror(errno));
 }
 
 int main(int argc, char **argv)
 {
-	struct flock part = { .l_type = F_WRLCK, .l_start = 2, .l_len = 3 }, all = { .l_type = F_WRLCK };
-	int gone, sparse, replaced, linked, nameless, fifo, named, flocked, posix, ofd, mapped;
-	char place[PATH_MAX], cwd[PATH_MAX];
+	uint64_t written = 0, word, *words;
+	int gone, sparse, replaced, linked, nameless, fifo, mapped, growing;
+	char place[PATH_MAX], cwd[PATH_MAX + 16], link_of[PATH_MAX];
+	ssize_t n;
 	char *private, *shared;
 	struct stat st, there;
 
 	victim_begin(argc, argv);
 	snprintf(place, sizeof(place), "%s.files", victim_path);
-	victim_check(mkdir(place, 0700) == 0 && chdir(place) == 0);
+	victim_check((mkdir(place, 0700) == 0 || argc > 2) && chdir(place) == 0);
+	if (argc < 3)
+		become_copy(argv);
+	victim_check(unlink("program") == 0);
 
 	gone = keep(file("gone", "gone"));
 	victim_check(fchown(gone, 12, 34) == 0 && unlink("gone") == 0 && lseek(gone, 3, SEEK_SET) == 3);
@@ -107,10 +105,9 @@ int main(int argc, char **argv)
 	victim_check(link("first", "second") == 0 && unlink("first") == 0);
 	nameless = keep(open(".", O_TMPFILE | O_RDWR, 0600));
 	victim_check(write(nameless, "nameless", 8) == 8);
-	victim_check(mkfifo("fifo", 0600) == 0 && mkfifo("named", 0600) == 0);
+	victim_check(mkfifo("fifo", 0600) == 0);
 	fifo = keep(open("fifo", O_RDWR | O_NONBLOCK));
 	victim_check(write(fifo, "in fifo", 7) == 7 && unlink("fifo") == 0);
-	named = keep(open("named", O_RDONLY | O_NONBLOCK));
 	victim_check(symlink("nowhere", "symbolic") == 0);
 	keep(open("symbolic", O_PATH | O_NOFOLLOW));
 	victim_check(unlink("symbolic") == 0);
@@ -121,25 +118,38 @@ int main(int argc, char **argv)
 	victim_check(private != MAP_FAILED && shared != MAP_FAILED && close(mapped) == 0 && unlink("mapped") == 0);
 	memcpy(private + 4096, "private", 7);
 	memcpy(shared + 6000, "shared", 6);
-	flocked = file("flocked", "");
-	posix = file("posix", "0123456789");
-	ofd = file("ofd", "");
-	victim_check(flock(flocked, LOCK_EX) == 0 && fcntl(posix, F_SETLK, &part) == 0 && fcntl(ofd, F_OFD_SETLK, &all) == 0);
+	growing = file("growing", "");
+	victim_check(ftruncate(growing, 4096) == 0);
+	words = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, growing, 0);
+	victim_check(words != MAP_FAILED && unlink("growing") == 0);
 	victim_check(mkdir("here", 0700) == 0 && chdir("here") == 0);
 	keep(open(".", O_RDONLY | O_DIRECTORY));
 	victim_check(rmdir("../here") == 0);
 	for (int i = 0; i < known; i++)
 		victim_check(fstat(before[i].fd, &before[i].st) == 0);
 	known = 0;
-	for (int i = 0, count = 9; i < count; i++)
+	for (int i = 0, count = 8; i < count; i++)
 		keep(before[i].fd);
 
 	victim_ready();
-	while (victim_tick())
+	/* By memory in the first page, by write(2) behind it. */
+	while (victim_tick()) {
+		words[written % 512] = written;
+		victim_check(pwrite(growing, &written, 8, 4096 + 8 * written) == 8);
+		written++;
 		usleep(1000);
+	}
 
 	for (int i = 0; i < known; i++)
 		compare(i);
+	for (uint64_t i = 0; i < written; i++)
+		if (pread(growing, &word, 8, 4096 + 8 * i) != 8 || word != i || (i + 512 >= written && words[i % 512] != i))
+			victim_fail("word %ld of the growing file is %ld (%ld)", (long)i, (long)word, (long)words[i % 512]);
+	victim_check(fstat(growing, &st) == 0 && st.st_size == (off_t)(4096 + 8 * written) && st.st_nlink == 0);
+	snprintf(cwd, sizeof(cwd), "%s/program (deleted)", place);
+	n = readlink("/proc/self/exe", link_of, sizeof(link_of) - 1);
+	link_of[n > 0 ? n : 0] = 0;
+	victim_check(!strcmp(link_of, cwd));
 	victim_check(lseek(gone, 0, SEEK_CUR) == 3);
 	holds(gone, 0, "gone");
 	holds(sparse, 0, "start");
@@ -149,14 +159,11 @@ int main(int argc, char **argv)
 	holds(linked, 0, "linked");
 	holds(nameless, 0, "nameless");
 	victim_check(read(fifo, cwd, sizeof(cwd)) == 7 && !memcmp(cwd, "in fifo", 7));
-	victim_check(read(named, cwd, sizeof(cwd)) == 0);
 	victim_check(!strcmp(private, "mapped") && !strcmp(private + 4096, "private"));
 	victim_check(!strcmp(shared, "mapped") && !strcmp(shared + 6000, "shared") && !strcmp(private + 6000, "") );
-	victim_check(stat(".", &st) == 0 && st.st_nlink == 0 && fstat(before[8].fd, &there) == 0 && st.st_ino == there.st_ino);
+	victim_check(stat(".", &st) == 0 && st.st_nlink == 0 && fstat(before[7].fd, &there) == 0 && st.st_ino == there.st_ino);
 	victim_check(chdir(place) == 0);
 	victim_check(fstat(linked, &st) == 0 && stat("second", &there) == 0 && st.st_ino == there.st_ino);
 	victim_check(open("replaced", O_RDONLY) >= 0 && access("gone", F_OK) && access("first", F_OK) && access("link_remap.1", F_OK));
-	victim_check(!is_free("flocked", LOCK_EX) && !is_free("posix", F_SETLK) && !is_free("ofd", F_OFD_GETLK));
-	victim_check(flock(flocked, LOCK_UN) == 0 && is_free("flocked", LOCK_EX));
 	return victim_ok();
 }

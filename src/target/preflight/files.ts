@@ -30,6 +30,7 @@ const ROLES: Record<PlanFile['how'], string> = {
   mapped: 'is mapped by',
   open: 'is open in',
   cwd: 'is the working directory of',
+  root: 'is the root directory of',
 };
 
 async function checkFile(file: PlanFile, plan: Plan, host: string): Promise<Finding | undefined> {
@@ -104,6 +105,9 @@ function mend(file: PlanFile, plan: Plan, host: string): string {
   }
   if (file.kind === 'device') {
     return 'make the device there.';
+  }
+  if (file.kind === 'fifo') {
+    return `run "mkfifo -m ${file.mode.toString(8)} ${file.path}" there.`;
   }
   const copy = `run "rsync -a ${file.path} root@${host}:${dirname(file.path)}/" on ${plan.host}`;
   return file.how === 'open' ? `${copy}.` : `install the same package there, or ${copy}.`;
