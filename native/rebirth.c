@@ -261,7 +261,7 @@ static int beget(struct rebirth *r, const struct image_set *images, size_t i)
 		session = remote_call(&task->husk.leader, SYS_setsid);
 	if (session < 0)
 		return phaul_fail(r->err, session, "restore", "beginning session %d", pid);
-	return code ?: ttys_take(&r->files, images, &task->husk.leader, false, r->err);
+	return code ?: ttys_take(&r->files, images, &task->husk, false, r->err);
 }
 
 static int make(struct rebirth *r, const struct image_set *images, size_t i)
@@ -379,7 +379,7 @@ int rebirth_settle(struct rebirth *r, const struct image_set *images)
 				code = leaders ? join_group(r, r->tasks[i]) : make_group(r, r->tasks[i]) ?:
 				       join_group(r, r->tasks[i]);
 	for (size_t i = 0; i < r->count && !code; i++)
-		code = ttys_take(&r->files, images, &r->tasks[i]->husk.leader, true, r->err);
+		code = ttys_take(&r->files, images, &r->tasks[i]->husk, true, r->err);
 	for (size_t i = 0; i < r->count && !code; i++)
 		if (r->tasks[i]->state == TASK_DEAD)
 			code = end(r, r->tasks[i]);

@@ -54,7 +54,7 @@ static int read_all(struct phaul_restore *r)
 	return rebirth_read(&r->tree, r->images) ?: rebirth_read_states(&r->tree, r->images) ?:
 	       built_files_read(r->images, r->tree.tables, r->tree.table_count, files, r->err) ?:
 	       ghosts_make(files, r->images, r->directory, NULL, r->err) ?: memfds_make(files, r->images, &r->chain, NULL, r->err) ?:
-	       ttys_make(files, r->images, r->err) ?: read_maps(r);
+	       ttys_make(files, r->images, NULL, r->err) ?: read_maps(r);
 }
 
 /* ---- memory ---- */

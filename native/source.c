@@ -19,6 +19,7 @@
 #include "objects/clocks.h"
 #include "objects/locks.h"
 #include "objects/proc_status.h"
+#include "objects/tty.h"
 #include "packet_catch.h"
 #include "shared_track.h"
 #include "shmem.h"
@@ -137,7 +138,7 @@ static bool born_before_session(const struct task *task, const struct task *pare
 /* Can the husk that it has on the target still become what it is now? */
 static bool is_same(const struct member *m, const struct task *now)
 {
-	return m->task.started == now->started && m->task.ppid == now->ppid && m->task.sid == now->sid &&
+	return m->task.started == now->started && m->task.ppid == now->ppid && m->task.sid == now->sid && m->task.tty == now->tty &&
 	       (now->state == TASK_DEAD || (m->task.shares_files == now->shares_files && m->task.shares_fs == now->shares_fs &&
 					    has_memory(m)));
 }
@@ -483,7 +484,7 @@ static int send_layout(struct phaul_source *src, struct phaul_channel *ch, bool 
 		code = put_member(src, &tree, &src->members[i], last, images);
 	if (!last)
 		make_own_room(src);
-	code = code ?: shared_track_put(&src->shared, images);
+	code = code ?: shared_track_put(&src->shared, images) ?: ttys_put_sessions(&tree, images);
 	if (code)
 		phaul_fail(err, code, "source", "packing the mappings below pid %d", src->pid);
 	else if (src->cgroups.count > src->cgroups_told)

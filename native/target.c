@@ -15,6 +15,7 @@
 #include "objects/memfd.h"
 #include "network_lock.h"
 #include "packet_catch.h"
+#include "objects/tty.h"
 #include "objects/unix_socket.h"
 #include "objects/watched.h"
 #include "rebirth.h"
@@ -31,6 +32,7 @@ struct phaul_target {
 	struct network_hold hold;
 	struct packets packets;		/* for after the release */
 	struct clocks frozen;		/* what the process saw last */
+	struct tty_masters terminals;
 	uint64_t threads_ns;		/* spent on building them so far */
 	size_t own_room;		/* for descriptors, in our own table */
 	/* Pages of a round wait until its layout is there. */
@@ -259,7 +261,7 @@ static int follow(struct phaul_target *tgt, const struct image_set *images, stru
 	}
 	rebirth_become(tree, &next);
 	layouts = calloc(tree->count, sizeof(*layouts));
-	code = cgroups_read(&tree->cgroups, images, err) ?: cgroups_make(&tree->cgroups, err);
+	code = cgroups_read(&tree->cgroups, images, err) ?: cgroups_make(&tree->cgroups, err) ?: ttys_reserve(&tgt->terminals, images, err);
 	if (!code)
 		code = layouts ? rebirth_make(tree, images) : phaul_fail(err, -ENOMEM, "target", "reading mappings");
 	code = code ?: read_layouts(tgt, images, layouts, err);
@@ -356,7 +358,8 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 	code = image_set_unpack(bytes, size, &images, err) ?: rebirth_read_states(tree, images) ?:
 	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?:
 	       ghosts_make(&tree->files, images, -1, &tree->shmem, err) ?:
-	       memfds_make(&tree->files, images, NULL, &tree->shmem, err) ?: hold_connections(tgt, err) ?:
+	       memfds_make(&tree->files, images, NULL, &tree->shmem, err) ?:
+	       ttys_make(&tree->files, images, &tgt->terminals, err) ?: hold_connections(tgt, err) ?:
 	       rebirth_settle(tree, images) ?: rebirth_build(tree, images, ret) ?:
 	       memfds_seal(&tree->files, err) ?: cgroups_finish(&tree->cgroups, err);
 	if (!code && clocks_of_images(images, &tgt->frozen))
@@ -488,6 +491,7 @@ void phaul_target_close(struct phaul_target *tgt)
 	network_let_go(&tgt->hold);
 	addresses_free(&tgt->addresses);
 	packets_free(&tgt->packets);
+	tty_masters_free(&tgt->terminals);
 	pthread_mutex_destroy(&tgt->lock);
 	pthread_cond_destroy(&tgt->opened);
 	free(tgt);

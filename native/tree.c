@@ -31,6 +31,7 @@ int task_read(pid_t pid, struct task *ret)
 	ret->ppid = stat.field[STAT_PPID];
 	ret->pgid = stat.field[STAT_PGID];
 	ret->sid = stat.field[STAT_SID];
+	ret->tty = stat.field[STAT_TTY];
 	ret->exit_code = stat.field[STAT_EXIT_CODE];
 	ret->started = stat.field[STAT_STARTED];
 	return 0;

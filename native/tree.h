@@ -10,6 +10,7 @@ enum task_state { TASK_ALIVE = 1, TASK_DEAD = 2, TASK_STOPPED = 3 };
 struct task {
 	pid_t pid, ppid, pgid, sid;	/* ppid 0: the root */
 	enum task_state state;
+	uint32_t tty;			/* of its session, as the kernel numbers devices; 0: none */
 	uint64_t started;		/* clock ticks since boot: another process of the same pid has another number */
 	uint32_t exit_code;		/* of a dead one, as wait() tells it */
 	bool shares_files, shares_fs;	/* with its parent: CLONE_FILES, CLONE_FS */

@@ -121,6 +121,8 @@ export interface Descriptor {
   link: string;
   /** The open flags, as fdinfo shows them. */
   flags: number;
+  /** Of the master of a pseudo terminal: the N of /dev/pts/N. */
+  terminal?: number;
 }
 
 /** Descriptors that are closed while the list is read are left out. */
@@ -135,7 +137,8 @@ export async function readDescriptors(pid: Pid): Promise<Descriptor[]> {
     try {
       const link = await readlink(`/proc/${pid}/fd/${name}`);
       const info = parseFields(await readFile(`/proc/${pid}/fdinfo/${name}`, 'utf8'));
-      return { fd: Number(name), link, flags: Number.parseInt(info.get('flags') ?? '0', 8) };
+      const terminal = info.get('tty-index');
+      return { fd: Number(name), link, flags: Number.parseInt(info.get('flags') ?? '0', 8), ...(terminal !== undefined && { terminal: Number(terminal) }) };
     } catch {
       return undefined;
     }

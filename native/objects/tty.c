@@ -4,6 +4,7 @@
 #include "tty.h"
 
 #include <asm/termbits.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -16,13 +17,15 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "../husk.h"
+#include "../tree.h"
 #include "proc_stat.h"
 #include "tty.pb-c.h"
 
 #define MASTERS_MAX 4096	/* kernel.pty.max */
 #define PTY_FIRST 136		/* majors of slaves */
 #define PTY_LAST 143
-#define SCRATCH_BELOW_STACK 1024	/* in a husk that is new */
+#define CODE_PAGE 4096		/* of an area */
 
 static bool is_master(const struct descriptor *d)
 {
@@ -90,17 +93,11 @@ static void check(struct check *c, const struct descriptor *d)
 {
 	uint32_t index;
 
-	if (!(c->flags & PHAUL_TO_DIRECTORY)) {
-		refuse(c, d, "FD_TERMINAL",
-		       "is a terminal, %s: terminals are not moved; start the program "
-		       "apart from one: setsid PROGRAM </dev/null >/tmp/log 2>&1 &",
-		       d->link);
-		return;
-	}
 	if (pty_index(d, &index) && !is_hung_up(d) && !has_master(c->descriptors, index))
 		refuse(c, d, "FD_TERMINAL",
-		       "is a terminal, %s, whose other side (a terminal window, sshd, screen) is not below the process: include "
-		       "that, or start the program apart from a terminal: setsid PROGRAM </dev/null >/tmp/log 2>&1 &",
+		       "is a terminal, %s, whose other side (a terminal window, sshd, tmux) is not below the process, and stays here: "
+		       "name the one that has it (script, tmux), or start the program apart from a terminal: setsid PROGRAM "
+		       "</dev/null >/tmp/log 2>&1 &",
 		       d->link);
 }
 
@@ -289,6 +286,7 @@ static int dump(struct dump *dump, const struct descriptor *d)
 struct ttys {
 	struct built_files *f;
 	const struct image_set *images;
+	struct tty_masters *made;
 	TtyInfoEntry **infos;
 	size_t count;
 	struct phaul_error *err;
@@ -311,7 +309,7 @@ static const RegFileEntry *name_of(const struct built_files *f, const FileEntry 
 }
 
 /* Masters get the lowest number that is free. */
-static int open_master(struct ttys *t, const char *path, uint32_t index, bool any)
+static int open_new_master(const char *path, uint32_t index, bool any, struct phaul_error *error)
 {
 	int below[MASTERS_MAX], fd = -1, err = 0;
 	size_t count = 0;
@@ -320,9 +318,9 @@ static int open_master(struct ttys *t, const char *path, uint32_t index, bool an
 	while (fd < 0 && !err) {
 		fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
 		if (fd < 0 || ioctl(fd, TIOCGPTN, &number) < 0)
-			err = phaul_fail(t->err, -errno, "terminals", "opening a pseudo terminal (%s)", path);
+			err = phaul_fail(error, -errno, "terminals", "opening a pseudo terminal (%s)", path);
 		else if (!any && number > index)
-			err = phaul_fail(t->err, -EBUSY, "terminals", "the terminal /dev/pts/%u is taken on this host; its name can't "
+			err = phaul_fail(error, -EBUSY, "terminals", "the terminal /dev/pts/%u is taken on this host; its name can't "
 					 "change under the program that has it. Close that one first", index);
 		if (err || any || number == index)
 			continue;
@@ -337,6 +335,25 @@ static int open_master(struct ttys *t, const char *path, uint32_t index, bool an
 	if (err && fd >= 0)
 		close(fd);
 	return err ? err : fd;
+}
+
+static int take_master(struct tty_masters *made, uint32_t index)
+{
+	for (size_t i = 0; made && i < made->count; i++)
+		if (made->at[i].index == index && made->at[i].fd >= 0) {
+			int fd = made->at[i].fd;
+
+			made->at[i].fd = -1;
+			return fd;
+		}
+	return -1;
+}
+
+static int open_master(struct ttys *t, const char *path, uint32_t index, bool any)
+{
+	int fd = any ? -1 : take_master(t->made, index);
+
+	return fd < 0 ? open_new_master(path, index, any, t->err) : fd;
 }
 
 static void set_termios(int fd, unsigned long request, const TermiosEntry *e)
@@ -462,9 +479,9 @@ static int make_pair(struct ttys *t, const TtyInfoEntry *pair)
 	return 0;
 }
 
-int ttys_make(struct built_files *f, const struct image_set *images, struct phaul_error *err)
+int ttys_make(struct built_files *f, const struct image_set *images, struct tty_masters *made, struct phaul_error *err)
 {
-	struct ttys t = { .f = f, .images = images, .err = err };
+	struct ttys t = { .f = f, .images = images, .made = made, .err = err };
 	int code = read_infos(images, &t.infos, &t.count, err);
 
 	for (size_t i = 0; i < t.count && !code; i++) {
@@ -496,9 +513,10 @@ static int64_t ask(struct remote *leader, int ours, unsigned long request, uint6
 	return result;
 }
 
-static int64_t give_to_group(struct remote *leader, int ours, pid_t group)
+static int64_t give_to_group(struct husk *husk, int ours, pid_t group)
 {
-	uint64_t at = (leader->saved.rsp - SCRATCH_BELOW_STACK) & ~15ul;
+	uint64_t at = husk->area.at ? husk->area.at + CODE_PAGE : husk->scratch;
+	struct remote *leader = &husk->leader;
 	struct iovec local = { &group, sizeof(group) }, remote = { (void *)at, sizeof(group) };
 
 	if (process_vm_writev(leader->tid, &local, 1, &remote, 1, 0) != sizeof(group))
@@ -518,7 +536,7 @@ static int slave_of(const struct ttys *t, uint32_t index)
 	return -1;
 }
 
-int ttys_take(const struct built_files *f, const struct image_set *images, struct remote *leader, bool group,
+int ttys_take(const struct built_files *f, const struct image_set *images, struct husk *leader, bool group,
 	      struct phaul_error *err)
 {
 	struct ttys t = { .f = (struct built_files *)f, .err = err };
@@ -530,15 +548,15 @@ int ttys_take(const struct built_files *f, const struct image_set *images, struc
 		int64_t done;
 		int fd;
 
-		if ((pid_t)e->sid != leader->tid || !e->pty || (group && !e->pgrp))
+		if ((pid_t)e->sid != leader->pid || !e->pty || (group && !e->pgrp))
 			continue;
 		snprintf(path, sizeof(path), "/dev/pts/%u", e->pty->index);
 		fd = slave_of(&t, e->pty->index);
 		if (fd < 0)
 			fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
-		done = fd < 0 ? -errno : group ? give_to_group(leader, fd, e->pgrp) : ask(leader, fd, TIOCSCTTY, 0);
+		done = fd < 0 ? -errno : group ? give_to_group(leader, fd, e->pgrp) : ask(&leader->leader, fd, TIOCSCTTY, 0);
 		if (done < 0)
-			code = phaul_fail(err, done, "terminals", "making %s the terminal of session %d%s", path, leader->tid,
+			code = phaul_fail(err, done, "terminals", "making %s the terminal of session %d%s", path, leader->pid,
 					  group ? ", in its foreground" : "");
 		if (fd >= 0)
 			close(fd);
@@ -546,6 +564,114 @@ int ttys_take(const struct built_files *f, const struct image_set *images, struc
 	}
 	image_free_all(t.infos, t.count);
 	return code;
+}
+
+/* ---- rounds ---- */
+
+static bool has_master_open(pid_t pid, uint32_t index)
+{
+	char path[64], link[64], line[64];
+	struct dirent *entry;
+	bool found = false;
+	unsigned int number;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	dir = opendir(path);
+	while (dir && !found && (entry = readdir(dir))) {
+		ssize_t n = readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
+		FILE *info;
+
+		if (n < 5 || memcmp(link + n - 5, "/ptmx", 5))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/fdinfo/%.16s", pid, entry->d_name);
+		info = fopen(path, "re");
+		while (info && !found && fgets(line, sizeof(line), info))
+			found = sscanf(line, "tty-index: %u", &number) == 1 && number == index;
+		if (info)
+			fclose(info);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+static int put_session(struct image_set *to, const struct task *leader, uint32_t index)
+{
+	TtyInfoEntry info = TTY_INFO_ENTRY__INIT;
+	TtyPtyEntry pty = TTY_PTY_ENTRY__INIT;
+
+	pty.index = index;
+	info.id = 2 * index + 2;
+	info.type = TTY_TYPE__PTY;
+	info.pty = &pty;
+	info.sid = leader->pid;
+	return image_put(to, "tty-info", -1, &info.base);
+}
+
+int ttys_put_sessions(const struct tree *tree, struct image_set *to)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < tree->count && !err; i++) {
+		const struct task *leader = &tree->tasks[i];
+		dev_t device = makedev(leader->tty >> 8 & 0xfff, (leader->tty & 0xff) | (leader->tty >> 12 & 0xfff00));
+		bool found = false;
+
+		if (leader->sid != leader->pid || leader->state == TASK_DEAD || !is_slave(device))
+			continue;
+		for (size_t n = 0; n < tree->count && !found; n++)
+			found = tree->tasks[n].state != TASK_DEAD && has_master_open(tree->tasks[n].pid, slave_index(device));
+		if (found)
+			err = put_session(to, leader, slave_index(device));
+	}
+	return err;
+}
+
+static bool is_reserved(const struct tty_masters *m, uint32_t index)
+{
+	for (size_t i = 0; i < m->count; i++)
+		if (m->at[i].index == index)
+			return true;
+	return false;
+}
+
+static int reserve(struct tty_masters *m, uint32_t index, struct phaul_error *err)
+{
+	struct tty_master *larger = reallocarray(m->at, m->count + 1, sizeof(*larger));
+	int fd, off = 0;
+
+	if (!larger)
+		return phaul_fail(err, -ENOMEM, "terminals", "listing terminals");
+	m->at = larger;
+	fd = open_new_master("/dev/ptmx", index, false, err);
+	if (fd < 0)
+		return fd;
+	(void)ioctl(fd, TIOCSPTLCK, &off);
+	m->at[m->count++] = (struct tty_master){ index, fd };
+	return 0;
+}
+
+int ttys_reserve(struct tty_masters *m, const struct image_set *images, struct phaul_error *err)
+{
+	TtyInfoEntry **infos;
+	size_t count;
+	int code = read_infos(images, &infos, &count, err);
+
+	for (size_t i = 0; i < count && !code; i++)
+		if (infos[i]->pty && !is_reserved(m, infos[i]->pty->index))
+			code = reserve(m, infos[i]->pty->index, err);
+	image_free_all(infos, count);
+	return code;
+}
+
+void tty_masters_free(struct tty_masters *m)
+{
+	for (size_t i = 0; i < m->count; i++)
+		if (m->at[i].fd >= 0)
+			close(m->at[i].fd);
+	free(m->at);
+	memset(m, 0, sizeof(*m));
 }
 
 /* ---- descriptors ---- */

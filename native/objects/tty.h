@@ -6,10 +6,25 @@
 
 #include "descriptors.h"
 
-/* Makes all pseudo terminals of the images. */
-int ttys_make(struct built_files *f, const struct image_set *images, struct phaul_error *err);
-/* The session of `leader` takes its terminal; or says which process group has it. */
-int ttys_take(const struct built_files *f, const struct image_set *images, struct remote *leader, bool group,
+struct husk;
+struct tree;
+
+/* Masters that were made before anything else was known of them. */
+struct tty_masters {
+	struct tty_master { uint32_t index; int fd; } *at;
+	size_t count;
+};
+
+/* Which session of the tree has which terminal, for a round. */
+int ttys_put_sessions(const struct tree *tree, struct image_set *to);
+/* Makes the masters that a round tells of. */
+int ttys_reserve(struct tty_masters *m, const struct image_set *images, struct phaul_error *err);
+void tty_masters_free(struct tty_masters *m);
+
+/* Makes all pseudo terminals of the images; takes masters that are made already. */
+int ttys_make(struct built_files *f, const struct image_set *images, struct tty_masters *made, struct phaul_error *err);
+/* The session of the husk takes its terminal; or says which process group has it. */
+int ttys_take(const struct built_files *f, const struct image_set *images, struct husk *leader, bool group,
 	      struct phaul_error *err);
 /* Opens /dev/tty where a process of the session had it open; `free_number` is the lowest that the husk has free. */
 int ttys_finish(struct build *b, struct call_stream *s, int free_number);

@@ -39,6 +39,9 @@ const DELETED = ' (deleted)';
 /** Files that go along with those who share memory by them. */
 const SHARED_MEMORY = '/dev/shm/';
 
+/** These are made on the target. */
+const isTerminal = (path: string): boolean => /^\/dev\/(pts\/.*|ptmx)$/.test(path);
+
 // Made by the kernel for whoever reads: there is no content to compare.
 const isVirtual = (path: string): boolean => /^\/(proc|sys|dev)\//.test(path);
 
@@ -98,7 +101,7 @@ function foundMapping(pid: number, { start, end, path, protection }: Mapping): F
 function mergeByPath(found: Found[]): Found[] {
   const merged = new Map<string, Found>();
   for (const file of found) {
-    if (!file.path.startsWith('/') || file.path.endsWith(DELETED)) {
+    if (!file.path.startsWith('/') || file.path.endsWith(DELETED) || isTerminal(file.path)) {
       continue;
     }
     const known = merged.get(file.path);

@@ -74,6 +74,8 @@ export const planSchema = z.strictObject({
   movedAddresses: z.array(movedAddressSchema).max(ADDRESSES_MAX),
   /** Files in /dev/shm, which come along. */
   sharedMemory: z.array(z.string().max(PATH_MAX)).max(FILES_MAX),
+  /** Pseudo terminals that come along, by their number. */
+  terminals: z.array(size).max(FILES_MAX),
   files: z.array(planFileSchema).max(FILES_MAX),
   host: z.string().max(255),
   arch: word,
@@ -169,6 +171,7 @@ export async function readPlan(pid: number, { tcp, movedAddresses }: Company = {
     connectionAddresses: [...new Set(held.map(({ address }) => address))],
     movedAddresses,
     sharedMemory: sharedMemoryOf(members),
+    terminals: [...new Set(members.flatMap(({ descriptors }) => descriptors.flatMap(({ terminal }) => terminal ?? [])))],
     files: await collectFiles(members),
     host: hostname(),
     arch: arch(),

@@ -9,6 +9,7 @@ import { checkLimits } from './preflight/limits.ts';
 import { checkMemory } from './preflight/memory.ts';
 import { checkPids } from './preflight/pids.ts';
 import { checkSockets } from './preflight/sockets.ts';
+import { checkTerminals } from './preflight/terminals.ts';
 
 export type Finding = Omit<Obstacle, 'host'>;
 
@@ -23,6 +24,7 @@ const checks: Record<string, Check> = {
   memory: checkMemory,
   limits: checkLimits,
   sockets: checkSockets,
+  terminals: checkTerminals,
 };
 
 export async function preflight(plan: Plan, host: string = hostname()): Promise<Obstacle[]> {

@@ -11,7 +11,7 @@ const BEFORE_MOVE_MS = 1_800;
 test.before(() => bed.up());
 test.after.always(() => bed.down());
 
-for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'unix_sockets', 'seccomp', 'tree', 'inet_sockets', 'connections', 'sysv', 'memfd', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks', 'ghosts', 'locks', 'fifos', 'watches', 'chroot']) {
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'unix_sockets', 'seccomp', 'tree', 'inet_sockets', 'connections', 'sysv', 'memfd', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks', 'ghosts', 'locks', 'fifos', 'watches', 'chroot', 'terminal']) {
   test.serial(`${victim}: all is as it was after a move`, async (t) => {
     const pid = await bed.victim(victim);
     t.is(bed.lines(victim).at(-1), 'ready');
@@ -80,4 +80,18 @@ test.serial('who waits for a lock, and who has it on the other host, is told bef
   t.is((await bed.on('beta', 'flock', '-n', lock, 'true')).exitCode, 1);
   t.is((await bed.on('alpha', 'flock', '-n', lock, 'true')).exitCode, 0);
   await bed.on('beta', 'kill', '-KILL', String(holder));
+});
+
+test.serial('a terminal whose number is taken on the other host stays, and that is said', async (t) => {
+  const pid = await bed.victim('terminal.taken');
+  const other = await bed.start('beta', 'python3', '-c', 'import os, time\nt = [os.openpty() for i in range(10)]\ntime.sleep(1000)');
+  await sleep(500);
+  const { exitCode, done } = await bed.migrate('alpha', pid, 'beta');
+  t.is(exitCode, 1);
+  t.regex(JSON.stringify(done), /TERMINAL_TAKEN.*a terminal's name can't change/);
+  await bed.on('beta', 'kill', '-KILL', String(other));
+  await sleep(100);
+  const moved = await bed.migrate('alpha', pid, 'beta');
+  t.is(moved.exitCode, 0, moved.stderr);
+  t.is(await bed.verdict('beta', pid, 'terminal.taken'), 'ok');
 });

@@ -141,7 +141,7 @@ test.serial('an established connection is refused by name, and nothing is change
 });
 
 test.serial('what can not move is named, all of it in one list', async (t) => {
-  const parent = await bed.start('alpha', 'python3', '-c', 'import os, socket, time\na, b = socket.socketpair()\nif os.fork() == 0:\n  if os.fork() == 0: t = os.open("/dev/ptmx", os.O_RDWR)\ntime.sleep(1000)');
+  const parent = await bed.start('alpha', 'python3', '-c', 'import os, socket, time\na, b = socket.socketpair()\nm, s = os.openpty()\nif os.fork() == 0:\n  os.close(m)\n  os.fork()\ntime.sleep(1000)');
   await sleep(500);
   const child = Number((await bed.on('alpha', 'pgrep', '-P', String(parent))).stdout);
   const { exitCode, stdout } = await bed.on('alpha', 'phaul', 'check', String(child));
