@@ -91,7 +91,7 @@ static void check_vma(struct check *c, const struct vma *vma)
 		 (unsigned long long)vma->end);
 	if (!(c->flags & PHAUL_TO_DIRECTORY))
 		check_deleted(c, vma, subject);
-	if (vma->kind == VMA_OTHER || vma->kind == VMA_SOCKET || (!(c->flags & PHAUL_TO_DIRECTORY) && vma->flags & VMA_HUGETLB))
+	if (vma->kind == VMA_OTHER || vma->kind == VMA_SOCKET)
 		obstacle(c, "MEMORY_KIND", subject, "%s is %s%s%s%s: this kind can't be moved yet; restart the service without it, or "
 			 "leave it here", subject, what_is(vma), *vma->path ? " (" : "", vma->path, *vma->path ? ")" : "");
 	else if (vma->flags & VMA_UFFD)

@@ -15,6 +15,7 @@
 #include "error.h"
 
 #define PAGE 4096ull
+#define MIB (1ull << 20)
 #define CALLS_AT_ONCE 4096
 #define CALLS_A_MAPPING 16	/* no mapping needs more */
 
@@ -301,10 +302,21 @@ struct dropper {
 	size_t at;
 };
 
+/* A huge page, of which some small ones had come, is there as a whole or not at all. */
+static uint64_t unit_at(const struct stage *s, uint64_t at)
+{
+	const struct vma *vma = memory_map_find(&s->layout, at);
+
+	return !vma || !(vma->flags & VMA_HUGETLB) ? PAGE : vma->huge_shift ? 1ull << vma->huge_shift : 2 * MIB;
+}
+
 static int drop(void *to, uint64_t start, uint64_t end)
 {
 	struct dropper *d = to;
+	uint64_t unit = unit_at(d->change.stage, start);
 
+	start &= ~(unit - 1);
+	end = (end + unit - 1) & ~(unit - 1);
 	reserve(&d->change);
 	batch_call(&d->change.batch, "drop pages that the source has dropped", SYS_madvise, start,
 		   end - start, MADV_DONTNEED);

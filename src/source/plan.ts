@@ -57,6 +57,8 @@ export const planSchema = z.strictObject({
   gid: id,
   rssBytes: size,
   swapBytes: size,
+  /** In huge pages (hugetlb), of the one that has the most: at least so many are needed. */
+  hugeBytes: size,
   vszBytes: size,
   /** Private writable memory, which a host that doesn't overcommit must reserve. */
   dataBytes: size,
@@ -162,6 +164,7 @@ export async function readPlan(pid: number, { tcp, movedAddresses }: Company = {
     // Pages of files and of shared memory are there once, whoever maps them.
     rssBytes: kilobytes(root.status.get('VmRSS')) + sum(({ pid: other, status }) => (other === pid ? 0 : kilobytes(status.get('RssAnon')))),
     swapBytes: sum(({ status }) => kilobytes(status.get('VmSwap'))),
+    hugeBytes: Math.max(...members.map(({ status }) => kilobytes(status.get('HugetlbPages')))),
     vszBytes: sum(({ status }) => kilobytes(status.get('VmSize'))),
     dataBytes: sum(({ status }) => kilobytes(status.get('VmData')) + kilobytes(status.get('VmStk'))),
     mappings: Math.max(...members.map(({ mappings }) => mappings.length)),

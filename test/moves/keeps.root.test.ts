@@ -1,12 +1,16 @@
 /** What a moved process keeps: victims that compare themselves with what they were, moved there and back. */
+import { readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Bed } from './bed.ts';
 
-const bed = new Bed('keeps-test');
+const bed = new Bed('keeps-testr');
 
 /** So that a wait with a limit that started anew would be seen to end too late. */
 const BEFORE_MOVE_MS = 1_800;
+
+/** Of the victim, and as many for what the other host makes of it. */
+const HUGE_PAGES = 12;
 
 test.before(() => bed.up());
 test.after.always(() => bed.down());
@@ -94,4 +98,26 @@ test.serial('a terminal whose number is taken on the other host stays, and that 
   const moved = await bed.migrate('alpha', pid, 'beta');
   t.is(moved.exitCode, 0, moved.stderr);
   t.is(await bed.verdict('beta', pid, 'terminal.taken'), 'ok');
+});
+
+test.serial('huge pages are as they were after a few moves, if both hosts have some', async (t) => {
+  const setting = '/proc/sys/vm/nr_hugepages';
+  const before = readFileSync(setting, 'utf8');
+  writeFileSync(setting, String(Number(before) + 2 * HUGE_PAGES));
+  try {
+    const pid = await bed.victim('hugetlb');
+    if (bed.lines('hugetlb').at(-1)?.startsWith('failed: no huge pages') === true) {
+      t.log('skipped: this machine has no huge pages to give');
+      t.pass();
+      return;
+    }
+    await bed.on('alpha', 'env', 'PHAUL_FAULT=source:before-commit:error', 'phaul', 'migrate', String(pid), 'root@beta');
+    for (const [from, to] of [['alpha', 'beta'], ['beta', 'alpha'], ['alpha', 'beta']] as const) {
+      const { exitCode, stderr } = await bed.migrate(from, pid, to, '--verify');
+      t.is(exitCode, 0, stderr);
+    }
+    t.is(await bed.verdict('beta', pid, 'hugetlb'), 'ok');
+  } finally {
+    writeFileSync(setting, before);
+  }
 });

@@ -109,8 +109,8 @@ test('an open file on a shared file system may have grown since, a copy on a clo
 });
 
 test('memory and mappings that do not fit are obstacles', async (t) => {
-  const obstacles = await check({ rssBytes: 2 ** 50, mappings: 2 ** 30 });
-  t.deepEqual(codes(obstacles), ['MEMORY', 'MAP_COUNT']);
+  const obstacles = await check({ rssBytes: 2 ** 50, mappings: 2 ** 30, hugeBytes: 2 ** 50 });
+  t.deepEqual(codes(obstacles), ['MEMORY', 'MAP_COUNT', 'HUGE_PAGES']);
   t.regex(obstacles[1]!.sentence, /run "sysctl vm\.max_map_count=/);
 });
 

@@ -1,5 +1,5 @@
 /** Whether the memory of the process fits here. */
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { formatBytes, formatCount } from '../../events.ts';
 import { kilobytes, parseFields, readSysctl } from '../../proc.ts';
@@ -16,7 +16,7 @@ const SPARE_MAPPINGS = 16;
 const NEVER_OVERCOMMIT = 2;
 
 export const checkMemory: Check = async (plan, host) => {
-  const findings = await Promise.all([checkAvailable(plan, host), checkCommit(plan, host), checkMapCount(plan, host)]);
+  const findings = await Promise.all([checkAvailable(plan, host), checkCommit(plan, host), checkMapCount(plan, host), checkHugePages(plan, host)]);
   return findings.filter((finding) => finding !== undefined);
 };
 
@@ -54,6 +54,31 @@ async function checkCommit(plan: Plan, host: string): Promise<Finding | undefine
     sentence:
       `${host} never overcommits (vm.overcommit_memory is 2) and can promise ${formatBytes(Math.max(left, 0))} more, but ${plan.comm} has ` +
       `${formatBytes(plan.dataBytes)} of writable memory: raise vm.overcommit_ratio there.`,
+  };
+}
+
+const HUGE_PAGES = '/sys/kernel/mm/hugepages';
+
+/** Free ones of all sizes, and those that the kernel may add when it is asked. */
+async function freeHugeBytes(): Promise<number> {
+  const sizes = await readdir(HUGE_PAGES).catch(() => []);
+  const bytes = sizes.map(async (name) => {
+    const count = async (file: string): Promise<number> => Number(await readFile(join(HUGE_PAGES, name, file), 'utf8'));
+    const free = (await count('free_hugepages')) - (await count('resv_hugepages')) + (await count('nr_overcommit_hugepages'));
+    return free * Number.parseInt(name.replace('hugepages-', ''), 10) * 1024;
+  });
+  return (await Promise.all(bytes)).reduce((sum, some) => sum + some, 0);
+}
+
+async function checkHugePages(plan: Plan, host: string): Promise<Finding | undefined> {
+  const free = plan.hugeBytes === 0 ? 0 : await freeHugeBytes();
+  if (free >= plan.hugeBytes) {
+    return undefined;
+  }
+  return {
+    code: 'HUGE_PAGES',
+    subject: 'huge pages',
+    sentence: `${plan.comm} has ${formatBytes(plan.hugeBytes)} in huge pages, but ${host} has ${formatBytes(free)} of them free: raise vm.nr_hugepages there (or ${HUGE_PAGES}/*/nr_hugepages).`,
   };
 }
 
