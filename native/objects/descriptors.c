@@ -113,8 +113,10 @@ static int own_begin(const struct descriptor_table *t, struct descriptor *d, uin
 {
 	bool socket = S_ISSOCK(d->st.st_mode);
 
-	/* Only the description itself tells its owner, which is of interest in checkpoints alone. */
-	if ((d->flags & O_PATH) || (!socket && !(d->kind && d->kind->asks) && !(flags & PHAUL_TO_DIRECTORY)))
+	/* Only the description itself tells its owner; who has one mostly wants signals, or has a lease. */
+	bool owned = d->flags & O_ASYNC || strstr(d->fdinfo, "\nlock:") || flags & PHAUL_TO_DIRECTORY;
+
+	if ((d->flags & O_PATH) || (!socket && !(d->kind && d->kind->asks) && !owned))
 		return 0;
 	if (d->own < 0)
 		d->own = syscall(SYS_pidfd_getfd, t->pidfd, d->fd, 0);

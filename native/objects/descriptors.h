@@ -27,6 +27,8 @@ static inline FownEntry *file_owner(const struct descriptor *d)
 /* From d->own; nobody without one. */
 void owner_read(struct descriptor *d);
 int owner_build(struct build *b, const FileEntry *file, int fd);
+/* With its number in the husk. */
+int owner_finish(struct call_stream *s, const FileEntry *file, int fd);
 
 /* Makes a description in our process if it isn't made yet; returns its descriptor. */
 int file_make(struct build *b, uint32_t id);

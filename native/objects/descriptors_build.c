@@ -541,10 +541,12 @@ static int finish_all(struct call_stream *s)
 		const FileEntry *file = b->files->at[b->numbers[i]->id];
 		const struct descriptor_kind *kind = kind_of(file);
 
-		if (kind->finish && !b->files->finished[file->id]) {
-			b->files->finished[file->id] = true;
+		if (b->files->finished[file->id])
+			continue;
+		b->files->finished[file->id] = true;
+		err = owner_finish(s, file, b->numbers[i]->fd);
+		if (!err && kind->finish)
 			err = kind->finish(b, file, b->numbers[i]->fd, s);
-		}
 	}
 	return err;
 }

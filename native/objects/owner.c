@@ -46,7 +46,7 @@ static const FownEntry *owner_of(const FileEntry *f)
 static uint32_t flags_of(const FileEntry *f)
 {
 	return f->reg ? f->reg->flags : f->pipe ? f->pipe->flags : f->isk ? f->isk->flags : f->usk ? f->usk->flags :
-	       f->memfd ? f->memfd->flags : f->tty ? f->tty->flags : 0;
+	       f->memfd ? f->memfd->flags : f->tty ? f->tty->flags : f->ify ? f->ify->flags : 0;
 }
 
 /* The kernel remembers whose rights the owner was named with: the calling thread's. */
@@ -76,8 +76,18 @@ int owner_build(struct build *b, const FileEntry *file, int fd)
 		err = -errno;
 	/* One that has ended gets none. */
 	err = err == -ESRCH ? 0 : err;
-	if (!err && flags_of(described) & O_ASYNC && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_ASYNC) < 0)
-		err = -errno;
 	return err ? phaul_fail(b->err, err, "descriptors", "naming process %u as the owner of fd %d, to which signals go when it "
 				"is ready", owner ? owner->pid : 0, file_number(b, file->id)) : 0;
+}
+
+/* The signal tells the number by which the process has asked for it. */
+int owner_finish(struct call_stream *s, const FileEntry *file, int fd)
+{
+	uint32_t flags = flags_of(described_by(s->build, file));
+	int err = flags & O_ASYNC ? call_stream_room(s, 0) : 0;
+
+	if (flags & O_ASYNC && !err)
+		batch_call(&s->batch, "ask for a signal when a descriptor is ready", SYS_fcntl, fd, F_SETFL,
+			   flags & (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_ASYNC));
+	return err;
 }

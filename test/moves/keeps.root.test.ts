@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Bed } from './bed.ts';
 
-const bed = new Bed('keeps-testr');
+const bed = new Bed('keeps-test');
 
 /** So that a wait with a limit that started anew would be seen to end too late. */
 const BEFORE_MOVE_MS = 1_800;

@@ -10,9 +10,18 @@
 
 #define MOST 70000
 
+static volatile sig_atomic_t told;
+
+static void tell(int signal, siginfo_t *info, void *unused)
+{
+	(void)unused;
+	told = signal == SIGUSR1 ? info->si_fd : -1;
+}
+
 int main(int argc, char **argv)
 {
 	static char pattern[MOST], got[MOST];
+	struct sigaction action = { .sa_sigaction = tell, .sa_flags = SA_RESTART | SA_SIGINFO };
 	int reader, writer, alone, both;
 	char place[PATH_MAX];
 	pid_t child;
@@ -27,6 +36,9 @@ int main(int argc, char **argv)
 	both = open("both", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	reader = open("full", O_RDONLY | O_NONBLOCK);
 	writer = open("full", O_WRONLY);
+	/* The descriptor whose pipe has something is told by a signal. */
+	victim_check(!sigaction(SIGUSR1, &action, NULL) && !fcntl(alone, F_SETOWN, getpid()) && !fcntl(alone, F_SETSIG, SIGUSR1) &&
+		     !fcntl(alone, F_SETFL, O_NONBLOCK | O_ASYNC));
 	victim_check(alone >= 0 && both >= 0 && reader >= 0 && writer >= 0);
 	victim_check(fcntl(writer, F_SETPIPE_SZ, 1 << 17) == 1 << 17 && write(writer, pattern, MOST) == MOST);
 	child = fork();
@@ -58,5 +70,6 @@ int main(int argc, char **argv)
 	/* Whoever opens it by name has the same one. */
 	writer = open("alone", O_WRONLY | O_NONBLOCK);
 	victim_check(writer >= 0 && write(writer, "new", 3) == 3 && read(alone, got, 10) == 3);
+	victim_check(fcntl(alone, F_GETOWN) == getpid() && told == alone);
 	return victim_ok();
 }
