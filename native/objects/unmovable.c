@@ -13,8 +13,8 @@ static const struct {
 } by_link[] = {
 	{ "anon_inode:[io_uring]",
 	  "is an io_uring instance: its rings and requests live in the kernel, "
-	  "which can't give them out; let the program use epoll instead (many have a switch for "
-	  "it; Node: UV_USE_IO_URING=0 in its environment)" },
+	  "which can't give them out; start the program where it gets none, most then use epoll, Node 22 and later too: systemd: "
+	  "SystemCallFilter=~io_uring_setup with SystemCallErrorNumber=EPERM, or sysctl kernel.io_uring_disabled=2" },
 	{ "anon_inode:[perf_event]",
 	  "is a perf event: it counts on this machine's processors; stop the "
 	  "profiler first" },

@@ -1,5 +1,5 @@
 /** Two hosts for one test file, and programs in them that hold nothing of the test's own. */
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -8,6 +8,17 @@ import type { DoneEvent } from '../../src/events.ts';
 
 const CLOSE_ALL = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -le 2 ] || eval "exec $fd>&-"; done';
 const WAIT_MS = 60_000;
+
+/** io_uring_setup fails with EPERM in what it runs. */
+const FILTER = `
+import ctypes, os, struct, sys
+code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *i) for i in [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (6, 0, 0, 0x50001), (6, 0, 0, 0x7fff0000)]))
+program = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', 4, ctypes.addressof(code)))
+libc = ctypes.CDLL(None)
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(program)):
+    sys.exit('no filter')
+os.execv(sys.argv[1], sys.argv[1:])
+`;
 
 export interface Moved {
   exitCode: number | null;
@@ -81,6 +92,12 @@ export class Bed {
     const pid = await this.start('alpha', join(process.cwd(), 'build/victims', program), this.report(name), ...args);
     await this.hear(name, 'ready', 'failed');
     return pid;
+  }
+
+  /** How the Node of these tests is started that gets no io_uring instance: by a filter of the system call. */
+  nodeUnderFilter(): string[] {
+    writeFileSync(this.report('filter.py'), FILTER);
+    return ['python3', this.report('filter.py'), process.execPath];
   }
 
   /** From version 22 on, node holds io_uring instances, which can't be moved yet. */

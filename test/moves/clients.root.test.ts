@@ -101,3 +101,101 @@ listen_addresses='${ADDRESS}'" >>data/postgresql.conf; echo 'host all all 10.77.
   t.is((await client).stdout, 'CREATE TABLE\nBEGIN\nINSERT 0 1\nINSERT 0 1\nCOMMIT\nrows|2\n');
   await bed.on('alpha', 'kill', '-INT', String(pid));
 });
+
+/** Sets and gets by connections that stay, and checks each answer; at the end all that was ever set. */
+const MEMCACHED_CLIENT = `
+import socket, sys, time
+def connect():
+    return socket.create_connection((sys.argv[1], 11211)).makefile('rwb')
+links = [connect() for i in range(20)]
+def ask(f, request):
+    f.write(request)
+    f.flush()
+    return f.readline()
+def get(f, key):
+    head = ask(f, b'get %s\\r\\n' % key)
+    if head == b'END\\r\\n':
+        return None
+    value = f.readline()
+    return value[:-2] if f.readline() == b'END\\r\\n' else None
+n = 0
+end = time.monotonic() + float(sys.argv[2])
+try:
+    while time.monotonic() < end:
+        f = links[n % len(links)]
+        value = b'%d ' % n * 50
+        if ask(f, b'set key%d 0 0 %d\\r\\n%s\\r\\n' % (n, len(value), value)) != b'STORED\\r\\n' or get(f, b'key%d' % (n // 2)) != b'%d ' % (n // 2) * 50:
+            print('wrong at', n)
+            sys.exit()
+        n += 1
+    f = connect()
+    print('all there' if n > 100 and all(get(f, b'key%d' % i) == b'%d ' % i * 50 for i in range(n)) else 'lost some of %d' % n)
+except OSError as e:
+    print(e)
+`;
+
+test.serial('memcached with what its clients set', async (t) => {
+  writeFileSync(bed.report('memcached.py'), MEMCACHED_CLIENT);
+  const pid = await bed.start('alpha', 'memcached', '-u', 'nobody', '-l', ADDRESS, '-m', '256');
+  await sleep(1_000);
+  const client = shell(`python3 ${bed.report('memcached.py')} ${ADDRESS} ${SESSION_S}`);
+  t.is(await moveThereAndBack(pid), 'moved');
+  t.is((await client).stdout, 'all there\n');
+  await bed.on('alpha', 'kill', '-KILL', String(pid));
+});
+
+const WORKERS = 4;
+
+/** Each connection is counted by the worker that has it; the first process knows how many answers there were. */
+const CLUSTER = `
+const cluster = require('node:cluster');
+if (cluster.isPrimary) {
+  let answers = 0;
+  for (let i = 0; i < ${WORKERS}; i++) cluster.fork().on('message', function () { this.send(++answers); });
+} else {
+  let total = 0;
+  process.on('message', (n) => { total = n; });
+  require('node:http').createServer((request, answer) => {
+    request.socket.count = (request.socket.count ?? 0) + 1;
+    process.send('answered');
+    answer.end(JSON.stringify({ pid: process.pid, count: request.socket.count, total }));
+  }).listen(8081, '${ADDRESS}');
+}
+`;
+
+const CLUSTER_CLIENT = `
+const http = require('node:http');
+const end = Date.now() + ${SESSION_S * 1000}, pids = new Set();
+let done = 0, most = 0, wrong = '';
+function run() {
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  let count = 0, pid = 0;
+  const ask = () => http.get({ host: '${ADDRESS}', port: 8081, agent }, (answer) => {
+    let text = '';
+    answer.on('data', (data) => text += data).on('end', () => {
+      const told = JSON.parse(text);
+      if (told.count !== ++count || (pid !== 0 && pid !== told.pid)) wrong = text + ' after ' + count;
+      pid = told.pid;
+      pids.add(pid);
+      most = Math.max(most, told.total);
+      if (Date.now() < end && wrong === '') return setTimeout(ask, 5);
+      if (++done === 12) { console.log(wrong || (pids.size === ${WORKERS} && most > 200 ? 'all answered' : pids.size + ' ' + most)); process.exit(); }
+    });
+  }).on('error', (error) => { console.log(String(error)); process.exit(); });
+  ask();
+}
+for (let i = 0; i < 12; i++) run();
+`;
+
+test.serial(`a node cluster with ${WORKERS} workers`, async (t) => {
+  const node = bed.nodeUnderFilter();
+  writeFileSync(bed.report('cluster.cjs'), CLUSTER);
+  writeFileSync(bed.report('clusterClient.cjs'), CLUSTER_CLIENT);
+  const pid = await bed.start('alpha', ...node, bed.report('cluster.cjs'));
+  await shell(`until curl -s http://${ADDRESS}:8081/ >/dev/null; do sleep 0.1; done; sleep 1`);
+  const client = shell(`${process.execPath} ${bed.report('clusterClient.cjs')}`);
+  t.is(await moveThereAndBack(pid), 'moved');
+  t.is((await client).stdout, 'all answered\n');
+  await bed.on('alpha', 'kill', '-KILL', String(pid));
+});
+

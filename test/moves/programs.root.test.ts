@@ -1,6 +1,6 @@
 /** Services as they are run, with all their processes: to a directory and back, and live to another host and back. */
 import { createHash, randomBytes } from 'node:crypto';
-import { globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Bed } from './bed.ts';
@@ -102,3 +102,138 @@ echo end >>${data}/verdict
   t.regex(readFileSync(bed.report('postgres/bench'), 'utf8'), /the clients still write/);
   t.notRegex(readFileSync(bed.report('postgres/log'), 'utf8'), /PANIC|crash|terminated by signal/);
 });
+
+/** Has a terminal of its own, in which bash runs, and types what it finds in a file; what it sees it writes to another. */
+const TERMINAL = `
+import os, pty, select, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp('bash', ['bash', '--norc', '--noprofile', '-i'])
+log = open(sys.argv[2], 'ab', 0)
+typed = 0
+while True:
+    if select.select([terminal], [], [], 0.05)[0]:
+        try:
+            log.write(os.read(terminal, 4096))
+        except OSError:
+            sys.exit()
+    if os.path.exists(sys.argv[1]):
+        keys = open(sys.argv[1], 'rb').read()
+        os.write(terminal, keys[typed:])
+        typed = len(keys)
+`;
+
+test.serial('bash in a terminal goes on with its pipeline, and has all control of its jobs', async (t) => {
+  writeFileSync(bed.report('terminal.py'), TERMINAL);
+  const seen = (): string => readFileSync(bed.report('screen'), 'utf8');
+  const type = async (keys: string, until: RegExp): Promise<void> => {
+    appendFileSync(bed.report('keys'), keys);
+    for (let i = 0; !until.test(seen()); i++) {
+      if (i === 600) {
+        throw new Error(`the terminal shows ${JSON.stringify(seen())}, not ${String(until)}`);
+      }
+      await sleep(50);
+    }
+  };
+  const pid = await bed.start('alpha', 'python3', bed.report('terminal.py'), bed.report('keys'), bed.report('screen'));
+  await bed.hear('screen', 'bash', '\u001b');
+  await type(`tty; kept=value\n`, /\/dev\/pts\/\d+\r/);
+  const [tty] = /\/dev\/pts\/\d+/.exec(seen())!;
+  await type(`seq 1 1000000 | while read n; do echo $n; sleep 0.01; done | cat >${bed.report('numbers')}\n`, /numbers/);
+  for (const [from, to] of [['alpha', 'beta'], ['beta', 'alpha'], ['alpha', 'beta']] as const) {
+    await sleep(500);
+    const { exitCode, stderr } = await bed.migrate(from, pid, to);
+    t.is(exitCode, 0, stderr);
+  }
+  await type('\u001a', /Stopped/);
+  await type('jobs; tty; echo has=$kept\n', /has=value/);
+  t.is(seen().split(tty).length, 3, 'the terminal is the same');
+  const until = bed.lines('numbers').length;
+  await type('fg\n', /fg\r\n[^$]*seq/);
+  for (let i = 0; i < 100 && bed.lines('numbers').length < until + 10; i++) {
+    await sleep(50);
+  }
+  await type('\u0003', /\^C/);
+  await type('echo status=$?\n', /status=130/);
+  const numbers = bed.lines('numbers');
+  t.true(numbers.length > until + 10);
+  t.deepEqual(numbers, numbers.map((_, i) => String(i + 1)));
+  await type('exit\n', /\rexit\r\n/);
+});
+
+/** Computes with as many objects as the collector can bear, and talks to itself by sockets. */
+const JAVA = `
+import java.io.*;
+import java.net.*;
+import java.nio.file.*;
+import java.util.*;
+import java.util.concurrent.atomic.*;
+
+public class Main {
+    static final AtomicReference<String> wrong = new AtomicReference<>("");
+    static final AtomicLong answered = new AtomicLong(), computed = new AtomicLong();
+
+    static void serve(Socket socket) {
+        try (BufferedReader in = new BufferedReader(new InputStreamReader(socket.getInputStream())); PrintWriter out = new PrintWriter(socket.getOutputStream(), true)) {
+            for (String line; (line = in.readLine()) != null; ) out.println("got " + line);
+        } catch (IOException e) { wrong.set("server: " + e); }
+    }
+
+    static void ask(int port) {
+        try (Socket socket = new Socket("127.0.0.1", port); BufferedReader in = new BufferedReader(new InputStreamReader(socket.getInputStream())); PrintWriter out = new PrintWriter(socket.getOutputStream(), true)) {
+            for (long n = 0; ; n++) {
+                out.println(n);
+                String line = in.readLine();
+                if (!("got " + n).equals(line)) wrong.set(line + " instead of " + n);
+                answered.incrementAndGet();
+                Thread.sleep(1);
+            }
+        } catch (Exception e) { wrong.set("client: " + e); }
+    }
+
+    static void compute() {
+        for (Random random = new Random(1); ; ) {
+            TreeMap<Long, String> map = new TreeMap<>();
+            long sum = 0, again = 0;
+            for (int i = 0; i < 20000; i++) { long key = random.nextLong() >>> 20; if (map.put(key, "v" + key) == null) sum += key; }
+            for (Map.Entry<Long, String> e : map.entrySet()) again += Long.parseLong(e.getValue().substring(1));
+            if (sum != again) wrong.set("sum " + again + " instead of " + sum);
+            computed.incrementAndGet();
+        }
+    }
+
+    public static void main(String[] args) throws Exception {
+        ServerSocket server = new ServerSocket(0, 50, InetAddress.getByName("127.0.0.1"));
+        for (int i = 0; i < 4; i++) {
+            new Thread(() -> ask(server.getLocalPort())).start();
+            Socket accepted = server.accept();
+            new Thread(() -> serve(accepted)).start();
+        }
+        new Thread(Main::compute).start();
+        Files.writeString(Path.of(args[0]), "ready\\n");
+        while (!Files.exists(Path.of(args[1]))) Thread.sleep(50);
+        Files.writeString(Path.of(args[0]), wrong.get().isEmpty() && answered.get() > 100 && computed.get() > 5 ? "ok\\n" : "failed: " + wrong + " " + answered + " " + computed + "\\n");
+        System.exit(0);
+    }
+}
+`;
+
+test.serial('a Java virtual machine goes on computing, collecting garbage and talking', async (t) => {
+  writeFileSync(bed.report('Main.java'), JAVA);
+  if ((await bed.on('alpha', 'javac', '-d', bed.directory, bed.report('Main.java'))).exitCode !== 0) {
+    t.log('skipped: there is no javac on this machine');
+    t.pass();
+    return;
+  }
+  const pid = await bed.start('alpha', 'java', '-Xmx256m', '-cp', bed.directory, 'Main', bed.report('java'), bed.report('java.enough'));
+  await bed.hear('java', 'ready');
+  for (const [from, to] of [['alpha', 'beta'], ['beta', 'alpha']] as const) {
+    await sleep(1_000);
+    const { exitCode, stderr } = await bed.migrate(from, pid, to);
+    t.is(exitCode, 0, stderr);
+  }
+  await sleep(1_000);
+  writeFileSync(bed.report('java.enough'), '');
+  t.is(await bed.hear('java', 'ok', 'failed'), 'ok');
+});
+
