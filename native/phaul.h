@@ -204,7 +204,7 @@ PHAUL_API int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, si
 				    struct phaul_error *err);
 /* Sentences for the operator, one a line, about what is different here; each is told once. */
 PHAUL_API void phaul_target_said(struct phaul_target *tgt, char *ret_text, size_t size);
-/* Lets the process go. It is nobody's child but init's. On success err->what is empty, or says what it has lost for ever. */
+/* Lets the process go. It is nobody's child but init's. */
 PHAUL_API int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err);
 /* `packets` is the payload of a PHAUL_NOTE_PACKETS: delivered at the release, or at once after it. */
 PHAUL_API int phaul_target_packets(struct phaul_target *tgt, const void *packets, size_t size, struct phaul_error *err);

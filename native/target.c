@@ -33,6 +33,7 @@ struct phaul_target {
 	struct packets packets;		/* for after the release */
 	struct clocks frozen;		/* what the process saw last */
 	struct tty_masters terminals;
+	char lost[1024];		/* with the release, in sentences: phaul_target_said() */
 	uint64_t threads_ns;		/* spent on building them so far */
 	size_t own_room;		/* for descriptors, in our own table */
 	/* Pages of a round wait until its layout is there. */
@@ -399,7 +400,12 @@ int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, size_t size,
 
 void phaul_target_said(struct phaul_target *tgt, char *ret_text, size_t size)
 {
+	size_t used;
+
 	cgroups_said(&tgt->tree.cgroups, ret_text, size);
+	used = strlen(ret_text);
+	snprintf(ret_text + used, size - used, "%s", tgt->lost);
+	*tgt->lost = 0;
 }
 
 /* The source has given back what it had. Somebody else may want them for a moment. */
@@ -426,7 +432,7 @@ static void take_locks(struct phaul_target *tgt, struct file_lock *locks, size_t
 }
 
 /* It can't go back any more: that it has one less is said. */
-static void take_late_locks(struct phaul_target *tgt, struct phaul_error *remark)
+static void take_late_locks(struct phaul_target *tgt)
 {
 	struct built_files *f = &tgt->tree.files;
 	int64_t *results = calloc(f->late_lock_count + 1, sizeof(*results));
@@ -434,11 +440,13 @@ static void take_late_locks(struct phaul_target *tgt, struct phaul_error *remark
 
 	if (results && f->late_lock_count)
 		take_locks(tgt, f->late_locks, f->late_lock_count, results);
-	for (size_t i = 0; results && remark && i < f->late_lock_count; i++) {
+	for (size_t i = 0; results && i < f->late_lock_count; i++) {
+		size_t used = strlen(tgt->lost);
+
 		if (results[i] >= 0)
 			continue;
 		lock_describe(&f->late_locks[i], lock, sizeof(lock));
-		snprintf(remark->what, sizeof(remark->what), "Somebody else has the lock on %.150s now, and the process runs without", lock);
+		snprintf(tgt->lost + used, sizeof(tgt->lost) - used, "somebody else has the lock on %s by now: it runs without\n", lock);
 	}
 	free(results);
 }
@@ -448,9 +456,7 @@ int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err)
 	int code;
 
 	tgt->tree.err = err;
-	if (err)
-		*err = (struct phaul_error){ 0 };
-	take_late_locks(tgt, err);
+	take_late_locks(tgt);
 	/* What the process is depends on its names and addresses less than on that it runs. */
 	(void)unix_names_publish(&tgt->tree.files, NULL);
 	(void)addresses_add(&tgt->addresses, NULL);

@@ -31,8 +31,7 @@ export interface Answers {
   /** `said`: sentences for the operator about what is different there. */
   [APPLIED]: Applied & { said: string[]; sums?: string };
   [READY]: Built;
-  /** `lost`: what the process can't have any more, as a sentence; or "". */
-  [RUNNING]: { releaseMs: number; lost: string };
+  [RUNNING]: { releaseMs: number; said: string[] };
 }
 
 /**

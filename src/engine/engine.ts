@@ -105,7 +105,7 @@ export interface Target {
   /** Some of its threads, all but the leader, before build(). */
   threads(threads: Buffer): void;
   build(state: Buffer): Built;
-  release(): string;
+  release(): void;
   /** For after the release, or at once if it was. */
   packets(packets: Buffer): void;
   /** Sentences for the operator about what is different on this host; each is told once. */

@@ -368,14 +368,8 @@ class LibraryTarget extends Handle implements Target {
     };
   }
 
-  release(): string {
-    let lost = '';
-    must((error) => {
-      const code = native().release(this.pointer, error) as number;
-      lost = error.what;
-      return code;
-    });
-    return lost;
+  release(): void {
+    must((error) => native().release(this.pointer, error));
   }
 
   said(): string[] {

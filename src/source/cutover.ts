@@ -37,8 +37,8 @@ export interface Cutover {
   freeze: Freeze;
   /** Why it isn't known. */
   doubt?: string;
-  /** What the process has lost on the way, as a sentence. */
-  lost?: string;
+  /** What the process has lost on the way, in sentences. */
+  said: string[];
 }
 
 /** There and back, in ms. */
@@ -137,14 +137,14 @@ export function cutover(source: Source, channel: Channel, order: SourceOrder, jo
     }
     journal.write('committed');
     source.commit(); // The point of no return: from here on the original must not run again.
-    const result: Cutover = { downtimeMs: undefined, freeze, phases: phasesOf(freeze, builtMs, readyMs) };
+    const result: Cutover = { downtimeMs: undefined, said: [], freeze, phases: phasesOf(freeze, builtMs, readyMs) };
     try {
       if (order.addresses !== '') {
         source.packets(channel);
       }
       say(channel, COMMIT);
       fault('source:after-commit');
-      result.lost = hear(channel, RUNNING, RUNNING_TIMEOUT_MS, order.host).lost;
+      result.said = hear(channel, RUNNING, RUNNING_TIMEOUT_MS, order.host).said;
     } catch (thrown) {
       return { ...result, doubt: thrown instanceof Error ? thrown.message : String(thrown) };
     }

@@ -82,9 +82,7 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
     throw why;
   }
   tracing.tell({ type: 'commit' });
-  if (committed.lost !== undefined && committed.lost !== '') {
-    tracing.tell({ type: 'notice', text: `${committed.lost}.` });
-  }
+  committed.said.forEach((sentence) => tracing.tell({ type: 'notice', text: `On ${order.host} ${sentence}.` }));
   const outcome = settle(source, journal, committed.doubt, tracing);
   noticing(tracing, () => (outcome === 'moved' ? hook.run('post-resume') : outcome === 'thawed' ? hook.undo() : undefined));
   return {

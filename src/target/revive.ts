@@ -99,9 +99,9 @@ export function revive(target: Target, channel: Channel, state: Buffer, journal:
     tell({ id, state: 'held' });
     hold(target, channel, journal, latch);
     const startMs = engine.nowMs();
-    const lost = target.release();
+    target.release();
     try {
-      say(channel, RUNNING, { releaseMs: engine.nowMs() - startMs, lost });
+      say(channel, RUNNING, { releaseMs: engine.nowMs() - startMs, said: target.said() });
     } catch {
       // The source will ask by way of control.
     }

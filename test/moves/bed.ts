@@ -106,6 +106,15 @@ export class Bed {
     return stdout.trim().split('\n').find((path) => path !== '');
   }
 
+  /** A service, which migrations find before they start an agent by ssh. */
+  async agentWithFault(host: string, fault: string): Promise<number> {
+    const agent = await this.start(host, 'env', `PHAUL_FAULT=${fault}`, 'phaul', 'agent');
+    while ((await this.on(host, 'test', '-S', '/run/phaul/agent.sock')).exitCode !== 0) {
+      await sleep(50);
+    }
+    return agent;
+  }
+
   async migrate(from: string, pid: number, to: string, ...options: string[]): Promise<Moved> {
     const { exitCode, stdout, stderr } = await this.on(from, 'phaul', 'migrate', String(pid), `root@${to}`, '--json', ...options);
     return { exitCode, done: JSON.parse(stdout.trim().split('\n').at(-1) ?? '{}') as DoneEvent, stderr };

@@ -119,15 +119,6 @@ async function endClients(clients: { name: string; pid: number }[]): Promise<{ n
   );
 }
 
-/** A service with a fault, which migrations find before they start an agent by ssh. */
-async function startAgent(fault: string): Promise<number> {
-  const agent = await bed.start('beta', 'env', `PHAUL_FAULT=${fault}`, 'phaul', 'agent');
-  while ((await bed.on('beta', 'test', '-S', '/run/phaul/agent.sock')).exitCode !== 0) {
-    await sleep(50);
-  }
-  return agent;
-}
-
 test.serial('clients of a server that moves there and back with its addresses lose nothing', async (t) => {
   const pid = await bed.start('alpha', 'python3', bed.report('server.py'), ...ADDRESSES.map(plain));
   await sleep(500);
@@ -152,7 +143,7 @@ for (const fault of ['source:before-commit:error', 'source:before-commit:kill', 
     const pid = await bed.start('alpha', 'python3', bed.report('server.py'), ...ADDRESSES.map(plain));
     await sleep(500);
     const clients = await startClients();
-    const agent = fault.startsWith('target') ? await startAgent(fault) : undefined;
+    const agent = fault.startsWith('target') ? await bed.agentWithFault('beta', fault) : undefined;
     const { exitCode } = await bed.on('alpha', 'env', `PHAUL_FAULT=${fault}`, 'phaul', 'migrate', String(pid), 'root@beta', ...moveIps);
     t.true(exitCode !== 0);
     if (agent !== undefined) {

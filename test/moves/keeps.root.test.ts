@@ -86,6 +86,43 @@ test.serial('who waits for a lock, and who has it on the other host, is told bef
   await bed.on('beta', 'kill', '-KILL', String(holder));
 });
 
+const LEASE = 'import fcntl, sys, time\nf = open(sys.argv[1])\nfcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_RDLCK)\nopen(sys.argv[2], "a").write("ready\\n")\ntime.sleep(1000)';
+
+test.serial('a lease of a file is held on the other host', async (t) => {
+  const file = '/run/keeps-test.lease';
+  for (const host of ['alpha', 'beta']) {
+    await bed.on(host, 'touch', file);
+  }
+  const pid = await bed.start('alpha', 'python3', '-c', LEASE, file, bed.report('lease'));
+  await bed.hear('lease', 'ready');
+  const leased = async (host: string): Promise<boolean> => new RegExp(`LEASE +ACTIVE +READ +${pid} `).test((await bed.on(host, 'cat', '/proc/locks')).stdout);
+  t.true(await leased('alpha'));
+  const { exitCode, stderr } = await bed.migrate('alpha', pid, 'beta');
+  t.is(exitCode, 0, stderr);
+  t.true(await leased('beta'));
+  t.false(await leased('alpha'));
+  await bed.on('beta', 'kill', '-KILL', String(pid));
+});
+
+/** Asks for the lock again and again, without waiting. */
+const THIEF = 'import fcntl, sys, time\nf = open(sys.argv[1], "a")\nwhile True:\n  try:\n    fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n    break\n  except OSError: time.sleep(0.01)\nopen(sys.argv[2], "a").write("ready\\n")\ntime.sleep(1000)';
+
+test.serial('that somebody else has taken a lock between the hosts is said, and the process runs', async (t) => {
+  const lock = bed.report('stolen.lock'); // both hosts have it
+  const holder = await bed.start('alpha', 'python3', '-c', FLOCK, lock, bed.report('stolen'));
+  await bed.hear('stolen', 'ready');
+  const thief = await bed.start('alpha', 'python3', '-c', THIEF, lock, bed.report('thief'));
+  const agent = await bed.agentWithFault('beta', 'target:commit-received:stall:1');
+  const { exitCode, stdout } = await bed.on('alpha', 'phaul', 'migrate', String(holder), 'root@beta', '--json');
+  t.is(exitCode, 0);
+  t.regex(stdout, /On beta somebody else has the lock on fd \d+ of pid \d+ \(.*stolen\.lock, flock\) by now/);
+  t.true(await bed.alive('beta', holder));
+  await bed.hear('thief', 'ready');
+  await bed.on('beta', 'kill', '-KILL', String(holder));
+  await bed.on('alpha', 'kill', '-KILL', String(thief));
+  await bed.on('beta', 'kill', '-TERM', String(agent));
+});
+
 test.serial('a terminal whose number is taken on the other host stays, and that is said', async (t) => {
   const pid = await bed.victim('terminal.taken');
   const other = await bed.start('beta', 'python3', '-c', 'import os, time\nt = [os.openpty() for i in range(10)]\ntime.sleep(1000)');
