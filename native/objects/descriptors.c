@@ -621,6 +621,7 @@ static int dump_inet(void *ctx, size_t index, struct phaul_error *err)
 
 	own.err = err;
 	own.lock = &s->lock;
+	own.blocks = NULL;
 	if (!code && d->kind == &inet_socket) {
 		owner_read(d);
 		code = inet_dump_connection(&own, d);
@@ -628,6 +629,7 @@ static int dump_inet(void *ctx, size_t index, struct phaul_error *err)
 		s->dumped[d - own.descriptors->at] = true;
 	}
 	own_end(d);
+	dump_free(&own);
 	socket_defaults_free(&own.socket_defaults, s->dump->socket_defaults);
 	return code && !err->code ? phaul_fail(err, code, "descriptors", "dumping fd %d (%s)", d->fd, d->link) : code;
 }

@@ -19,6 +19,7 @@
 
 #include "../error.h"
 #include "inet_socket.h"
+#include "multicast.h"
 #include "../parallel.h"
 #include "port_holder.h"
 #include "socket_options.h"
@@ -344,7 +345,8 @@ static void check_datagrams(struct check *c, const struct descriptor *d, const s
 
 static void check(struct check *c, const struct descriptor *d)
 {
-	socklen_t size = 0;
+	char protocol[16] = "";
+	socklen_t size = 0, protocol_size = sizeof(protocol);
 	struct facts f;
 
 	if (learn(d, &f))
@@ -354,6 +356,10 @@ static void check(struct check *c, const struct descriptor *d)
 		refuse(c, d, "FD_SOCKET",
 		       "is a socket with a packet filter of eBPF, which can't be read from the kernel: start the program "
 		       "without it");
+	/* Kernel TLS: keys and what is half encrypted are in the kernel. */
+	if (f.type == SOCK_STREAM && !(c->flags & PHAUL_TCP_CLOSE) && !getsockopt(d->own, IPPROTO_TCP, TCP_ULP, protocol, &protocol_size) && *protocol)
+		refuse(c, d, "TCP_ULP", "is a TCP socket whose bytes the kernel itself encrypts or frames (%s), which can't be moved: run the program "
+		       "without that, or with --tcp close", protocol);
 	if (f.type != SOCK_STREAM)
 		check_datagrams(c, d, &f);
 	else if (f.state == TCP_LISTEN)
@@ -578,6 +584,7 @@ static int dump_known(struct dump *dump, struct descriptor *d, struct facts f)
 	if (f.type != SOCK_STREAM) {
 		image.shutdown = inet_udp_shutdown(d->own, f.protocol, &f.local, &f.peer);
 		image.has_shutdown = image.shutdown;
+		err = multicast_dump(dump, d->own, &image);
 	}
 	if (f.family == AF_INET6) {
 		image.has_v6only = true;
@@ -589,7 +596,7 @@ static int dump_known(struct dump *dump, struct descriptor *d, struct facts f)
 	if (gone)
 		socket_options_none(&options, &image);
 	else
-		err = socket_options_dump(d->own, &options, &dump->socket_defaults, &image);
+		err = err ?: socket_options_dump(d->own, &options, &dump->socket_defaults, &image);
 	if (err)
 		return err;
 	file.isk = &image;
@@ -918,6 +925,7 @@ static int build_datagrams(struct build *b, int fd, const InetSkEntry *image)
 					 name_of(image->type == SOCK_RAW ? -1 : (int)image->proto), file_number(b, image->id),
 					 text_of(&peer, text, sizeof(text)));
 	}
+	err = err ?: multicast_build(b, fd, image);
 	/* What isn't connected says so, and is shut down all the same. */
 	if (!err && image->has_shutdown && image->shutdown)
 		(void)shutdown(fd, image->shutdown == 3 ? SHUT_RDWR : image->shutdown == 2 ? SHUT_WR : SHUT_RD);

@@ -101,8 +101,23 @@ static const struct {
 	{ IPPROTO_IPV6, IPV6_CHECKSUM, ALL },
 	{ IPPROTO_IPV6, 78 /* IPV6_FREEBIND */, ALL },
 	{ IPPROTO_RAW, 1 /* ICMP_FILTER */, ALL },
+	{ IPPROTO_IP, 49 /* IP_MULTICAST_ALL */, DATAGRAMS },
+	{ IPPROTO_IPV6, 29 /* IPV6_MULTICAST_ALL */, DATAGRAMS },
+	{ IPPROTO_IP, IP_RECVORIGDSTADDR, NO_STREAM },
+	{ IPPROTO_IPV6, 74 /* IPV6_RECVORIGDSTADDR */, NO_STREAM },
+	{ IPPROTO_IPV6, IPV6_RECVHOPLIMIT, NO_STREAM },
+	{ IPPROTO_IPV6, IPV6_RECVTCLASS, NO_STREAM },
+	{ IPPROTO_IPV6, IPV6_DONTFRAG, NO_STREAM },
+	{ IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, UNCONNECTED },
+	{ IPPROTO_IP, IP_MINTTL, UNCONNECTED },
+	{ SOL_SOCKET, SO_TIMESTAMPING, NO_STREAM },
+	{ SOL_SOCKET, SO_SELECT_ERR_QUEUE, NO_STREAM },
+	{ SOL_SOCKET, SO_MAX_PACING_RATE, UNCONNECTED },
+	{ IPPROTO_TCP, 27 /* TCP_SAVE_SYN */, UNCONNECTED },
+	{ IPPROTO_TCP, 34 /* TCP_FASTOPEN_NO_COOKIE */, UNCONNECTED },
+	{ IPPROTO_TCP, 36 /* TCP_INQ */, UNCONNECTED },
 };
-_Static_assert(ARRAY_SIZE(others) < SOCKET_OPTIONS_OTHERS, "all of them fit");
+_Static_assert(ARRAY_SIZE(others) + 2 < SOCKET_OPTIONS_OTHERS, "all of them fit");
 
 static int get(int fd, int level, int name, int *ret)
 {
@@ -134,6 +149,7 @@ static bool concerns(int whom, const InetSkEntry *image)
 struct socket_defaults {
 	int family, type, protocol;
 	int fields[ARRAY_SIZE(fields)], others[ARRAY_SIZE(others)];
+	char congestion[16];
 	struct socket_defaults *next;
 };
 
@@ -158,6 +174,8 @@ static const struct socket_defaults *defaults_of(struct socket_defaults **known,
 			(void)get(fd, fields[i].level, fields[i].name, &d->fields[i]);
 		for (size_t i = 0; i < ARRAY_SIZE(others); i++)
 			(void)get(fd, others[i].level, others[i].name, &d->others[i]);
+		if (image->type == SOCK_STREAM)
+			(void)getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, d->congestion, &(socklen_t){ sizeof(d->congestion) });
 		d->next = *known;
 		*known = d;
 	}
@@ -250,6 +268,17 @@ void socket_options_none(struct socket_options *store, InetSkEntry *image)
 	image->opts = &store->sk;
 }
 
+static void put_bytes(struct socket_options *store, size_t *count, int level, int name, void *bytes, size_t size)
+{
+	SkOptionEntry *e = store->list[*count] = &store->others[*count];
+
+	sk_option_entry__init(e);
+	e->level = level;
+	e->name = name;
+	e->value = (ProtobufCBinaryData){ size, bytes };
+	++*count;
+}
+
 int socket_options_dump(int fd, struct socket_options *store, struct socket_defaults **known,
 			InetSkEntry *image)
 {
@@ -281,24 +310,16 @@ int socket_options_dump(int fd, struct socket_options *store, struct socket_defa
 		    get(fd, others[i].level, others[i].name, &value) || value == usual->others[i])
 			continue;
 		store->values[count] = value;
-		store->list[count] = &store->others[count];
-		sk_option_entry__init(store->list[count]);
-		store->list[count]->level = others[i].level;
-		store->list[count]->name = others[i].name;
-		store->list[count]->value.data = (uint8_t *)&store->values[count];
-		store->list[count]->value.len = sizeof(value);
-		count++;
+		put_bytes(store, &count, others[i].level, others[i].name, &store->values[count], sizeof(value));
 	}
+	size = sizeof(store->congestion);
+	if (image->type == SOCK_STREAM && has_level(image, IPPROTO_TCP) &&
+	    !getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, store->congestion, &size) && strcmp(store->congestion, usual->congestion))
+		put_bytes(store, &count, IPPROTO_TCP, TCP_CONGESTION, store->congestion, strlen(store->congestion));
 	size = sizeof(store->icmp6);
 	if (image->family == AF_INET6 && image->type == SOCK_RAW && image->proto == IPPROTO_ICMPV6 &&
-	    !getsockopt(fd, IPPROTO_ICMPV6, ICMP6_FILTER, store->icmp6, &size)) {
-		store->list[count] = &store->others[count];
-		sk_option_entry__init(store->list[count]);
-		store->list[count]->level = IPPROTO_ICMPV6;
-		store->list[count]->name = ICMP6_FILTER;
-		store->list[count]->value = (ProtobufCBinaryData){ size, store->icmp6 };
-		count++;
-	}
+	    !getsockopt(fd, IPPROTO_ICMPV6, ICMP6_FILTER, store->icmp6, &size))
+		put_bytes(store, &count, IPPROTO_ICMPV6, ICMP6_FILTER, store->icmp6, size);
 	image->opts = &store->sk;
 	image->ip_opts = &store->ip;
 	image->tcp_opts = image->type == SOCK_STREAM ? &store->tcp : NULL;

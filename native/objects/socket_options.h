@@ -6,7 +6,7 @@
 
 #include "object.h"
 
-#define SOCKET_OPTIONS_OTHERS 40
+#define SOCKET_OPTIONS_OTHERS 64
 #define FILTER_MAX 4096		/* BPF_MAXINSNS */
 
 /* Memory for the parts of an image, which it points into. */
@@ -19,6 +19,7 @@ struct socket_options {
 	int values[SOCKET_OPTIONS_OTHERS];
 	char device[16];
 	uint8_t icmp6[32];		/* ICMP6_FILTER */
+	char congestion[16];		/* TCP_CONGESTION */
 	uint64_t filter[FILTER_MAX];
 	struct sock_filter program[FILTER_MAX];
 };

@@ -1,5 +1,5 @@
 /** What a moved process keeps: victims that compare themselves with what they were, moved there and back. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Bed } from './bed.ts';
@@ -15,7 +15,7 @@ const HUGE_PAGES = 12;
 test.before(() => bed.up());
 test.after.always(() => bed.down());
 
-for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'unix_sockets', 'seccomp', 'tree', 'inet_sockets', 'connections', 'sysv', 'memfd', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks', 'ghosts', 'locks', 'fifos', 'watches', 'chroot', 'terminal']) {
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'unix_sockets', 'seccomp', 'tree', 'inet_sockets', 'connections', 'sysv', 'memfd', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks', 'multicast', 'ghosts', 'locks', 'fifos', 'watches', 'chroot', 'terminal']) {
   test.serial(`${victim}: all is as it was after a move`, async (t) => {
     const pid = await bed.victim(victim);
     t.is(bed.lines(victim).at(-1), 'ready');
@@ -157,4 +157,20 @@ test.serial('huge pages are as they were after a few moves, if both hosts have s
   } finally {
     writeFileSync(setting, before);
   }
+const V1_PIDS = '/sys/fs/cgroup/pids';
+
+(existsSync(V1_PIDS) ? test.serial : test.serial.skip)('a control group that the target has not is told of, or made (skipped without version 1 of control groups)', async (t) => {
+  const pid = await bed.victim('cgroups.elsewhere');
+  const groups = async (host: string): Promise<string> => (await bed.on(host, 'cat', `/proc/${pid}/cgroup`)).stdout;
+  const nowhere = await bed.on('alpha', 'phaul', 'migrate', String(pid), 'root@beta', '--json', '--cgroup-root', 'pids:/phaul-nowhere');
+  t.is(nowhere.exitCode, 0, nowhere.stderr);
+  t.regex(nowhere.stdout, /"event":"notice".*On beta the control group \/phaul-nowhere \(pids\) is not on this host: what was in it is in that of phaul/);
+  t.regex(await groups('beta'), /:pids:\/\n/);
+  const made = await bed.migrate('beta', pid, 'alpha', '--manage-cgroups', 'soft', '--cgroup-root', `pids:/phaul-moved-${pid}`);
+  t.is(made.exitCode, 0, made.stderr);
+  t.true((await groups('alpha')).includes(`:pids:/phaul-moved-${pid}\n`));
+  await bed.on('alpha', 'kill', '-KILL', `-${pid}`);
+  await sleep(200);
+  await bed.on('alpha', 'bash', '-c', `rmdir ${V1_PIDS}/phaul-moved-${pid} /sys/fs/cgroup/*/phaul-${pid}/below /sys/fs/cgroup/*/phaul-${pid}`);
+  t.false(existsSync(`${V1_PIDS}/phaul-moved-${pid}`));
 });
