@@ -838,11 +838,12 @@ int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_err
 {
 	int code = tree_bind(&src->tree, false, err);
 
+	if (!code)
+		pass_locks(src, true);
 	code = code ?: stopped ? tree_stop(&src->tree, err) : 0;
 	if (code)
 		return code;
 	src->committed = false;
-	pass_locks(src, true);
 	stop_tracking(src);
 	/* It has been there before; what speaks against it now is not worth a process. */
 	if (!stopped && !addresses_add(&src->addresses, NULL))

@@ -86,6 +86,17 @@ test.serial('who waits for a lock, and who has it on the other host, is told bef
   await bed.on('beta', 'kill', '-KILL', String(holder));
 });
 
+test.serial('a process that goes on here after the commit, as the other host has died, has its locks again', async (t) => {
+  const name = 'locks.back';
+  const pid = await bed.victim(name);
+  const agent = await bed.agentWithFault('beta', 'target:commit-received:kill');
+  const { exitCode } = await bed.migrate('alpha', pid, 'beta');
+  t.true(exitCode === 1 || exitCode === 3);
+  t.false(await bed.alive('beta', agent));
+  await bed.on('alpha', 'bash', '-c', `pkill -CONT -s ${pid}`); // if it was left stopped
+  t.is(await bed.verdict('alpha', pid, name), 'ok');
+});
+
 const LEASE = 'import fcntl, sys, time\nf = open(sys.argv[1])\nfcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_RDLCK)\nopen(sys.argv[2], "a").write("ready\\n")\ntime.sleep(1000)';
 
 test.serial('a lease of a file is held on the other host', async (t) => {
