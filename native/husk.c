@@ -161,6 +161,17 @@ void husk_unbind(struct husk *h, pid_t tid)
 		(void)sched_setaffinity(tid, sizeof(h->allowed), &h->allowed);
 }
 
+int husk_outlives_us(struct husk *h, struct phaul_error *err)
+{
+	pid_t tid = h->pid;
+	int code = 0;
+
+	for (size_t i = 0; i <= h->thread_count && !code; tid = i < h->thread_count ? h->threads[i].tid : 0, i++)
+		if (ptrace(PTRACE_SETOPTIONS, tid, 0, PTRACE_O_TRACESYSGOOD) < 0)
+			code = phaul_fail(err, -errno, "husk", "letting thread %d of pid %d go", tid, h->pid);
+	return code;
+}
+
 /* Once a thread of it runs it may end the process at any time, and those that are still held with it. */
 static int release(struct husk *h, pid_t tid, bool others_run, struct phaul_error *err)
 {

@@ -47,6 +47,8 @@ struct remote *husk_thread(struct husk *h, pid_t tid);
 void husk_join(struct husk *h, bool join);
 /* The thread makes no more calls for us: it may run on all CPUs again. */
 void husk_unbind(struct husk *h, pid_t tid);
+/* It doesn't die with the calling thread any more. */
+int husk_outlives_us(struct husk *h, struct phaul_error *err);
 /* Lets all threads go. `others_run`: processes that may have ended this one meanwhile. */
 int husk_release(struct husk *h, bool others_run, struct phaul_error *err);
 

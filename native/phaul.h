@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 9
+#define PHAUL_ABI_VERSION 10
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -141,25 +141,33 @@ PHAUL_API int phaul_source_freeze(struct phaul_source *src, int timeout_ms,
  * when the process has run for a moment: phaul_source_yield(). */
 PHAUL_API int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch,
 				 struct phaul_freeze *ret, struct phaul_error *err);
-/* From here on the original may not run again: it dies with this thread. The addresses are taken off this host. */
+/* From here on the original may not run: when this thread ends it stands still, stopped (state T), until somebody knows what
+ * became of the copy: phaul_original_end(), phaul_original_resume(). The addresses are taken off this host. */
 PHAUL_API int phaul_source_commit(struct phaul_source *src, struct phaul_error *err);
 PHAUL_API int phaul_source_kill(struct phaul_source *src, struct phaul_error *err);
 /* Committed: sends PACKETS, those that came for the moved addresses since the freeze, or since the last call. */
 PHAUL_API int phaul_source_packets(struct phaul_source *src, struct phaul_channel *ch, struct phaul_error *err);
-/* After commit, when the target's answer never came. `stopped`: leaves the original stopped ('T'), untraced
- * and alive, so that whoever learns the outcome can kill or continue it. Otherwise, and only if the target
- * has proved that it never ran there, lets it go on as it was. */
+/* After commit, when the target's answer never came. `stopped`: leaves the original stopped and untraced. Otherwise, and
+ * only if the target has proved that it never ran there, lets it go on as it was. */
 PHAUL_API int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_error *err);
 /* Lets the process go on for a moment, in which no packets reach it: it accepts the connections that wait for that. */
 PHAUL_API int phaul_source_yield(struct phaul_source *src, struct phaul_error *err);
 /* Gives the process back as it was, interrupted system calls included. */
 PHAUL_API int phaul_source_thaw(struct phaul_source *src, struct phaul_error *err);
-/* Thaws if frozen and not committed, stops tracking, frees. */
+/* Thaws if frozen and not committed, leaves it stopped if committed, stops tracking, frees. */
 PHAUL_API void phaul_source_close(struct phaul_source *src);
 /* Frozen: a line "start-end hash\n" for each mapping whose content moves. To compare both sides: before
  * phaul_source_final here, after the last phaul_target_round there. */
 PHAUL_API int phaul_source_checksum(struct phaul_source *src, char *ret_text, size_t size,
 				    struct phaul_error *err);
+
+/* ---- an original that was left stopped ---- */
+
+/* Ends the process and all that descend from it; the peers of its TCP connections, which are somewhere else now, are told
+ * nothing. */
+PHAUL_API int phaul_original_end(int pid, struct phaul_error *err);
+/* Lets them go on, but for `except`, pids that stood still before they were frozen ("12 14"). `addresses` are put on this host again. */
+PHAUL_API int phaul_original_resume(int pid, const char *addresses, const char *except, struct phaul_error *err);
 
 /* ---- target ---- */
 
@@ -204,7 +212,7 @@ PHAUL_API int phaul_target_checksum(struct phaul_target *tgt, char *ret_text, si
 				    struct phaul_error *err);
 /* Sentences for the operator, one a line, about what is different here; each is told once. */
 PHAUL_API void phaul_target_said(struct phaul_target *tgt, char *ret_text, size_t size);
-/* Lets the process go. It is nobody's child but init's. */
+/* Lets the process go. It is nobody's child but init's. On failure nothing of it has run, nor will. */
 PHAUL_API int phaul_target_release(struct phaul_target *tgt, struct phaul_error *err);
 /* `packets` is the payload of a PHAUL_NOTE_PACKETS: delivered at the release, or at once after it. */
 PHAUL_API int phaul_target_packets(struct phaul_target *tgt, const void *packets, size_t size, struct phaul_error *err);

@@ -422,19 +422,29 @@ int rebirth_build(struct rebirth *r, const struct image_set *images, struct phau
 	return code;
 }
 
+/* A tree must not be let go by halves: from here on our end lets all of it go, while nothing of it runs yet. */
+static int outlive_us(struct rebirth *r)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < r->count && r->count > 1 && !code; i++)
+		if (r->tasks[i]->state != TASK_DEAD)
+			code = husk_outlives_us(&r->tasks[i]->husk, r->err);
+	return code;
+}
+
 /* Those that run already may end the others, which are then what they should be. */
 int rebirth_release(struct rebirth *r)
 {
 	int code = 0;
 
-	for (size_t i = 0; i < r->count && !code; i++) {
-		struct reborn *task = r->tasks[i];
-
-		if (task->state == TASK_STOPPED)
-			(void)kill(reborn_pid(task), task->stop_signal);
-		if (task->state != TASK_DEAD)
-			code = husk_release(&task->husk, i > 0, r->err);
-	}
+	for (size_t i = 0; i < r->count; i++)
+		if (r->tasks[i]->state == TASK_STOPPED)
+			(void)kill(reborn_pid(r->tasks[i]), r->tasks[i]->stop_signal);
+	code = outlive_us(r);
+	for (size_t i = 0; i < r->count && !code; i++)
+		if (r->tasks[i]->state != TASK_DEAD)
+			code = husk_release(&r->tasks[i]->husk, i > 0, r->err);
 	r->released = !code;
 	return code;
 }

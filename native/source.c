@@ -807,12 +807,12 @@ int phaul_source_commit(struct phaul_source *src, struct phaul_error *err)
 
 	if (!is_frozen(src))
 		return phaul_fail(err, -EINVAL, "source", "pid %d is not frozen", src->pid);
-	code = tree_bind(&src->tree, true, err) ?: addresses_remove(&src->addresses, err);
+	code = tree_stop(&src->tree, err) ?: addresses_remove(&src->addresses, err);
 	src->committed = !code;
-	if (!code)
-		pass_locks(src, false);
+	if (code)
+		tree_continue(&src->tree);
 	else
-		(void)tree_bind(&src->tree, false, NULL);
+		pass_locks(src, false);
 	return code;
 }
 
@@ -836,13 +836,11 @@ static void stop_tracking(struct phaul_source *src)
 
 int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_error *err)
 {
-	int code = tree_bind(&src->tree, false, err);
-
-	if (!code)
-		pass_locks(src, true);
-	code = code ?: stopped ? tree_stop(&src->tree, err) : 0;
-	if (code)
-		return code;
+	if (!src->committed)
+		return phaul_fail(err, -EINVAL, "source", "pid %d is not committed", src->pid);
+	pass_locks(src, true);
+	if (!stopped)
+		tree_continue(&src->tree);
 	src->committed = false;
 	stop_tracking(src);
 	/* It has been there before; what speaks against it now is not worth a process. */

@@ -310,6 +310,13 @@ int tree_stop(const struct tree *t, struct phaul_error *err)
 	return 0;
 }
 
+void tree_continue(const struct tree *t)
+{
+	for (size_t i = 0; i < t->count; i++)
+		if (t->tasks[i].state == TASK_ALIVE)
+			(void)kill(t->tasks[i].pid, SIGCONT);
+}
+
 void tree_kill(struct tree *t)
 {
 	/* All are told before the first is waited for, and no parent runs that could have another. */

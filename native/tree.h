@@ -45,6 +45,8 @@ int tree_thaw(struct tree *t);
 int tree_bind(const struct tree *t, bool dies_with_us, struct phaul_error *err);
 /* Tells all to stop (SIGSTOP), which they do when they are let go, before anything else. */
 int tree_stop(const struct tree *t, struct phaul_error *err);
+/* They go on when they are let go after all; those that stood still before go on standing. */
+void tree_continue(const struct tree *t);
 /* Ends all. */
 void tree_kill(struct tree *t);
 void tree_free(struct tree *t);

@@ -90,7 +90,7 @@ export interface Source {
   /** After commit(): sends what came for the moved addresses since the freeze, or since the last call. */
   packets(channel: Channel): void;
   kill(): void;
-  /** Only after commit(): stopped for whoever learns the outcome, or running if the target proved that it never did. */
+  /** Only after commit(): stopped for whoever learns what became of the copy, or running if the target proved that it never did. */
   abandon(stopped: boolean): void;
   /** After final() failed with EAGAIN: the process runs for a moment, in which no packets reach it. */
   yield(): void;
@@ -220,6 +220,10 @@ export interface Engine {
   clocks(pid: number): string;
   /** `clocks`: what the process sees at this moment, where it is. */
   openTarget(pid: number, addresses: string, cgroups: string, clocks: string): Target;
+  /** Of an original that a phaul has left stopped, with all that descend from it; nothing is told to the peers of its connections. */
+  endOriginal(pid: number): void;
+  /** Lets it go on, but for `except`, which stood still before; `addresses` are this host's again. */
+  resumeOriginal(pid: number, addresses: string, except: number[]): void;
   /** Freezes the process and all its children, to be written to a directory, a descriptor that must stay open. */
   openCheckpoint(pid: number, directory: number, flags: CheckFlags, cgroups: string, timeoutMs: number): Checkpoint;
   /** The memory of processes that run. */

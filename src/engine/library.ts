@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, Written } from './engine.ts';
 
-const ABI_VERSION = 9;
+const ABI_VERSION = 10;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_STOPPED = 4;
@@ -85,6 +85,8 @@ const load = () => {
     thaw: lib.func('int phaul_source_thaw(void *src, _Out_ phaul_error *err)'),
     closeSource: lib.func('void phaul_source_close(void *src)'),
     sourceChecksum: lib.func('int phaul_source_checksum(void *src, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
+    endOriginal: lib.func('int phaul_original_end(int pid, _Out_ phaul_error *err)'),
+    resumeOriginal: lib.func('int phaul_original_resume(int pid, const char *addresses, const char *except, _Out_ phaul_error *err)'),
     openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, const char *clocks, _Out_ void **ret, _Out_ phaul_error *err)'),
     clocks: lib.func('int phaul_clocks(int pid, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
@@ -537,6 +539,8 @@ export const engine: Engine = {
   clocks: (pid) => text(CLOCKS_TEXT_BYTES, (buffer, error) => native().clocks(pid, buffer, buffer.length, error) as number),
   openTarget: (pid, addresses, cgroups, clocks) =>
     new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, clocks, ret, error)), (pointer) => native().closeTarget(pointer)),
+  endOriginal: (pid) => void must((error) => native().endOriginal(pid, error)),
+  resumeOriginal: (pid, addresses, except) => void must((error) => native().resumeOriginal(pid, addresses, except.join(' '), error)),
   openCheckpoint: (pid, directory, flags, cgroups, timeoutMs) =>
     new LibraryCheckpoint(open((ret, error) => native().checkpointOpen(pid, directory, flagBits(flags), cgroups, timeoutMs, ret, error))),
   preDump: (pid, directory) => {
