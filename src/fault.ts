@@ -4,8 +4,11 @@
  */
 import { existsSync, writeSync } from 'node:fs';
 import { PhaulError } from './errors.ts';
+import type { ActivityOf } from './handover/follow.ts';
+import { sourceRules, targetRules, type Rules } from './handover/rules.ts';
 
-export const FAULT_POINTS = [
+/** Between the steps of an activity. */
+const INNER_POINTS = [
   'source:connected',
   'source:armed',
   'source:after-round-1',
@@ -19,10 +22,15 @@ export const FAULT_POINTS = [
   'target:built',
   'target:ready-sent',
   'target:commit-received',
-  'target:running',
+  'target:released',
 ] as const;
 
-export type FaultPoint = (typeof FAULT_POINTS)[number];
+export type FaultPoint = (typeof INNER_POINTS)[number] | `source:${ActivityOf<typeof sourceRules>}` | `target:${ActivityOf<typeof targetRules>}`;
+
+const activities = (side: string, rules: Rules): string[] => Object.keys(rules).filter((name) => Object.keys(rules[name] ?? {}).length > 0).map((name) => `${side}:${name}`);
+
+/** All, in the order of a move that succeeds, then of one that doesn't. */
+export const FAULT_POINTS = [...INNER_POINTS, ...activities('source', sourceRules), ...activities('target', targetRules)] as FaultPoint[];
 
 const STALL_S = 60;
 const LOOK_MS = 50;

@@ -4,15 +4,11 @@
  * The others need no disk while the process stands still: a phaul that dies leaves them with the kernel, and
  * after a host that died all but an end is in doubt, which the boot id of the first line tells.
  */
-import { closeSync, fdatasyncSync, fsyncSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, fdatasyncSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { PhaulError } from './errors.ts';
 import type { Side } from './events.ts';
+import type { ReachOptions } from './options.ts';
 import { JOURNAL_DIRECTORY } from './places.ts';
-
-export type SourceState = 'preparing' | 'committed' | 'gone' | 'thawed' | 'unknown';
-
-/** releasing: the commit is here, and the process is being let go; whether it was is another question. */
-export type TargetState = 'preparing' | 'held' | 'releasing' | 'running' | 'discarded';
 
 /** A process that can't be mistaken for a later one with the same pid. */
 export interface Instance {
@@ -30,6 +26,17 @@ export interface About {
   process: Instance;
   /** The phaul that writes the journal. */
   by: Instance;
+  /** Of the source alone: all that it takes to bring the original back, or to end it, without that phaul. */
+  original?: {
+    reach: ReachOptions;
+    /** The other host's address, for the hook. */
+    address: string;
+    hook?: string;
+    /** That went along, in the words of the engine. */
+    addresses: string;
+    /** Of the tree, those that stood still before they were moved. */
+    stopped: number[];
+  };
 }
 
 const pathOf = (id: string, side: Side): string => `${JOURNAL_DIRECTORY}/${id}.${side}.jsonl`;
@@ -91,6 +98,9 @@ function syncDirectory(path: string): void {
 export interface Entry {
   state: string;
   about: Partial<About>;
+  /** ms since 1970: when it began, and when that state was written. */
+  began: number;
+  at: number;
 }
 
 /** Undefined if there is no journal of this migration. A torn line doesn't count. */
@@ -103,15 +113,60 @@ export function readJournal(id: string, side: Side): Entry | undefined {
   }
   const lines = text.split('\n').map(parse).filter((line) => line !== undefined);
   const [first, last] = [lines.at(0), lines.at(-1)];
-  return first === undefined || last === undefined ? undefined : { state: last.state, about: first };
+  return first === undefined || last === undefined ? undefined : { state: last.state, about: first, began: first.at, at: last.at };
 }
 
-function parse(line: string): ({ state: string } & Partial<About>) | undefined {
+function parse(line: string): ({ state: string; at: number } & Partial<About>) | undefined {
   try {
-    const parsed = JSON.parse(line) as { state?: unknown } | null;
-    return typeof parsed?.state === 'string' ? { ...parsed, state: parsed.state } : undefined;
+    const parsed = JSON.parse(line) as { state?: unknown; at?: unknown } | null;
+    return typeof parsed?.state === 'string' ? { ...parsed, state: parsed.state, at: Number(parsed.at) } : undefined;
   } catch {
     return undefined;
+  }
+}
+
+export interface Journalled extends Entry {
+  id: string;
+  side: Side;
+}
+
+const NAME = /^([0-9a-f]{16,64})\.(source|target)\.jsonl$/;
+
+/** All of this host, the oldest first. */
+export function listJournals(): Journalled[] {
+  let names: string[];
+  try {
+    names = readdirSync(JOURNAL_DIRECTORY);
+  } catch {
+    return [];
+  }
+  const found = names.flatMap((name): Journalled[] => {
+    const [, id = '', side] = NAME.exec(name) ?? [];
+    const entry = side === undefined ? undefined : readJournal(id, side as Side);
+    return entry === undefined ? [] : [{ id, side: side as Side, ...entry }];
+  });
+  return found.toSorted((a, b) => a.began - b.began);
+}
+
+/** What was found out after its phaul had ended. A line that a full disk cut off is ended first. */
+export function addToJournal(id: string, side: Side, state: string): void {
+  const path = pathOf(id, side);
+  const torn = !readFileSync(path, 'utf8').endsWith('\n');
+  writeFileSync(path, `${torn ? '\n' : ''}${JSON.stringify({ state, at: Date.now() })}\n`, { flag: 'a', flush: true });
+}
+
+/** Nothing that is to be known of these any more. */
+const FINAL = ['gone', 'thawed', 'running', 'discarded'];
+export const isFinal = (state: string): boolean => FINAL.includes(state);
+
+const KEPT_MS = 30 * 24 * 3600_000;
+
+/** Those that nobody will ask for again. */
+export function forgetOldJournals(): void {
+  for (const { id, side, state, at } of listJournals()) {
+    if (isFinal(state) && Date.now() - at > KEPT_MS) {
+      rmSync(pathOf(id, side), { force: true });
+    }
   }
 }
 

@@ -55,7 +55,16 @@ export const requests = {
     }),
     result: z.object({ port: z.int().min(1).max(65_535) }),
   },
-  /** Changes nothing. */
+  /** Changes nothing: what has become of the copy; and of the original, on a host that gave one away. */
+  original: {
+    params: z.object({ id }),
+    result: z.object({
+      journal: z.enum(['absent', 'preparing', 'committing', 'committed', 'gone', 'thawed', 'unknown']),
+      phaul: z.boolean(),
+      restarted: z.boolean(),
+      original: z.enum(['running', 'stopped', 'held', 'gone']),
+    }),
+  },
   outcome: { params: z.object({ id }), result: z.object({ state: outcomeState }) },
   /** For a process that is held: let it go, or end it. Answers with what it is then. */
   commit: { params: z.object({ id }), result: z.object({ state: outcomeState }) },

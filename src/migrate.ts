@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { lookup } from 'node:dns/promises';
 import { hostname } from 'node:os';
+import { resolve } from 'node:path';
 import { addressText, findMoved } from './addresses.ts';
 import { cgroupText } from './cgroups.ts';
 import { localFindings, preflightEvent } from './check.ts';
@@ -9,11 +10,12 @@ import { PAGE_BYTES } from './engine/engine.ts';
 import { engine } from './engine/library.ts';
 import { PhaulError } from './errors.ts';
 import { plural, type DoneEvent, type Emit } from './events.ts';
-import { instanceOf, isAlive, readJournal } from './journal.ts';
+import { forgetOldJournals } from './journal.ts';
 import type { Result } from './messages.ts';
 import type { Migrate, MigrateOptions } from './options.ts';
 import { Peer } from './peer.ts';
 import { SourceAgent, type Departure } from './source/agent.ts';
+import { discardLeftovers, refuseUnsettled, stoppedOf } from './source/leftovers.ts';
 import { readPlan, type Plan } from './source/plan.ts';
 import type { SourceOrder } from './source/order.ts';
 
@@ -22,9 +24,6 @@ const ID_BYTES = 8;
 
 /** For a target that is told that all is off, before the operator is. */
 const ABORT_TIMEOUT_MS = 3_000;
-
-/** The agent that is asked asks another one. */
-const LEFTOVER_TIMEOUT_MS = 12_000;
 
 /** Aborted, with the sentence for the operator, by a stop request or by the end of --timeout, which covers all before the commit. */
 function stopOf({ pid, timeoutMs }: MigrateOptions, signal: AbortSignal): { stop: AbortSignal; forget: () => void } {
@@ -56,31 +55,11 @@ function onceStopped(stop: AbortSignal, act: (why: PhaulError) => void): void {
 
 const unlessStopped = <T>(work: Promise<T>, stop: AbortSignal): Promise<T> => Promise.race([work, new Promise<never>((_, reject) => onceStopped(stop, reject))]);
 
-/**
- * Copies of this very process that earlier migrations left on the other host, held for a commit that will
- * never come: their phaul is dead, and didn't commit, for then the process would not be here.
- */
-async function discardLeftovers(plan: Plan, pid: number, ids: string[], { control, host }: Peer, emit: Emit): Promise<boolean> {
-  let discarded = false;
-  for (const id of ids) {
-    const { about } = readJournal(id, 'source') ?? {};
-    if (about?.process?.pid !== pid || about.process.startedAt !== instanceOf(pid).startedAt || isAlive(about.by)) {
-      continue;
-    }
-    const { state } = await control.ask('abort', { id }, LEFTOVER_TIMEOUT_MS).catch(() => ({ state: 'unknown' }));
-    if (state === 'running') {
-      throw new PhaulError('ERR_BUSY', `Process ${pid} runs on ${host} since migration ${id}, and stands still here: end it here, with "kill -KILL ${plan.processes.join(' ')}".`);
-    }
-    emit({ event: 'notice', text: `${host} still held what migration ${id} had left there; it is ${state} now.` });
-    discarded ||= state === 'discarded';
-  }
-  return discarded;
-}
-
 const tcpFlags = ({ tcp }: MigrateOptions): { tcpClose: boolean; tcpEstablished: boolean } => ({ tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' });
 
 /** All obstacles of both hosts in one error. What phaul itself left in the way there is cleared away first. */
 async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: Emit): Promise<void> {
+  await refuseUnsettled(options.pid, plan.comm);
   const here = localFindings(options.pid, tcpFlags(options));
   const look = async (): Promise<Result<'preflight'>> => peer.control.ask('preflight', { plan });
   let there = await look();
@@ -121,6 +100,10 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
   const address = await addressOf(peer);
   emit({ event: 'log', level: 'info', text: `migration ${id} of ${plan.rssBytes / PAGE_BYTES} resident pages` });
   const { port } = await peer.control.ask('prepare', { id, pid: plan.pid, comm: plan.comm, from: hostname(), key: key.toString('base64'), streams, verify, address, addresses: addressText(movedAddresses, 'deviceThere'), cgroups: cgroupText(options.cgroups), clocks: engine.clocks(plan.pid) });
+  const addresses = addressText(movedAddresses, 'device');
+  const hook = options.hook === undefined ? {} : { hook: options.hook };
+  const { destination, acceptNewHostKey, identityFile, sshConfigFile } = options;
+  const reach = { destination, acceptNewHostKey, ...(identityFile !== undefined && { identityFile: resolve(identityFile) }), ...(sshConfigFile !== undefined && { sshConfigFile: resolve(sshConfigFile) }) };
   const order: SourceOrder = {
     id,
     pid,
@@ -136,17 +119,17 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
     onDiverge: options.onDiverge,
     verify,
     ...tcpFlags(options),
-    addresses: addressText(movedAddresses, 'device'),
+    addresses,
     cgroups: cgroupText({ ...options.cgroups, roots: [] }),
-    ...(options.hook !== undefined && { hook: options.hook }),
+    ...hook,
+    original: { reach, address, addresses, ...hook, stopped: await stoppedOf(plan.processes) },
   };
   return { plan, order };
 }
 
 const unknownText = ({ host, pid, processes, comm, id }: SourceOrder): string =>
-  `${host} was sent the commit for process ${pid} (${comm}) in migration ${id}, and what it did can't be found out. The original is stopped on ${hostname()} ` +
-  `and must not go on unless it is certain that it will not run on ${host}. Look there. If ${pid} runs there, run "kill -KILL ${processes.join(' ')}" here. If it is held there ` +
-  `(state t in /proc/${pid}/status, its tracer is phaul), end its tracer with kill -KILL. If it is not there any more, run "kill -CONT ${processes.join(' ')}" here.`;
+  `${host} was sent the commit for process ${pid} (${comm}), and can't be asked what became of it. The original${processes.length > 1 ? ', with its children,' : ''} is stopped on ${hostname()}, and must not go on ` +
+  `unless it is certain that it doesn't run on ${host}. Run "phaul resolve ${id}" on ${hostname()} when ${host} can be reached: it asks ${host}, and lets one of them go on.`;
 
 /** Runs the source's side; a stop request, a time limit or a lost control link cancels it while that is possible. */
 async function depart(agent: SourceAgent, order: SourceOrder, peer: Peer, stop: AbortSignal): Promise<Departure> {
@@ -207,5 +190,6 @@ export const migrate: Migrate = async (options, tell, signal) => {
     forget();
     agent.end();
     peer.close();
+    forgetOldJournals();
   }
 };

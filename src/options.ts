@@ -74,6 +74,27 @@ export interface RestoreOptions {
   actionScripts: string[];
 }
 
+export interface ResolveOptions {
+  /** Of a migration, or its beginning. */
+  id: string;
+  /** For a decision that the journals leave to the operator: which copy goes on. */
+  keep?: 'here' | 'there';
+  /** undefined: as the journal says. */
+  reach?: ReachOptions;
+}
+
+export interface Resolution {
+  id: string;
+  pid: number;
+  comm: string;
+  /** Nothing is in doubt any more. */
+  settled: boolean;
+  /** The host that the process runs on; "ended", or "unknown". */
+  where: string;
+  /** What was found and done, why that is safe, and what is to be done if anything is. */
+  text: string;
+}
+
 /**
  * src/migrate.ts: never rejects once the commit was sent. The returned event is not emitted; a
  * rejection means that the process runs here as before. An aborted signal before the commit is

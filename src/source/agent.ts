@@ -1,16 +1,13 @@
 /** The side that gives a process away: runs the tracing thread, and finds out what became of it if that is in doubt. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Control } from '../control.ts';
 import { Tracer } from '../engine/tracer.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import type { Emit, Round } from '../events.ts';
-import type { OutcomeState } from '../messages.ts';
-import { ABANDON, KILL, THAW, type SourceNews, type SourceOrder, type SourceResult } from './order.ts';
+import { proofOf } from '../handover/evidence.ts';
+import { ANSWERS, type Answer, type SourceNews, type SourceOrder, type SourceResult } from './order.ts';
 
-/** How long a cut link may take to come back while the process stands still on both sides. */
-const DOUBT_LIMIT_MS = 60_000;
-const DOUBT_RETRY_MS = 500;
-const DOUBT_ANSWER_MS = 8_000;
+/** For a target that may have to let a process go first, or to end one. */
+const ANSWER_TIMEOUT_MS = 8_000;
 
 /** Beyond what was predicted, twice over: a process that stands still for longer is let go. */
 const FREEZE_SPARE_MS = 15_000;
@@ -87,7 +84,10 @@ export class SourceAgent {
         this.#emit({ event: 'commit' });
         break;
       case 'doubt':
-        void this.#settle(news.why);
+        this.#emit({ event: 'notice', text: `No answer from ${this.#order?.host} after the commit (${news.why}); asking again what became of the process.` });
+        break;
+      case 'ask':
+        void this.#ask(news.question).then((answer) => this.#tracer.latch.order(ANSWERS.indexOf(answer) + 1));
     }
   }
 
@@ -102,36 +102,16 @@ export class SourceAgent {
     );
   }
 
-  /** Committed, and no answer: ask another way, until it is known or the limit is reached. */
-  async #settle(why: string): Promise<void> {
-    const host = this.#order?.host;
-    this.#emit({ event: 'notice', text: `No answer from ${host} after the commit (${why}); asking again what became of the process.` });
-    const deadline = Date.now() + DOUBT_LIMIT_MS;
-    let order: number | undefined;
-    while (order === undefined && Date.now() < deadline) {
-      order = await this.#ask('commit');
-      if (order === undefined) {
-        await sleep(DOUBT_RETRY_MS);
-      }
-    }
-    // A target that answers and still can't let the process go gives it back.
-    this.#tracer.latch.order(order ?? (await this.#ask('abort')) ?? ABANDON);
-  }
-
-  async #ask(what: 'commit' | 'abort'): Promise<number | undefined> {
+  /** Committed, and no answer: by another way. */
+  async #ask(question: 'commit' | 'abort'): Promise<Answer> {
     try {
       const control = await (this.#reconnect as Reconnect)();
-      const { state } = await control.ask(what, { id: this.#order?.id ?? '' }, DOUBT_ANSWER_MS);
-      this.#emit({ event: 'log', level: 'info', text: `asked to ${what}, ${this.#order?.host} answers that the process is ${state} there` });
-      return orderFor(state);
+      const { state } = await control.ask(question, { id: this.#order?.id ?? '' }, ANSWER_TIMEOUT_MS);
+      this.#emit({ event: 'log', level: 'info', text: `asked to ${question}, ${this.#order?.host} answers that the process is ${state} there` });
+      return proofOf(state);
     } catch (thrown) {
       this.#emit({ event: 'log', level: 'warn', text: asPhaulError(thrown).message });
-      return undefined;
+      return 'unanswered';
     }
   }
-}
-
-/** Discarded: the target's journal or the agent itself says that the process never ran there, and never will. */
-function orderFor(state: OutcomeState): number | undefined {
-  return state === 'running' ? KILL : state === 'discarded' ? THAW : undefined;
 }

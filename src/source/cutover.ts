@@ -1,12 +1,9 @@
 /** From the freeze to the moment when the process runs elsewhere: the only part of a migration that is felt. */
 import { engine } from '../engine/library.ts';
 import type { Channel, Freeze, Source } from '../engine/engine.ts';
-import type { Latch } from '../engine/latch.ts';
 import { PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
-import type { Journal, SourceState } from '../journal.ts';
 import { APPLIED, COMMIT, hear, PING, PONG, READY, RUNNING, say, STRAGGLERS_MS } from '../notes.ts';
-import type { Hook } from './hook.ts';
 import type { SourceOrder } from './order.ts';
 
 const FREEZE_TIMEOUT_MS = 5_000;
@@ -30,13 +27,18 @@ const QUIESCE_MS = 200;
 const EAGAIN = -11;
 const ACCEPT_MS = 3;
 
-export interface Cutover {
-  /** Undefined while it isn't known whether the target runs the process. */
-  downtimeMs: number | undefined;
-  phases: Record<string, number>;
+/** The target has the whole process, which stands still here. */
+export interface Handed {
   freeze: Freeze;
-  /** Why it isn't known. */
-  doubt?: string;
+  builtMs: number;
+  rttMs: number;
+  readyMs: number;
+}
+
+/** That the process runs there was heard at once, and not in answer to a question. */
+export interface Arrived {
+  downtimeMs: number;
+  commitMs: number;
   /** What the process has lost on the way, in sentences. */
   said: string[];
 }
@@ -93,8 +95,12 @@ function freezeAndSend(source: Source, channel: Channel, order: SourceOrder, cop
   }
 }
 
-/** Everything before the commit: whatever fails here, the caller thaws. */
-function hand(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void): { freeze: Freeze; builtMs: number } {
+/** Until nothing is left to be done but to commit. */
+export function hand(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void): Handed {
+  const rttMs = roundTrip(channel, order.host);
+  engine.setPriority('freeze');
+  channel.setPriority('freeze');
+  source.quiesce(QUIESCE_MS);
   const { freeze, sums } = freezeAndSend(source, channel, order, copyAgain);
   fault('source:final-sent');
   const applied = hear(channel, APPLIED, READY_TIMEOUT_MS, order.host);
@@ -102,7 +108,7 @@ function hand(source: Source, channel: Channel, order: SourceOrder, copyAgain: (
     throw new PhaulError('ERR_VERIFY', `The memory on ${order.host} differs from process ${order.pid}'s: ${firstDifference(sums, applied.sums ?? '')}. Please report this.`);
   }
   const { buildMs } = hear(channel, READY, READY_TIMEOUT_MS, order.host);
-  return { freeze, builtMs: buildMs };
+  return { freeze, builtMs: buildMs, rttMs, readyMs: engine.nowMs() };
 }
 
 const firstDifference = (here: string, there: string): string => {
@@ -110,62 +116,33 @@ const firstDifference = (here: string, there: string): string => {
   return here.split('\n').find((line, i) => line !== lines[i]) ?? 'mappings are missing here';
 };
 
-/** Until all neighbours know where the address is now, packets come here. What is lost of them is sent again. */
-function sendStragglers(source: Source, channel: Channel): void {
-  try {
-    for (const ms of STRAGGLERS_MS) {
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
-      source.packets(channel);
-    }
-  } catch {
-    // The process runs, whatever becomes of the link now.
+/** The point of no return: from here on the target may let the process go, whatever becomes of this side. */
+export function commit(source: Source, channel: Channel, order: SourceOrder, { freeze, rttMs, readyMs }: Handed): Arrived {
+  if (order.addresses !== '') {
+    source.packets(channel);
   }
+  say(channel, COMMIT);
+  fault('source:after-commit');
+  const { said } = hear(channel, RUNNING, RUNNING_TIMEOUT_MS, order.host);
+  const runningMs = engine.nowMs();
+  return { downtimeMs: runningMs - freeze.frozenAtMs - rttMs / 2, commitMs: runningMs - readyMs - rttMs / 2, said };
 }
 
-export function cutover(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, latch: Latch, hook: Hook, copyAgain: () => void): Cutover {
-  const rttMs = roundTrip(channel, order.host);
-  engine.setPriority('freeze');
-  channel.setPriority('freeze');
-  try {
-    source.quiesce(QUIESCE_MS);
-    const { freeze, builtMs } = hand(source, channel, order, copyAgain);
-    const readyMs = engine.nowMs();
-    hook.run('network-lock');
-    fault('source:before-commit');
-    if (!latch.decide()) {
-      throw new PhaulError('ERR_INTERRUPTED', 'The migration was cancelled.');
-    }
-    journal.write('committed');
-    source.commit(); // The point of no return: from here on the original must not run again.
-    const result: Cutover = { downtimeMs: undefined, said: [], freeze, phases: phasesOf(freeze, builtMs, readyMs) };
-    try {
-      if (order.addresses !== '') {
-        source.packets(channel);
-      }
-      say(channel, COMMIT);
-      fault('source:after-commit');
-      result.said = hear(channel, RUNNING, RUNNING_TIMEOUT_MS, order.host).said;
-    } catch (thrown) {
-      return { ...result, doubt: thrown instanceof Error ? thrown.message : String(thrown) };
-    }
-    const runningMs = engine.nowMs();
-    result.downtimeMs = runningMs - freeze.frozenAtMs - rttMs / 2;
-    result.phases['commit'] = runningMs - readyMs - rttMs / 2;
-    if (order.addresses !== '') {
-      sendStragglers(source, channel);
-    }
-    return result;
-  } finally {
-    engine.setPriority('normal');
+/** Until all neighbours know where the address is now, packets come here. What is lost of them is sent again. */
+export function sendStragglers(source: Source, channel: Channel): void {
+  for (const ms of STRAGGLERS_MS) {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+    source.packets(channel);
   }
 }
 
 /** In the order of time; what is between the state's departure and READY, but for the building, is the way. */
-const phasesOf = ({ frozenAtMs, stopMs, scanMs, sendMs, dumpMs }: Freeze, buildMs: number, readyMs: number): Record<string, number> => ({
+export const phasesOf = ({ freeze: { frozenAtMs, stopMs, scanMs, sendMs, dumpMs }, builtMs, readyMs }: Handed, arrived: Arrived | undefined): Record<string, number> => ({
   stop: stopMs,
   scan: scanMs,
   send: sendMs,
   dump: dumpMs,
-  build: buildMs,
-  wait: Math.max(0, readyMs - frozenAtMs - stopMs - scanMs - sendMs - dumpMs - buildMs),
+  build: builtMs,
+  wait: Math.max(0, readyMs - frozenAtMs - stopMs - scanMs - sendMs - dumpMs - builtMs),
+  ...(arrived !== undefined && { commit: arrived.commitMs }),
 });

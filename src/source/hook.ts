@@ -18,12 +18,17 @@ export type HookPoint = 'pre-dump' | 'network-lock' | 'network-unlock' | 'post-r
 /** The process may stand still for as long as one takes. */
 const TIMEOUT_MS = 10_000;
 
-export class Hook {
-  readonly #order: SourceOrder;
-  #locked = false;
+/** Of a migration, what the program is told. */
+export type HookSubject = Pick<SourceOrder, 'hook' | 'pid' | 'comm' | 'host' | 'address' | 'id'>;
 
-  constructor(order: SourceOrder) {
+export class Hook {
+  readonly #order: HookSubject;
+  #locked: boolean;
+
+  /** `locked`: another phaul has run it at network-lock. */
+  constructor(order: HookSubject, locked = false) {
     this.#order = order;
+    this.#locked = locked;
   }
 
   run(point: Exclude<HookPoint, 'network-unlock'>): void {

@@ -1,5 +1,6 @@
 /** What passes between the source's main thread and its tracing thread. */
 import type { Round } from '../events.ts';
+import type { About } from '../journal.ts';
 
 export interface SourceOrder {
   id: string;
@@ -25,6 +26,8 @@ export interface SourceOrder {
   addresses: string;
   /** In the words of the engine, too. */
   cgroups: string;
+  /** For whoever has to settle it without this phaul. */
+  original: NonNullable<About['original']>;
 }
 
 export type SourceNews =
@@ -33,7 +36,9 @@ export type SourceNews =
   | { type: 'freeze'; reason: string; predictedMs: number }
   | { type: 'notice'; text: string }
   | { type: 'commit' }
-  | { type: 'doubt'; why: string };
+  | { type: 'doubt'; why: string }
+  /** To be answered by an order. */
+  | { type: 'ask'; question: 'commit' | 'abort' };
 
 export interface SourceResult {
   outcome: 'moved' | 'thawed' | 'unknown';
@@ -43,7 +48,6 @@ export interface SourceResult {
   lastPages: number;
 }
 
-/** Orders of the main thread when the outcome was in doubt. */
-export const KILL = 1;
-export const THAW = 2;
-export const ABANDON = 3;
+/** Orders of the main thread: what the target answered, as a number above 0. */
+export const ANSWERS = ['unanswered', 'running', 'discarded', 'unknown'] as const;
+export type Answer = (typeof ANSWERS)[number];

@@ -4,20 +4,21 @@ import type { Channel, Source } from '../engine/engine.ts';
 import { trace, type Tracing } from '../engine/tracing.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
-import { instanceOf, Journal, type SourceState } from '../journal.ts';
+import type { SourceState } from '../handover/evidence.ts';
+import { follow } from '../handover/follow.ts';
+import { sourceRules } from '../handover/rules.ts';
+import { instanceOf, Journal } from '../journal.ts';
 import { ABORT, lastWords, say } from '../notes.ts';
-import { cutover, type Cutover } from './cutover.ts';
+import type { Verdict } from './converge.ts';
+import { commit, hand, phasesOf, sendStragglers, type Arrived, type Handed } from './cutover.ts';
 import { Hook } from './hook.ts';
-import { ABANDON, KILL, THAW, type SourceNews, type SourceOrder, type SourceResult } from './order.ts';
+import { ANSWERS, type Answer, type SourceNews, type SourceOrder, type SourceResult } from './order.ts';
 import { precopy } from './precopy.ts';
 
 const CONNECT_TIMEOUT_MS = 10_000;
 
-/** The main thread always gives an order; it has its own limits. */
-const ORDER_TIMEOUT_MS = 10 * 60_000;
-
 /** What is thrown after the commit, or while the process is given back, changes nothing about where it is. */
-function quietly(...steps: (() => void)[]): void {
+function quietly(...steps: (() => unknown)[]): void {
   for (const step of steps) {
     try {
       step();
@@ -48,49 +49,131 @@ function connect({ host, address, port, key, streams }: SourceOrder): Channel {
   }
 }
 
-/** Never throws: what fails here is not what became of the process. */
-function settle(source: Source, journal: Journal<SourceState>, doubt: string | undefined, { latch, tell }: Tracing<SourceNews>): SourceResult['outcome'] {
-  let order = KILL;
-  if (doubt !== undefined) {
-    tell({ type: 'doubt', why: doubt });
-    order = latch.takeOrder(ORDER_TIMEOUT_MS) || ABANDON;
+/** How long a cut link may take to come back while the process stands still on both sides. */
+const DOUBT_LIMIT_MS = 60_000;
+const DOUBT_RETRY_MS = 500;
+
+/** The main thread always answers; it has its own limits. */
+const ORDER_TIMEOUT_MS = 2 * 60_000;
+
+/** Committed, and no answer: asks by way of control, until it is known or the limit is reached. */
+class Doubt {
+  readonly #tracing: Tracing<SourceNews>;
+  #sinceMs: number | undefined;
+
+  constructor(tracing: Tracing<SourceNews>) {
+    this.#tracing = tracing;
   }
-  if (order === KILL) {
-    quietly(() => source.kill(), () => journal.write('gone'));
-    return 'moved';
+
+  begin(why: string): void {
+    this.#sinceMs = engine.nowMs();
+    this.#tracing.tell({ type: 'doubt', why });
   }
-  const outcome = order === THAW ? 'thawed' : 'unknown';
-  quietly(() => source.abandon(order === ABANDON), () => journal.write(outcome));
-  return outcome;
+
+  ask(question: 'commit' | 'abort'): Answer {
+    this.#tracing.tell({ type: 'ask', question });
+    return ANSWERS[this.#tracing.latch.takeOrder(ORDER_TIMEOUT_MS) - 1] ?? 'unanswered';
+  }
+
+  askAgain(): Answer | 'late' {
+    const answer = this.ask('commit');
+    if (answer === 'unanswered' && engine.nowMs() - (this.#sinceMs ?? 0) > DOUBT_LIMIT_MS) {
+      return 'late';
+    }
+    if (answer === 'unanswered') {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, DOUBT_RETRY_MS);
+    }
+    return answer;
+  }
 }
 
+const OUTCOMES = { moved: 'moved', returned: 'thawed', unknown: 'unknown' } as const;
+
 function give(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, tracing: Tracing<SourceNews>): SourceResult {
-  let committed: Cutover;
   const hook = new Hook(order);
-  try {
-    hook.run('pre-dump');
-    tracing.tell({ type: 'arm', stopMs: source.arm() });
-    fault('source:armed');
-    const { reason, predictedMs } = precopy(source, channel, order, tracing);
-    tracing.tell({ type: 'freeze', reason, predictedMs });
-    committed = cutover(source, channel, order, journal, tracing.latch, hook, () => void precopy(source, channel, order, tracing));
-  } catch (thrown) {
-    quietly(() => source.thaw(), () => journal.write('thawed'));
+  const doubt = new Doubt(tracing);
+  const copy = (): Verdict => precopy(source, channel, order, tracing);
+  let handed = undefined as Handed | undefined;
+  let arrived = undefined as Arrived | undefined;
+  let bound = false;
+  let why: unknown;
+  const giveBack = (act: () => void): void => {
+    quietly(act, () => journal.write('thawed'));
     noticing(tracing, () => hook.undo());
-    const why = asPhaulError(thrown).code === 'ERR_LINK_LOST' ? (lastWords(channel, order.host) ?? onTheWay(order.host, thrown)) : thrown;
-    quietly(() => say(channel, ABORT));
+  };
+  const end = follow(
+    sourceRules,
+    'copying',
+    {
+      copying: () => {
+        hook.run('pre-dump');
+        tracing.tell({ type: 'arm', stopMs: source.arm() });
+        fault('source:armed');
+        tracing.tell({ type: 'freeze', ...copy() });
+        handed = hand(source, channel, order, copy);
+        hook.run('network-lock');
+        fault('source:before-commit');
+        if (!tracing.latch.decide()) {
+          throw new PhaulError('ERR_INTERRUPTED', 'The migration was cancelled.');
+        }
+        return 'ready';
+      },
+      noting: () => journal.write('committing'),
+      stopping: () => {
+        source.commit();
+        bound = true;
+      },
+      promising: () => journal.write('committed'),
+      waiting: () => {
+        arrived = commit(source, channel, order, handed as Handed);
+        return 'running';
+      },
+      asking: () => doubt.askAgain(),
+      recalling: () => doubt.ask('abort'),
+      ending: () => {
+        if (arrived !== undefined) {
+          tracing.tell({ type: 'commit' });
+          arrived.said.forEach((sentence) => tracing.tell({ type: 'notice', text: `On ${order.host} ${sentence}.` }));
+          quietly(() => order.addresses !== '' && sendStragglers(source, channel));
+        }
+        quietly(() => source.kill(), () => journal.write('gone'));
+        noticing(tracing, () => hook.run('post-resume'));
+      },
+      thawing: () => {
+        giveBack(() => (bound ? source.abandon(false) : source.thaw()));
+        why = asPhaulError(why).code === 'ERR_LINK_LOST' ? (lastWords(channel, order.host) ?? onTheWay(order.host, why)) : why;
+        quietly(() => say(channel, ABORT));
+      },
+      returning: () => giveBack(() => source.abandon(false)),
+      leaving: () => quietly(() => source.abandon(true), () => journal.write('unknown')),
+    },
+    {
+      begins: (activity) => {
+        fault(`source:${activity}`);
+        if (activity === 'asking' || activity === 'ending' || activity === 'thawing') {
+          engine.setPriority('normal');
+        }
+      },
+      failed: (thrown, activity) => {
+        if (activity === 'waiting') {
+          tracing.tell({ type: 'commit' });
+          doubt.begin(asPhaulError(thrown).message);
+        } else {
+          why ??= thrown;
+        }
+      },
+    },
+  );
+  if (end === 'kept') {
     throw why;
   }
-  tracing.tell({ type: 'commit' });
-  committed.said.forEach((sentence) => tracing.tell({ type: 'notice', text: `On ${order.host} ${sentence}.` }));
-  const outcome = settle(source, journal, committed.doubt, tracing);
-  noticing(tracing, () => (outcome === 'moved' ? hook.run('post-resume') : outcome === 'thawed' ? hook.undo() : undefined));
+  const { freeze } = handed as Handed;
   return {
-    outcome,
-    downtimeMs: committed.downtimeMs ?? engine.nowMs() - committed.freeze.frozenAtMs,
-    phases: committed.phases,
-    lastBytes: committed.freeze.last.bytesSent,
-    lastPages: committed.freeze.last.pagesDirty,
+    outcome: OUTCOMES[end],
+    downtimeMs: arrived?.downtimeMs ?? engine.nowMs() - freeze.frozenAtMs,
+    phases: phasesOf(handed as Handed, arrived),
+    lastBytes: freeze.last.bytesSent,
+    lastPages: freeze.last.pagesDirty,
   };
 }
 
@@ -100,6 +183,7 @@ trace<SourceOrder, SourceNews>((order, tracing) => {
     host: order.host,
     process: instanceOf(order.pid),
     by: instanceOf(process.pid),
+    original: order.original,
   });
   let channel: Channel | undefined;
   let source: Source | undefined;

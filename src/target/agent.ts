@@ -7,14 +7,16 @@ import { hostname, release } from 'node:os';
 import { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
 import { Control, controlServer, type Handlers } from '../control.ts';
-import { PhaulError } from '../errors.ts';
+import { asPhaulError, PhaulError } from '../errors.ts';
+import { sourceEvidence } from '../handover/look.ts';
 import { OBSTACLES_MAX, PROTOCOL_VERSION } from '../messages.ts';
 import { version } from '../version.ts';
 import { abandon, allOver, answer, heldHere, newTracer, prepare, type TargetTracer } from './arrivals.ts';
 import { arriving } from './arriving.ts';
 import { listenOn, listenOnPassed } from './listen.ts';
-import { hasUnits, serveInUnit } from './unit.ts';
+import { pickUp } from './pickUp.ts';
 import { preflight } from './preflight.ts';
+import { hasUnits, serveInUnit } from './unit.ts';
 
 /** Of ssh: whoever starts an agent says something at once. */
 const FIRST_WORD_MS = 60_000;
@@ -43,6 +45,7 @@ function accept(socket: WebSocket): void {
       mine.add(params.id);
       return prepare(ready, params, controls.serve);
     },
+    original: async ({ id }) => sourceEvidence(id),
     outcome: async ({ id }) => answer(id, 'outcome'),
     commit: async ({ id }) => answer(id, 'commit'),
     abort: async ({ id }) => answer(id, 'abort'),
@@ -112,6 +115,8 @@ export async function serveStdio(ownUnit: boolean): Promise<void> {
 export async function serveSocket(path: string, ownUnit: boolean): Promise<void> {
   const told = endure();
   const serve = serveWith(ownUnit);
+  const say = (sentence: string): boolean => process.stderr.write(`phaul agent on ${hostname()}: ${sentence}\n`);
+  await pickUp(say).catch((thrown: unknown) => say(`the journals can't be looked through: ${asPhaulError(thrown).message}`));
   const passed = await listenOnPassed(serve);
   const server = passed ?? (await listenOn(path, serve));
   process.stderr.write(`phaul agent ${version} on ${hostname()} listens on ${passed === undefined ? path : 'the socket of its service manager'}\n`);

@@ -9,11 +9,12 @@ import type { Duplex } from 'node:stream';
 import { connectControl } from '../control.ts';
 import { Tracer } from '../engine/tracer.ts';
 import { PhaulError } from '../errors.ts';
-import { isAlive, isOfEarlierBoot, readJournal } from '../journal.ts';
+import { orderOf } from '../handover/evidence.ts';
+import { outcomeHere } from '../handover/look.ts';
 import type { OutcomeState, Params, Result } from '../messages.ts';
 import { arrivalSocket } from '../places.ts';
 import { listenOn } from './listen.ts';
-import { DISCARD, RELEASE } from './revive.ts';
+import { ORDERS } from './revive.ts';
 import { inUnit } from './unit.ts';
 import type { TargetNews, TargetOrder } from './worker.ts';
 
@@ -70,25 +71,7 @@ async function untilOver(id: string, tracer: TargetTracer, listening: Promise<Se
   arrivals.delete(id);
 }
 
-/** What the journal says of a migration whose agent is done with it, or dead: a husk or a held process dies with its agent. */
-function afterwards(id: string): OutcomeState {
-  const { state, about } = readJournal(id, 'target') ?? {};
-  switch (state) {
-    case 'running':
-    case 'discarded':
-      return state;
-    case 'preparing':
-    case 'held':
-      return isOfEarlierBoot(about?.by) ? 'unknown' : 'discarded';
-    case 'releasing':
-      // Dead between two system calls. If the process is not there, it has ended, or was never let go.
-      return isAlive(about?.process) ? 'running' : 'unknown';
-    default:
-      return 'unknown';
-  }
-}
-
-type Question = 'outcome' | 'commit' | 'abort';
+type Question = Parameters<typeof orderOf>[0];
 
 /** Undefined: its agent is dead. */
 async function askOwner(id: string, question: Question): Promise<{ state: OutcomeState } | undefined> {
@@ -112,19 +95,18 @@ async function askOwner(id: string, question: Question): Promise<{ state: Outcom
 export async function answer(id: string, question: Question): Promise<{ state: OutcomeState }> {
   const arrival = arrivals.get(id);
   if (arrival === undefined) {
-    return (await askOwner(id, question)) ?? { state: afterwards(id) };
+    return (await askOwner(id, question)) ?? { state: outcomeHere(id) };
   }
   const { tracer, over } = arrival;
-  if (question === 'commit' && arrival.state === 'held') {
-    tracer.latch.order(RELEASE);
-    await over;
-  } else if (question === 'abort') {
-    if (!tracer.cancel()) {
-      tracer.latch.order(DISCARD);
+  const order = orderOf(question, arrival.state);
+  if (order !== undefined) {
+    // One that isn't complete yet needs no order.
+    if (order === 'commit' || !tracer.cancel()) {
+      tracer.latch.order(ORDERS[order]);
     }
     await over;
   }
-  return { state: arrivals.has(id) ? arrival.state : afterwards(id) };
+  return { state: arrivals.has(id) ? arrival.state : outcomeHere(id) };
 }
 
 /** The source's connection is gone: what isn't complete is discarded, what is held waits at its socket. */

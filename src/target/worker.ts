@@ -1,12 +1,15 @@
 /** The tracing thread of the side that receives a process. */
 import { engine } from '../engine/library.ts';
-import { NOTE_LAYOUT, NOTE_STATE, NOTE_THREADS, type Channel, type Target } from '../engine/engine.ts';
+import { NOTE_LAYOUT, NOTE_STATE, NOTE_THREADS, type Built, type Channel, type Target } from '../engine/engine.ts';
 import { trace, type Tracing } from '../engine/tracing.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
-import { instanceOf, Journal, type TargetState } from '../journal.ts';
-import { ABORT, fail, PING, PONG, say } from '../notes.ts';
-import { revive } from './revive.ts';
+import type { TargetState } from '../handover/evidence.ts';
+import { follow } from '../handover/follow.ts';
+import { targetRules } from '../handover/rules.ts';
+import { instanceOf, Journal } from '../journal.ts';
+import { ABORT, fail, PING, PONG, READY, say } from '../notes.ts';
+import { letGo, Word } from './revive.ts';
 import { stageRound } from './staging.ts';
 
 export interface TargetOrder {
@@ -36,7 +39,8 @@ const ACCEPT_TIMEOUT_MS = 30_000;
 /** Between two notes: a round of a large process over a slow link takes its time. */
 const NOTE_TIMEOUT_MS = 10 * 60_000;
 
-function serve(target: Target, channel: Channel, order: TargetOrder, journal: Journal<TargetState>, tracing: Tracing<TargetNews>): void {
+/** Returns what the source sends when the process stands still. */
+function receive(target: Target, channel: Channel, order: TargetOrder): Buffer {
   for (let rounds = 0; ; ) {
     const note = channel.receive(NOTE_TIMEOUT_MS);
     if (note === undefined) {
@@ -50,9 +54,9 @@ function serve(target: Target, channel: Channel, order: TargetOrder, journal: Jo
     } else if (note.kind === NOTE_THREADS) {
       target.threads(note.payload);
     } else if (note.kind === NOTE_STATE) {
-      return revive(target, channel, note.payload, journal, tracing, order);
+      return note.payload;
     } else if (note.kind === PING) {
-      // The freeze is about to begin: revive() ends this, or this thread does.
+      // The freeze is about to begin: it ends this, or this thread does.
       engine.setPriority('freeze');
       channel.setPriority('freeze');
       say(channel, PONG);
@@ -83,6 +87,76 @@ function listen({ address, key, streams }: TargetOrder): Channel {
   throw failure;
 }
 
+function build(target: Target, channel: Channel, order: TargetOrder, { latch }: Tracing<TargetNews>): Built {
+  channel.accept(ACCEPT_TIMEOUT_MS);
+  target.receive(channel);
+  const state = receive(target, channel, order);
+  fault('target:final-round');
+  const built = target.build(state);
+  fault('target:built');
+  if (!latch.decide()) {
+    throw new PhaulError('ERR_INTERRUPTED', 'The source went away before the process was complete.');
+  }
+  return built;
+}
+
+function take(target: Target, channel: Channel, order: TargetOrder, journal: Journal<TargetState>, tracing: Tracing<TargetNews>): void {
+  const { id } = order;
+  const word = new Word(target, channel, tracing.latch);
+  let built: Built | undefined;
+  let releaseMs = 0;
+  let why: unknown = new PhaulError('ERR_INTERRUPTED', `${order.from} gave up before the commit.`);
+  const end = follow(
+    targetRules,
+    'receiving',
+    {
+      receiving: () => {
+        built = build(target, channel, order, tracing);
+        return 'built';
+      },
+      noting: () => journal.write('held'),
+      announcing: () => {
+        say(channel, READY, built);
+        tracing.tell({ id, state: 'held' });
+      },
+      held: () => {
+        fault('target:ready-sent');
+        return word.next();
+      },
+      promising: () => {
+        fault('target:commit-received');
+        journal.write('releasing');
+      },
+      releasing: () => {
+        releaseMs = letGo(target);
+      },
+      running: () => {
+        word.answer(releaseMs);
+        tracing.tell({ id, state: 'running' });
+        journal.write('running');
+        fault('target:released');
+      },
+      discarding: () => journal.write('discarded'),
+    },
+    {
+      begins: (activity) => fault(`target:${activity}`),
+      failed: (thrown, activity) => {
+        if (activity === 'held' || activity === 'promising') {
+          fail(channel, asPhaulError(thrown)); // the source asks again, by way of control
+        } else if (activity !== 'running' && activity !== 'discarding') {
+          why = thrown;
+        }
+      },
+    },
+  );
+  if (end === 'discarded') {
+    throw why;
+  }
+  if (order.addresses !== '') {
+    word.takeStragglers();
+  }
+}
+
 trace<TargetOrder, TargetNews>((order, tracing) => {
   let channel: Channel | undefined;
   let target: Target | undefined;
@@ -98,30 +172,17 @@ trace<TargetOrder, TargetNews>((order, tracing) => {
     channel = listen(order);
     tracing.opened(channel);
     fault('target:prepared');
-    channel.accept(ACCEPT_TIMEOUT_MS);
-    target.receive(channel);
-    serve(target, channel, order, journal, tracing);
+    take(target, channel, order, journal, tracing);
   } catch (thrown) {
-    discard(journal, channel, thrown);
+    if (channel !== undefined) {
+      fail(channel, asPhaulError(thrown));
+    }
     throw thrown;
   } finally {
+    engine.setPriority('normal');
     tracing.closing();
     channel?.close();
     target?.close();
     journal?.close();
   }
 });
-
-/** What fails while the process is let go, or later, leaves nothing to be discarded. */
-function discard(journal: Journal<TargetState> | undefined, channel: Channel | undefined, why: unknown): void {
-  if (journal !== undefined && journal.state !== 'releasing' && journal.state !== 'running') {
-    try {
-      journal.write('discarded');
-    } catch {
-      // On a full disk the last state stays, which says the same once this agent is done.
-    }
-  }
-  if (channel !== undefined) {
-    fail(channel, asPhaulError(why));
-  }
-}
