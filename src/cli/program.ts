@@ -7,6 +7,7 @@ import { dedupCommand, dumpCommand, preDumpCommand, restoreCommand } from './che
 import { inspectCommand } from './inspect.ts';
 import { migrateCommand } from './migrate.ts';
 import type { Output } from './output.ts';
+import { resolveCommand, statusCommand } from './status.ts';
 
 const EPILOGUE = `
 Examples:
@@ -14,6 +15,8 @@ Examples:
   phaul check 4242 root@beta        the same, and what beta lacks for it
   phaul migrate 4242 root@beta      move it while it keeps working
   phaul migrate $(pgrep redis) beta --tcp close --max-downtime 50
+  phaul status                      what moves or has moved here, and where it is
+  phaul resolve 3f9a                settle a migration that was not seen through
   phaul dump -t 4242 -D /var/tmp/4242   write it to a directory, and end it
   phaul restore -D /var/tmp/4242        let it go on from there
   phaul inspect /var/tmp/4242           what is in there
@@ -22,7 +25,7 @@ Exit codes:
   0  moved (check: it can move)
   1  not moved, the process still runs here (check: it can't move)
   2  wrong use, nothing was touched
-  3  nobody knows where the process is now; the message says where to look
+  3  it isn't known where the process is now; the message says what to run
 
 Both hosts need root and phaul of the same version; the way to the other host is ssh.
 "phaul COMMAND --help" explains each command, README.md and ARCHITECTURE.md the rest.`;
@@ -36,6 +39,8 @@ export function createProgram({ stdout, stderr }: { stdout: Output; stderr: Outp
     .addHelpText('after', EPILOGUE);
   program.addCommand(migrateCommand({ stdout, stderr }));
   program.addCommand(checkCommand({ stdout }));
+  program.addCommand(statusCommand({ stdout }));
+  program.addCommand(resolveCommand({ stdout, stderr }));
   for (const command of [dumpCommand, preDumpCommand, restoreCommand, dedupCommand]) {
     program.addCommand(command({ stdout, stderr }));
   }

@@ -9,11 +9,14 @@ import { Bed } from '../moves/bed.ts';
 const WAIT_MS = 60_000;
 const SETTLE_MS = 15_000;
 
-export const sourcePoints = FAULT_POINTS.filter((point) => point.startsWith('source:'));
-export const targetPoints = FAULT_POINTS.filter((point) => point.startsWith('target:'));
+/** Where a move that succeeds doesn't come by, or where it has just been to another point. */
+const ASIDE = ['source:copying', 'source:asking', 'source:recalling', 'source:thawing', 'source:returning', 'source:leaving', 'target:receiving', 'target:held', 'target:promising', 'target:discarding'];
+
+export const sourcePoints = FAULT_POINTS.filter((point) => point.startsWith('source:') && !ASIDE.includes(point));
+export const targetPoints = FAULT_POINTS.filter((point) => point.startsWith('target:') && !ASIDE.includes(point));
 
 /** At these the source has committed, or is about to. */
-const late: FaultPoint[] = ['source:after-commit', 'target:ready-sent', 'target:commit-received', 'target:running'];
+const late: FaultPoint[] = ['source:waiting', 'source:after-commit', 'source:ending', 'target:ready-sent', 'target:commit-received', 'target:running', 'target:released'];
 export const isLate = (point: FaultPoint): boolean => late.includes(point);
 
 /** A migration under way. */
@@ -33,6 +36,12 @@ export interface Ending {
   /** Undefined if phaul was killed. */
   done: DoneEvent | undefined;
   stderr: string;
+}
+
+export interface Resolved {
+  id: string;
+  exitCode: number | null;
+  text: string;
 }
 
 /** held: traced, by a phaul. */
@@ -166,6 +175,14 @@ exec ${process.cwd()}/bin/phaul "$@"
         return places;
       }
     }
+  }
+
+  /** Settles the last migration of a process, on the host that it left. */
+  async resolve(pid: number, ...options: string[]): Promise<Resolved> {
+    const { stdout } = await this.on('alpha', 'phaul', 'status', '--all', '--json');
+    const { id = '' } = stdout.trim().split('\n').map((line) => JSON.parse(line) as { id: string; side: string; pid: number }).findLast((one) => one.pid === pid && one.side === 'source') ?? {};
+    const { exitCode, stdout: said, stderr } = await this.on('alpha', 'phaul', 'resolve', id, ...options);
+    return { id, exitCode, text: said + stderr };
   }
 
   /** Agents that are still there. */

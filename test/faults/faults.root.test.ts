@@ -62,18 +62,28 @@ interface Expected {
   withinMs?: number;
 }
 
-/** One copy, where phaul said, alive and well; then it moves as if nothing had been. */
+/** One copy, where phaul said, alive and well, if need be after `phaul resolve`; then it moves as if nothing had been. */
 async function conclude(t: ExecutionContext, { point, name, pid, ending }: Departure, { codes, places, since = 0, withinMs = Infinity }: Expected): Promise<void> {
   const { exitCode, at, done, stderr } = await ending;
   const what = `${point}: ${exitCode} ${done?.error?.message ?? stderr}`;
   t.true(codes.includes(exitCode), what);
   t.true(at - since <= withinMs || since === 0, `${point}: ended after ${at - since} ms`);
-  const settled = await bed.settled(pid, places);
+  let settled = await bed.settled(pid, places);
   t.true(places.includes(settled), `${settled}; ${what}`);
   if (done !== undefined && exitCode !== 3) {
     t.is(done.host, settled.startsWith('alpha runs') ? 'alpha' : 'beta', what);
     t.is(exitCode, done.host === 'beta' ? 0 : 1, what);
     t.regex(done.error?.message ?? 'beta', /beta|PHAUL_FAULT/);
+  }
+  if (settled.startsWith('alpha stopped')) {
+    const again = await bed.migrate('alpha', pid, 'beta');
+    t.is(again.exitCode, 1, `${point}: what is in doubt must not move`);
+    t.regex(again.stderr, /run "phaul resolve/);
+    const { exitCode: code, text } = await bed.resolve(pid);
+    t.is(code, 0, `${point}: ${text}`);
+    settled = await bed.settled(pid, [HERE, THERE]);
+    t.true([HERE, THERE].includes(settled), `${settled} after: ${text}; ${what}`);
+    t.is((await bed.resolve(pid)).exitCode, 0, 'nothing is left to be resolved');
   }
   t.deepEqual(bed.lines(name), ['ready'], 'no wait of the process ended early');
   if (settled.startsWith('alpha runs')) {
@@ -88,30 +98,63 @@ const concludeAll = async (t: ExecutionContext, departures: Departure[], expecte
   await until('the end of all agents', async () => (await bed.agents()).length === 0, 30_000);
 };
 
-test.serial('the source is killed', async (t) => {
-  await concludeAll(t, await departAll(sourcePoints, 'kill'), (point) => ({
-    codes: [137],
-    places: isLate(point) ? [THERE] : point === 'source:before-commit' ? ['alpha runs, beta held'] : [HERE, 'alpha runs, beta held'],
-  }));
-});
+/** Where the process is when the source has been killed. */
+function placesAfterKill(point: FaultPoint): string[] {
+  if (['source:before-commit', 'source:noting', 'source:stopping'].includes(point)) {
+    return ['alpha runs, beta held'];
+  }
+  if (['source:promising', 'source:waiting'].includes(point)) {
+    return ['alpha stopped, beta held'];
+  }
+  return isLate(point) ? ['alpha stopped, beta runs'] : [HERE, 'alpha runs, beta held'];
+}
 
-test.serial('the agent that ssh started is killed', async (t) => {
-  await concludeAll(t, await departAll(targetPoints, 'kill'), (point) => ({
-    codes: isLate(point) ? [0, 1] : [1],
-    places: point === 'target:running' ? [THERE] : [HERE],
-  }));
-});
-
-for (const point of LONG ? targetPoints : some('target:final-round', 'target:ready-sent')) {
-  test.serial(`the agent that is a service is killed at ${point}`, async (t) => {
-    await bed.startService(point, 'kill');
-    await concludeAll(t, [await bed.depart(point, 'kill')], () => ({ codes: isLate(point) ? [0, 1] : [1], places: point === 'target:running' ? [THERE] : [HERE] }));
+for (const group of groups(sourcePoints)) {
+  test.serial(`the source is killed at ${group.join(', ')}`, async (t) => {
+    await concludeAll(t, await departAll(group, 'kill'), (point) => ({ codes: [137], places: placesAfterKill(point) }));
   });
 }
 
-test.serial('something throws', async (t) => {
-  await concludeAll(t, await departAll(allPoints, 'error'), (point) => (isLate(point) ? { codes: [0], places: [THERE] } : { codes: [1], places: [HERE] }));
+const afterAgent = (point: FaultPoint): Expected =>
+  point === 'target:running' || point === 'target:released' ? { codes: [0], places: [THERE] } : { codes: [1], places: [HERE] };
+
+for (const group of groups(targetPoints.filter((point) => point !== 'target:releasing'))) {
+  test.serial(`the agent that ssh started is killed at ${group.join(', ')}`, async (t) => {
+    await concludeAll(t, await departAll(group, 'kill'), afterAgent);
+  });
+}
+
+for (const point of LONG ? targetPoints.filter((some) => some !== 'target:releasing') : some('target:final-round', 'target:ready-sent')) {
+  test.serial(`the agent that is a service is killed at ${point}`, async (t) => {
+    await bed.startService(point, 'kill');
+    await concludeAll(t, [await bed.depart(point, 'kill')], () => afterAgent(point));
+  });
+}
+
+test.serial('an agent that dies after it has promised to let the process go leaves it to the operator', async (t) => {
+  const { pid, name, ending } = await bed.depart('target:releasing', 'kill');
+  const { exitCode, done } = await ending;
+  t.is(exitCode, 3);
+  t.is(done?.outcome, 'unknown');
+  t.regex(done?.error?.message ?? '', /stopped on alpha.*phaul resolve [0-9a-f]{16}/);
+  t.is(await bed.settled(pid, ['alpha stopped, beta gone']), 'alpha stopped, beta gone');
+  t.is((await bed.on('alpha', 'phaul', 'status')).exitCode, 3);
+  const asked = await bed.resolve(pid);
+  t.is(asked.exitCode, 3);
+  t.regex(asked.text, new RegExp(`can't tell whether the copy has run.*phaul resolve ${asked.id} --keep there.*phaul resolve ${asked.id} --keep here`));
+  const kept = await bed.resolve(pid, '--keep', 'here');
+  t.is(kept.exitCode, 0, kept.text);
+  t.is(await bed.settled(pid, [HERE]), HERE);
+  t.is((await bed.on('alpha', 'phaul', 'status')).exitCode, 0);
+  t.deepEqual(bed.lines(name), ['ready']);
+  t.is(await bed.verdict('alpha', pid, name), 'ok');
 });
+
+for (const group of groups(allPoints)) {
+  test.serial(`something throws at ${group.join(', ')}`, async (t) => {
+    await concludeAll(t, await departAll(group, 'error'), (point) => (isLate(point) ? { codes: [0], places: [THERE] } : { codes: [1], places: [HERE] }));
+  });
+}
 
 for (const group of groups(crucial)) {
   const where = group.join(', ');
