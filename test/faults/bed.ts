@@ -38,12 +38,6 @@ export interface Ending {
   stderr: string;
 }
 
-export interface Resolved {
-  id: string;
-  exitCode: number | null;
-  text: string;
-}
-
 /** held: traced, by a phaul. */
 export type Place = 'runs' | 'stopped' | 'held' | 'gone';
 
@@ -131,7 +125,7 @@ exec ${process.cwd()}/bin/phaul "$@"
   async startService(point: FaultPoint, action: string): Promise<void> {
     const [pid] = await Promise.all([this.start('beta', 'env', `PHAUL_FAULT=${point}:${action}`, 'phaul', 'agent')]);
     this.#services.push(pid);
-    await until('the service', async () => (await this.on('beta', 'test', '-S', '/run/phaul/agent.sock')).exitCode === 0);
+    await until('the service', async () => (await this.on('beta', 'sh', '-c', 'ss -lx | grep -q /run/phaul/agent.sock')).exitCode === 0);
   }
 
   async stopServices(): Promise<void> {
@@ -175,14 +169,6 @@ exec ${process.cwd()}/bin/phaul "$@"
         return places;
       }
     }
-  }
-
-  /** Settles the last migration of a process, on the host that it left. */
-  async resolve(pid: number, ...options: string[]): Promise<Resolved> {
-    const { stdout } = await this.on('alpha', 'phaul', 'status', '--all', '--json');
-    const { id = '' } = stdout.trim().split('\n').map((line) => JSON.parse(line) as { id: string; side: string; pid: number }).findLast((one) => one.pid === pid && one.side === 'source') ?? {};
-    const { exitCode, stdout: said, stderr } = await this.on('alpha', 'phaul', 'resolve', id, ...options);
-    return { id, exitCode, text: said + stderr };
   }
 
   /** Agents that are still there. */

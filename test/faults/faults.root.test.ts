@@ -150,6 +150,63 @@ test.serial('an agent that dies after it has promised to let the process go leav
   t.is(await bed.verdict('alpha', pid, name), 'ok');
 });
 
+test.serial('what is held can be settled from its own host, by way of the other or by the operator', async (t) => {
+  const byWay = await bed.depart('source:waiting', 'kill');
+  const alone = await bed.depart('source:waiting', 'kill');
+  for (const { pid, ending } of [byWay, alone]) {
+    await ending;
+    t.is(await bed.settled(pid, ['alpha stopped, beta held']), 'alpha stopped, beta held');
+  }
+  const onBeta = async (pid: number, ...options: string[]) => {
+    const { stdout } = await bed.on('beta', 'phaul', 'status', '--json');
+    const one = stdout.trim().split('\n').map((line) => JSON.parse(line) as { id: string; pid: number; state: string; text: string }).find((some) => some.pid === pid);
+    t.regex(one?.text ?? '', one?.state === 'waits' ? /is held here for alpha, complete/ : /runs here/);
+    return bed.on('beta', 'phaul', 'resolve', one?.id.slice(0, 8) ?? '', ...options);
+  };
+  const asked = await onBeta(byWay.pid);
+  t.is(asked.exitCode, 3);
+  t.regex(asked.stderr, /is held here, complete, and may only go on if .* doesn't run on alpha\. Run "phaul resolve [0-9a-f]{16}" on alpha/);
+  const told = await onBeta(byWay.pid, 'root@alpha');
+  t.is(told.exitCode, 0, told.stderr);
+  t.regex(told.stdout, /goes on here, as the move was committed/);
+  const kept = await onBeta(alone.pid, '--keep', 'here');
+  t.is(kept.exitCode, 0, kept.stderr);
+  for (const { pid, name } of [byWay, alone]) {
+    t.is(await bed.settled(pid, ['alpha stopped, beta runs']), 'alpha stopped, beta runs');
+    const { exitCode, text } = await bed.resolve(pid);
+    t.is(exitCode, 0, text);
+    t.is(await bed.settled(pid, [THERE]), THERE);
+    t.is(await bed.verdict('beta', pid, name), 'ok');
+  }
+});
+
+test.serial('an original that somebody has let go on, while its copy runs, is said', async (t) => {
+  const { pid, ending } = await bed.depart('source:after-commit', 'kill');
+  await ending;
+  t.is(await bed.settled(pid, ['alpha stopped, beta runs']), 'alpha stopped, beta runs');
+  await bed.on('alpha', 'kill', '-CONT', String(pid));
+  const { exitCode, text } = await bed.resolve(pid);
+  t.is(exitCode, 3);
+  t.regex(text, new RegExp(`runs on beta.*and on alpha too.*kill -KILL ${pid}`));
+  await bed.on('alpha', 'kill', '-KILL', String(pid));
+  t.is((await bed.resolve(pid)).exitCode, 0);
+  await bed.on('beta', 'kill', '-KILL', String(pid));
+});
+
+test.serial('a service that is started again has picked up what the one before it left', async (t) => {
+  await bed.startService('target:built', 'kill');
+  const { pid, ending } = await bed.depart('target:built', 'kill');
+  t.is((await ending).exitCode, 1);
+  await bed.startService('target:discarding', 'kill');
+  const { stdout } = await bed.on('beta', 'phaul', 'status', '--all', '--json');
+  const one = stdout.trim().split('\n').map((line) => JSON.parse(line) as { pid: number; journal: string; text: string }).find((some) => some.pid === pid);
+  t.like(one, { journal: 'discarded', text: 'never ran here' });
+  t.is((await bed.on('beta', 'sh', '-c', 'ls /run/phaul')).stdout.trim(), 'agent.sock');
+  const again = await bed.migrate('alpha', pid, 'beta');
+  t.is(again.exitCode, 0, again.stderr);
+  await bed.on('beta', 'kill', '-KILL', String(pid));
+});
+
 for (const group of groups(allPoints)) {
   test.serial(`something throws at ${group.join(', ')}`, async (t) => {
     await concludeAll(t, await departAll(group, 'error'), (point) => (isLate(point) ? { codes: [0], places: [THERE] } : { codes: [1], places: [HERE] }));

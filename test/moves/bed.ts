@@ -26,6 +26,12 @@ export interface Moved {
   stderr: string;
 }
 
+export interface Resolved {
+  id: string;
+  exitCode: number | null;
+  text: string;
+}
+
 export class Bed {
   readonly #shell;
   /** Of the hosts. */
@@ -118,6 +124,14 @@ export class Bed {
   async migrate(from: string, pid: number, to: string, ...options: string[]): Promise<Moved> {
     const { exitCode, stdout, stderr } = await this.on(from, 'phaul', 'migrate', String(pid), `root@${to}`, '--json', ...options);
     return { exitCode, done: JSON.parse(stdout.trim().split('\n').at(-1) ?? '{}') as DoneEvent, stderr };
+  }
+
+  /** Settles the last migration of a process that has left alpha, there. */
+  async resolve(pid: number, ...options: string[]): Promise<Resolved> {
+    const { stdout } = await this.on('alpha', 'phaul', 'status', '--all', '--json');
+    const { id = '' } = stdout.trim().split('\n').map((line) => JSON.parse(line) as { id: string; side: string; pid: number }).findLast((one) => one.pid === pid && one.side === 'source') ?? {};
+    const { exitCode, stdout: said, stderr } = await this.on('alpha', 'phaul', 'resolve', id, ...options);
+    return { id, exitCode, text: said + stderr };
   }
 
   async alive(host: string, pid: number): Promise<boolean> {

@@ -163,6 +163,30 @@ for (const fault of ['source:before-commit:error', 'source:before-commit:kill', 
   });
 }
 
+const IN_DOUBT: [fault: string, where: 'alpha' | 'beta'][] = [['source:promising:kill', 'alpha'], ['source:waiting:kill', 'beta'], ['source:after-commit:kill', 'beta']];
+
+for (const [fault, where] of IN_DOUBT) {
+  test.serial(`after ${fault}, phaul resolve lets the connections live on ${where}`, async (t) => {
+    const pid = await bed.start('alpha', 'python3', bed.report('server.py'), ...ADDRESSES.map(plain));
+    await sleep(500);
+    const clients = await startClients();
+    await bed.on('alpha', 'env', `PHAUL_FAULT=${fault}`, 'phaul', 'migrate', String(pid), 'root@beta', ...moveIps);
+    const { exitCode, text } = await bed.resolve(pid);
+    t.is(exitCode, 0, text);
+    t.true(await settled(where), text);
+    await sleep(500);
+    if (where === 'beta') {
+      const back = await bed.migrate('beta', pid, 'alpha', ...moveIps);
+      t.is(back.exitCode, 0, back.stderr);
+    }
+    for (const { n, problem } of await endClients(clients)) {
+      t.is(problem, '');
+      t.true(n > 10);
+    }
+    await bed.on('alpha', 'kill', '-KILL', String(pid));
+  });
+}
+
 test.serial('a server that accepts connections all the time loses none that is being made', async (t) => {
   const pid = await bed.start('alpha', 'python3', bed.report('server.py'), plain(ADDRESSES[0]!));
   await sleep(500);
