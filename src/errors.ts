@@ -19,6 +19,7 @@ const exitCodes = {
   ERR_OBSTACLES: 1, // check or preflight found what can't move; see `obstacles`
   ERR_PROCESS_EXITED: 1, // the process ended by itself before it was moved
   ERR_DIVERGES: 1, // the rounds stopped shrinking and --on-diverge said abort
+  ERR_FILE_CHANGED: 1, // a file of the process isn't on the target any more what preflight compared
   ERR_VERIFY: 1, // memory differs between both sides at the freeze
   ERR_TIMEOUT: 1, // a phase took longer than it may
   ERR_INTERRUPTED: 1, // the operator stopped the migration before the commit

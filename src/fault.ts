@@ -1,6 +1,6 @@
 /**
  * Faults at named steps, for tests: PHAUL_FAULT="source:before-commit:kill", "target:built:error",
- * "source:frozen:stall:20" (seconds), "target:built:stall:/tmp/gate" (while that file is there).
+ * "source:frozen:stall:20" (seconds), "target:built:stall:/tmp/gate" (while that file is there), "target:built:clock:-3600".
  */
 import { existsSync, writeSync } from 'node:fs';
 import { PhaulError } from './errors.ts';
@@ -9,6 +9,7 @@ import { sourceRules, targetRules, type Rules } from './handover/rules.ts';
 
 /** Between the steps of an activity. */
 const INNER_POINTS = [
+  'source:preflighted',
   'source:connected',
   'source:armed',
   'source:after-round-1',
@@ -41,6 +42,12 @@ function sleep(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
+/** What a clock that is set says to this thread. */
+function jump(seconds: number): void {
+  const now = Date.now;
+  Date.now = () => now() + seconds * 1000;
+}
+
 /** kill: the whole phaul at once; stall: this thread, without a word to anybody; error: an exception. Once. */
 export function fault(point: FaultPoint): void {
   if (!wanted.startsWith(`${point}:`)) {
@@ -54,6 +61,10 @@ export function fault(point: FaultPoint): void {
   }
   if (action === 'kill') {
     process.kill(process.pid, 'SIGKILL');
+  }
+  if (action === 'clock') {
+    jump(Number(how));
+    return;
   }
   if (how.startsWith('/')) {
     while (existsSync(how)) {

@@ -10,6 +10,7 @@ import { PAGE_BYTES } from './engine/engine.ts';
 import { engine } from './engine/library.ts';
 import { PhaulError } from './errors.ts';
 import { plural, type DoneEvent, type Emit } from './events.ts';
+import { fault } from './fault.ts';
 import { forgetOldJournals } from './journal.ts';
 import type { Result } from './messages.ts';
 import type { Migrate, MigrateOptions } from './options.ts';
@@ -94,6 +95,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
   const [plan, hello] = await Promise.all([readPlan(options.pid, { tcp: options.tcp, movedAddresses }), peer.open()]);
   emit({ event: 'connect', host: peer.host, agentVersion: hello.version, kernel: hello.kernel });
   await preflight(options, plan, peer, emit);
+  fault('source:preflighted');
   const { pid, streams, verify } = options;
   const key = randomBytes(KEY_BYTES);
   const id = randomBytes(ID_BYTES).toString('hex');

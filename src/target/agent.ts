@@ -16,6 +16,7 @@ import { arriving } from './arriving.ts';
 import { listenOn, listenOnPassed } from './listen.ts';
 import { pickUp } from './pickUp.ts';
 import { preflight } from './preflight.ts';
+import { markFiles, type Mark } from './unchanged.ts';
 import { hasUnits, serveInUnit } from './unit.ts';
 
 /** Of ssh: whoever starts an agent says something at once. */
@@ -27,6 +28,7 @@ const sessions = new Map<Control, Promise<void>>();
 function accept(socket: WebSocket): void {
   const mine = new Set<string>();
   let tracer: TargetTracer | undefined;
+  let files: Mark[] = [];
   const handlers: Handlers = {
     hello: ({ protocol, version: theirs, hostname: peer }) => {
       if (protocol !== PROTOCOL_VERSION) {
@@ -35,15 +37,18 @@ function accept(socket: WebSocket): void {
       tracer ??= newTracer(); // it loads its modules while the source still looks
       return { protocol: PROTOCOL_VERSION, version, hostname: hostname(), kernel: release() };
     },
-    preflight: async ({ plan }) => ({
-      obstacles: (await preflight(plan)).slice(0, OBSTACLES_MAX),
-      arriving: arriving([plan.pid, ...plan.tids]),
-    }),
+    preflight: async ({ plan }) => {
+      files = markFiles(plan);
+      return {
+        obstacles: (await preflight(plan)).slice(0, OBSTACLES_MAX),
+        arriving: arriving([plan.pid, ...plan.tids]),
+      };
+    },
     prepare: async (params) => {
       const ready = tracer ?? newTracer();
       tracer = undefined;
       mine.add(params.id);
-      return prepare(ready, params, controls.serve);
+      return prepare(ready, params, files, controls.serve);
     },
     original: async ({ id }) => sourceEvidence(id),
     outcome: async ({ id }) => answer(id, 'outcome'),

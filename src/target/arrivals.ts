@@ -16,6 +16,7 @@ import { arrivalSocket } from '../places.ts';
 import { listenOn } from './listen.ts';
 import { ORDERS } from './revive.ts';
 import { inUnit } from './unit.ts';
+import type { Mark } from './unchanged.ts';
 import type { TargetNews, TargetOrder } from './worker.ts';
 
 /** For an agent of this host that is asked on behalf of another: it has to end a process at most. */
@@ -44,7 +45,7 @@ export function newTracer(): TargetTracer {
 }
 
 /** `serve` takes connections to the arrival's own socket. */
-export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'prepare'>, serve: (duplex: Duplex) => void): Promise<Result<'prepare'>> {
+export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'prepare'>, files: Mark[], serve: (duplex: Duplex) => void): Promise<Result<'prepare'>> {
   const { id } = order;
   const clocksAt = process.hrtime.bigint();
   if (arrivals.has(id)) {
@@ -56,7 +57,7 @@ export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'p
   await listening;
   // In a unit of its own it stays there, unless the operator says otherwise: a group of this name may be somebody else's.
   const cgroups = order.cgroups === '' && inUnit() ? 'ignore' : order.cgroups;
-  tracer.begin({ key: Buffer.from(key, 'base64'), ...order, cgroups, clocksAt });
+  tracer.begin({ key: Buffer.from(key, 'base64'), files, ...order, cgroups, clocksAt });
   return { port: await tracer.port() };
 }
 

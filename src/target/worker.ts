@@ -11,6 +11,7 @@ import { instanceOf, Journal } from '../journal.ts';
 import { ABORT, fail, PING, PONG, READY, say } from '../notes.ts';
 import { letGo, Word } from './revive.ts';
 import { stageRound } from './staging.ts';
+import { requireUnchanged, type Mark } from './unchanged.ts';
 
 export interface TargetOrder {
   id: string;
@@ -27,6 +28,8 @@ export interface TargetOrder {
   /** What the process's clocks showed, and when that was by process.hrtime here. */
   clocks: string;
   clocksAt: bigint;
+  /** As they were when they were compared. */
+  files: Mark[];
 }
 
 export interface TargetNews {
@@ -56,6 +59,7 @@ function receive(target: Target, channel: Channel, order: TargetOrder): Buffer {
     } else if (note.kind === NOTE_STATE) {
       return note.payload;
     } else if (note.kind === PING) {
+      requireUnchanged(order.files, order.comm);
       // The freeze is about to begin: it ends this, or this thread does.
       engine.setPriority('freeze');
       channel.setPriority('freeze');

@@ -1,6 +1,7 @@
 /** Migrations in which something dies, stops or is cut at a named step, and where the process is afterwards. */
 import { spawn } from 'node:child_process';
 import { chmodSync, closeSync, existsSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DoneEvent } from '../../src/events.ts';
 import { FAULT_POINTS, type FaultPoint } from '../../src/fault.ts';
@@ -50,8 +51,15 @@ export async function until(what: string, condition: () => boolean | Promise<boo
 }
 
 export class FaultBed extends Bed {
+  readonly #phaul: string;
   #count = 0;
   readonly #services: number[] = [];
+
+  /** `phaul`: what both hosts have. */
+  constructor(name: string, phaul = join(process.cwd(), 'bin/phaul')) {
+    super(name);
+    this.#phaul = phaul;
+  }
 
   #read(name: string): string {
     return existsSync(this.report(name)) ? readFileSync(this.report(name), 'utf8') : '';
@@ -62,7 +70,6 @@ export class FaultBed extends Bed {
     await super.up();
     // An agent that has a pid which the process needs is left for another one, that has no fault.
     await this.on('beta', 'sh', '-c', 'echo 20000 >/proc/sys/kernel/ns_last_pid');
-    const phaul = `/run/phaul-two-hosts-${this.set}/beta/sbin/phaul`;
     const wrapper = `#!/bin/sh
 if [ "$2" = --stdio ] && mv ${this.report('next')} ${this.report('next')}.$$ 2>/dev/null; then
 	. ${this.report('next')}.$$
@@ -70,9 +77,15 @@ if [ "$2" = --stdio ] && mv ${this.report('next')} ${this.report('next')}.$$ 2>/
 	echo $$ >"$log.agent.pid"
 	export PHAUL_FAULT
 fi
-exec ${process.cwd()}/bin/phaul "$@"
+exec ${this.#phaul} "$@"
 `;
-    writeFileSync(`${phaul}.new`, wrapper);
+    this.#install('alpha', `#!/bin/sh\nexec ${this.#phaul} "$@"\n`);
+    this.#install('beta', wrapper);
+  }
+
+  #install(host: string, text: string): void {
+    const phaul = `/run/phaul-two-hosts-${this.set}/${host}/sbin/phaul`;
+    writeFileSync(`${phaul}.new`, text);
     chmodSync(`${phaul}.new`, 0o755);
     renameSync(`${phaul}.new`, phaul);
   }
@@ -91,9 +104,9 @@ exec ${process.cwd()}/bin/phaul "$@"
   }
 
   /** A victim on its way to beta, with a fault on one side. */
-  async depart(point: FaultPoint, action: string, options: string[] = []): Promise<Departure> {
-    const name = `patient.${++this.#count}`;
-    const pid = await this.victim(name);
+  async depart(point: FaultPoint, action: string, options: string[] = [], victim = 'patient', args: string[] = []): Promise<Departure> {
+    const name = `${victim}.${++this.#count}`;
+    const pid = await this.victim(name, ...args);
     const isSource = point.startsWith('source:');
     const log = this.report(`${name}.log`);
     const own = this.#services.length === 0;
@@ -121,10 +134,11 @@ exec ${process.cwd()}/bin/phaul "$@"
     return { point, name, pid, enter: child.pid ?? 0, ending };
   }
 
-  /** An agent that beta runs as a service, with a fault. */
-  async startService(point: FaultPoint, action: string): Promise<void> {
-    const [pid] = await Promise.all([this.start('beta', 'env', `PHAUL_FAULT=${point}:${action}`, 'phaul', 'agent')]);
-    this.#services.push(pid);
+  /** An agent that beta runs as a service, with a fault; `within`: a command that runs a command. */
+  async startService(point: FaultPoint, action: string, ...within: string[]): Promise<void> {
+    const log = this.report('service.log');
+    rmSync(log, { force: true });
+    this.#services.push(await this.start('beta', 'sh', '-c', `exec 2>${log}; exec "$@"`, 'sh', ...within, 'env', `PHAUL_FAULT=${point}:${action}`, 'phaul', 'agent'));
     await until('the service', async () => (await this.on('beta', 'sh', '-c', 'ss -lx | grep -q /run/phaul/agent.sock')).exitCode === 0);
   }
 
@@ -137,14 +151,14 @@ exec ${process.cwd()}/bin/phaul "$@"
 
   /** The one with the fault has come to its point. */
   async arrived({ point, name }: Departure): Promise<void> {
-    const logs = (): string => this.#read(`${name}.log`) + this.#read(`${name}.log.agent`);
+    const logs = (): string => this.#read(`${name}.log`) + this.#read(`${name}.log.agent`) + this.#read('service.log');
     await until(`${name} at ${point}`, () => logs().includes(`fault at ${point}\n`));
   }
 
   /** To the phaul with the fault. */
   async signal({ point, name, enter }: Departure, signal: string): Promise<void> {
     const isSource = point.startsWith('source:');
-    const pid = this.#read(`${name}.log${isSource ? '' : '.agent'}.pid`).trim();
+    const pid = (isSource ? undefined : this.#services.at(-1)?.toString()) ?? this.#read(`${name}.log${isSource ? '' : '.agent'}.pid`).trim();
     await this.on(isSource ? 'alpha' : 'beta', 'kill', signal, pid);
     if (isSource && signal === '-CONT') {
       process.kill(enter, 'SIGCONT'); // who waits for it in the test's own pid namespace stopped with it

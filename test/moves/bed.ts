@@ -92,10 +92,14 @@ export class Bed {
     throw new Error(`${name} reported ${JSON.stringify(this.lines(name))}, not ${words.join(' or ')}`);
   }
 
+  protected program(victim: string): string {
+    return join(process.cwd(), 'build/victims', victim);
+  }
+
   /** A program of test/victims that is ready to be moved; its report has its name. */
   async victim(name: string, ...args: string[]): Promise<number> {
     const [program = name] = name.split('.');
-    const pid = await this.start('alpha', join(process.cwd(), 'build/victims', program), this.report(name), ...args);
+    const pid = await this.start('alpha', this.program(program), this.report(name), ...args);
     await this.hear(name, 'ready', 'failed');
     return pid;
   }
