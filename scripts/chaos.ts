@@ -1,5 +1,5 @@
 /**
- * npm run chaos [-- --rounds N --seed S --only MISHAP --break ACTIVITY.EVENT=NEXT]: moves self-checking processes while something
+ * npm run chaos [-- --rounds N --seed S --only MISHAP --step STEP --break ACTIVITY.EVENT=NEXT]: moves self-checking processes while something
  * happens to phaul, its agent, the link or a host at a step of the move, and looks after each how many copies there are, with
  * one `phaul resolve` where phaul asks for it. Prints each step and mishap with what came of them, and a last line of
  * JSON: rounds, exactlyOne, lost, doubled, corrupt, misreported. --break changes a rule of src/handover/rules.ts in a copy of
@@ -15,7 +15,7 @@ import { FaultBed, until, type Departure, type Ending } from '../test/faults/bed
 import { copyProgram, mishaps, OWN_PROGRAM, pick, pickMishap, randomOf, type Mishap } from './mishaps.ts';
 
 const { values } = parseArgs({
-  options: { rounds: { type: 'string', default: '50' }, seed: { type: 'string', default: '1' }, only: { type: 'string' }, break: { type: 'string' } },
+  options: { rounds: { type: 'string', default: '50' }, seed: { type: 'string', default: '1' }, only: { type: 'string' }, step: { type: 'string' }, break: { type: 'string' } },
 });
 const ROUNDS = Number(values.rounds);
 
@@ -170,7 +170,7 @@ async function endRound(bed: FaultBed, { undo, cgroup }: Mishap): Promise<void> 
 async function round(bed: FaultBed, random: () => number): Promise<Round> {
   const name = values.only ?? pickMishap(random);
   const mishap = mishaps[name] as Mishap;
-  const step = pick(random, mishap.points);
+  const step = pick(random, mishap.points.filter((point) => values.step === undefined || point === values.step));
   const victim = random() < 0.3 ? 'tree' : 'patient';
   const isService = mishap.cgroup !== undefined || random() * 100 < SERVICES;
   const startMs = performance.now();
