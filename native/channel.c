@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -487,6 +489,30 @@ int phaul_channel_connect(const char *address, int port, const uint8_t key[32], 
 	}
 	*ret = ch;
 	return 0;
+}
+
+int phaul_channel_limit(struct phaul_channel *ch, uint64_t bytes_per_second, struct phaul_error *err)
+{
+	uint64_t share = bytes_per_second ? bytes_per_second / ch->stream_count + 1 : ~0ull;
+
+	for (int i = 0; i < ch->stream_count; i++)
+		if (setsockopt(ch->pages[i].fd, SOL_SOCKET, SO_MAX_PACING_RATE, &share, sizeof(share)) < 0)
+			return phaul_fail(err, -errno, "channel", "limiting page streams to %llu bytes a second",
+					  (unsigned long long)bytes_per_second);
+	return 0;
+}
+
+int64_t phaul_channel_unsent(struct phaul_channel *ch)
+{
+	int64_t sum = 0;
+
+	for (int i = 0; i < ch->stream_count; i++) {
+		int bytes = 0;
+
+		if (ioctl(ch->pages[i].fd, SIOCOUTQ, &bytes) == 0)
+			sum += bytes;
+	}
+	return sum;
 }
 
 void phaul_channel_abort(struct phaul_channel *ch)

@@ -70,6 +70,10 @@ PHAUL_API int phaul_channel_accept(struct phaul_channel *ch, int timeout_ms, str
 PHAUL_API int phaul_channel_connect(const char *address, int port, const uint8_t key[32], int streams,
 				    int timeout_ms, struct phaul_channel **ret,
 				    struct phaul_error *err);
+/* Of all page streams together, evenly; 0: as fast as it goes. */
+PHAUL_API int phaul_channel_limit(struct phaul_channel *ch, uint64_t bytes_per_second, struct phaul_error *err);
+/* How many bytes of pages the other host's kernel has not taken yet. */
+PHAUL_API int64_t phaul_channel_unsent(struct phaul_channel *ch);
 /* Any thread: every blocked and later call on the channel returns -ECANCELED. */
 PHAUL_API void phaul_channel_abort(struct phaul_channel *ch);
 PHAUL_API void phaul_channel_close(struct phaul_channel *ch);

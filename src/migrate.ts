@@ -118,6 +118,8 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
     streams,
     connections: plan.connections,
     maxDowntimeMs: options.maxDowntimeMs,
+    ...(options.freezeTimeoutMs !== undefined && { freezeTimeoutMs: options.freezeTimeoutMs }),
+    ...(options.bandwidth !== undefined && { bandwidth: options.bandwidth }),
     onDiverge: options.onDiverge,
     verify,
     ...tcpFlags(options),

@@ -85,9 +85,21 @@ function failed(content: Record<string, unknown>, host: string): PhaulError {
   return new PhaulError(isErrorCode(code) ? code : 'ERR_PEER', `On ${host}: ${String(content['message'])}`);
 }
 
+/** On a slow link what was sent before is still under way: for as long as that gets less, nobody has stopped. */
+function receive(channel: Channel, timeoutMs: number): ReturnType<Channel['receive']> {
+  for (let unsent = channel.unsent(); ; ) {
+    const note = channel.receive(timeoutMs);
+    const left = channel.unsent();
+    if (note !== undefined || left === 0 || left >= unsent) {
+      return note;
+    }
+    unsent = left;
+  }
+}
+
 /** Waits for one kind of answer; the other host's failure is thrown as it described it. */
 export function hear<K extends keyof Answers>(channel: Channel, kind: K, timeoutMs: number, host: string): Answers[K] {
-  const note = channel.receive(timeoutMs);
+  const note = receive(channel, timeoutMs);
   if (note === undefined) {
     throw new PhaulError('ERR_TIMEOUT', `${host} did not answer within ${timeoutMs / 1000} s; is the link cut, or the agent there stopped?`);
   }

@@ -29,6 +29,10 @@ export interface MigrateOptions extends ReachOptions {
   verify: boolean;
   /** For everything before the commit; undefined: as long as it takes. */
   timeoutMs?: number;
+  /** For the freeze, until the commit; undefined: by what was predicted. */
+  freezeTimeoutMs?: number;
+  /** Of pages, until the freeze, in bytes a second; undefined: as fast as it goes. */
+  bandwidth?: number;
 }
 
 export interface CheckOptions {

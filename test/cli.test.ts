@@ -15,7 +15,7 @@ const lastEvent = (stdout: string): DoneEvent => JSON.parse(stdout.trim().split(
 test('--help teaches: commands, examples, exit codes', (t) => {
   const { status, stdout } = phaul('--help');
   t.is(status, 0);
-  for (const word of ['migrate', 'check', 'agent', 'Examples:', 'Exit codes:', 'README.md']) {
+  for (const word of ['migrate', 'check', 'status', 'resolve', 'agent', 'Examples:', 'Exit codes:', 'README.md']) {
     t.true(stdout.includes(word), word);
   }
   for (const command of ['migrate', 'check', 'agent']) {
@@ -48,6 +48,11 @@ const WRONG: [words: string[], sentence: RegExp][] = [
   [['migrate', '4194304', 'beta', '--max-downtime', '1.5'], /--max-downtime takes a whole number/],
   [['migrate', '4194304', 'beta', '--tcp', 'keep'], /--tcp takes established, close or refuse, not "keep"/],
   [['migrate', '4194304', 'beta', '--on-diverge', 'postcopy'], /--on-diverge postcopy is not available in this version/],
+  [['migrate', '4194304', 'beta', '--bandwidth', '20MB'], /--bandwidth takes bytes a second, from 1K, such as 500K, 20M or 1\.5G, not "20MB"/],
+  [['migrate', '4194304', 'beta', '--freeze-timeout', '0'], /--freeze-timeout takes a whole number from 10/],
+  [['resolve'], /Missing required argument 'id'/],
+  [['resolve', '../x'], /"\.\.\/x" is no migration: "phaul status" lists them/],
+  [['resolve', 'ffff', '--keep', 'both'], /--keep takes here or there, not "both"/],
   [['migrate', '4194304', 'beta', '--frob'], /Unknown option '--frob'/],
   [['agent', '--stdio', '--socket', '/x'], /cannot be used with/],
 ];

@@ -28,6 +28,18 @@ export const wholeNumber =
     return value;
   };
 
+const UNITS: Record<string, number> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
+
+/** 20M are 20 MiB a second. */
+export function parseBandwidth(text: string): number {
+  const [, number = '', unit = ''] = /^(\d+(?:\.\d+)?)([KMG]?)$/.exec(text) ?? [];
+  const bytes = Math.round(Number(number) * (UNITS[unit] ?? 0));
+  if (number === '' || bytes < 1024 || bytes > 2 ** 40) {
+    throw usage(`--bandwidth takes bytes a second, from 1K, such as 500K, 20M or 1.5G, not "${text}".`);
+  }
+  return bytes;
+}
+
 const DESTINATION = /^(?:[^\s@:/[\]-][^\s@:/[\]]*@)?(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\])(?::(\d{1,5}))?$/;
 
 /** Looks at the form only: whether the host exists is found out by reaching it. */

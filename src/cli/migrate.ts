@@ -6,7 +6,7 @@ import { emitTo, type DoneEvent, type PhaulEvent } from '../events.ts';
 import type { MigrateOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
 import type { MoveIp } from '../addresses.ts';
-import { moveIpOption, parseDestination, parseOnDiverge, parsePid, parseTcp, program, wholeNumber } from './arguments.ts';
+import { moveIpOption, parseBandwidth, parseDestination, parseOnDiverge, parsePid, parseTcp, program, wholeNumber } from './arguments.ts';
 import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cgroupOptions.ts';
 import { exitCodeOfDone, failedEvent } from './done.ts';
 import type { Output } from './output.ts';
@@ -29,6 +29,8 @@ interface MigrateFlags extends ReachFlags, CgroupFlags {
   onDiverge: MigrateOptions['onDiverge'];
   verify?: true;
   timeout?: number;
+  freezeTimeout?: number;
+  bandwidth?: number;
   json?: true;
   verbose?: true;
 }
@@ -62,6 +64,8 @@ export function migrateCommand({ stdout, stderr }: { stdout: Output; stderr: Out
     .addOption(new Option('--hook <file>', 'a program to be run at pre-dump, network-lock, network-unlock and post-resume').argParser(program('--hook')))
     .addOption(new Option('--on-diverge <what>', 'when rounds stop shrinking: freeze anyway, or abort').argParser(parseOnDiverge).default('freeze'))
     .addOption(new Option('--verify', 'compare the memory of both sides while frozen; costs downtime'))
+    .addOption(new Option('--bandwidth <rate>', 'send no more than this a second while the process runs: bytes, or with K, M, G').argParser(parseBandwidth))
+    .addOption(new Option('--freeze-timeout <ms>', 'let the process go on here if it stands still for longer before the commit (default: by the prediction, 15 s at least)').argParser(wholeNumber('--freeze-timeout', 10, 3_600_000)))
     .addOption(new Option('--timeout <s>', 'give up, with the process running here, after this many seconds').argParser(wholeNumber('--timeout', 1, 86_400)));
   return addReachOptions(addCgroupOptions(command))
     .addOption(new Option('--json', 'print one event a line, as JSON'))
@@ -85,6 +89,8 @@ const migrateOptions = (pid: number, host: string, flags: MigrateFlags): Migrate
   onDiverge: flags.onDiverge,
   verify: flags.verify === true,
   ...(flags.timeout !== undefined && { timeoutMs: flags.timeout * 1000 }),
+  ...(flags.freezeTimeout !== undefined && { freezeTimeoutMs: flags.freezeTimeout }),
+  ...(flags.bandwidth !== undefined && { bandwidth: flags.bandwidth }),
 });
 
 async function run(options: MigrateOptions, view: View): Promise<DoneEvent> {

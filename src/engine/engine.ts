@@ -68,6 +68,10 @@ export interface Channel {
   send(kind: number, payload: Uint8Array): void;
   /** The payload is valid until the next call. undefined: nothing came in time. */
   receive(timeoutMs: number): Note | undefined;
+  /** Of all page streams together, in bytes a second; 0: as fast as it goes. */
+  limit(bytesPerSecond: number): void;
+  /** Bytes of pages that the other host's kernel has not taken yet. */
+  unsent(): number;
   /** Of the threads on its page streams, which begin with low. */
   setPriority(priority: Priority): void;
   /** Before the target that receives from it. */

@@ -66,6 +66,8 @@ const load = () => {
     port: lib.func('int phaul_channel_port(void *ch)'),
     accept: lib.func('int phaul_channel_accept(void *ch, int timeout_ms, _Out_ phaul_error *err)'),
     connect: lib.func('int phaul_channel_connect(const char *address, int port, const uint8_t *key, int streams, int timeout_ms, _Out_ void **ret, _Out_ phaul_error *err)'),
+    limit: lib.func('int phaul_channel_limit(void *ch, uint64_t bytes_per_second, _Out_ phaul_error *err)'),
+    unsent: lib.func('int64_t phaul_channel_unsent(void *ch)'),
     abort: lib.func('void phaul_channel_abort(void *ch)'),
     closeChannel: lib.func('void phaul_channel_close(void *ch)'),
     send: lib.func('int phaul_note_send(void *ch, uint32_t kind, const uint8_t *bytes, size_t size, _Out_ phaul_error *err)'),
@@ -223,6 +225,14 @@ class LibraryChannel extends Handle implements Channel {
 
   accept(timeoutMs: number): void {
     must((error) => native().accept(this.pointer, timeoutMs, error));
+  }
+
+  limit(bytesPerSecond: number): void {
+    must((error) => native().limit(this.pointer, bytesPerSecond, error));
+  }
+
+  unsent(): number {
+    return Number(native().unsent(this.pointer));
   }
 
   setPriority(priority: Priority): void {

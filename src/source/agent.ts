@@ -2,7 +2,7 @@
 import type { Control } from '../control.ts';
 import { Tracer } from '../engine/tracer.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
-import type { Emit, Round } from '../events.ts';
+import { formatMs, type Emit, type Round } from '../events.ts';
 import { proofOf } from '../handover/evidence.ts';
 import { ANSWERS, type Answer, type SourceNews, type SourceOrder, type SourceResult } from './order.ts';
 
@@ -75,7 +75,7 @@ export class SourceAgent {
         break;
       case 'freeze':
         this.#emit({ event: 'freeze', reason: news.reason });
-        this.#limitFreeze(2 * news.predictedMs + FREEZE_SPARE_MS);
+        this.#limitFreeze(this.#order?.freezeTimeoutMs ?? 2 * news.predictedMs + FREEZE_SPARE_MS);
         break;
       case 'notice':
         this.#emit({ event: 'notice', text: news.text });
@@ -98,7 +98,7 @@ export class SourceAgent {
   #limitFreeze(ms: number): void {
     const { pid, host } = this.#order as SourceOrder;
     this.#after(ms, () =>
-      this.cancel(new PhaulError('ERR_TIMEOUT', `Process ${pid} stood still for ${(ms / 1000).toFixed(0)} s while ${host} was to take it over, which is too long: it runs on here.`)),
+      this.cancel(new PhaulError('ERR_TIMEOUT', `Process ${pid} stood still for ${formatMs(ms)} while ${host} was to take it over, which is ${this.#order?.freezeTimeoutMs === undefined ? 'too long' : 'all that --freeze-timeout allows'}: it runs on here.`)),
     );
   }
 

@@ -16,6 +16,10 @@ export interface SourceOrder {
   streams: number;
   connections: number;
   maxDowntimeMs: number;
+  /** undefined: by what was predicted. */
+  freezeTimeoutMs?: number;
+  /** Of pages, until the freeze, in bytes a second. */
+  bandwidth?: number;
   onDiverge: 'freeze' | 'abort';
   verify: boolean;
   tcpClose: boolean;

@@ -92,7 +92,12 @@ const OUTCOMES = { moved: 'moved', returned: 'thawed', unknown: 'unknown' } as c
 function give(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, tracing: Tracing<SourceNews>): SourceResult {
   const hook = new Hook(order);
   const doubt = new Doubt(tracing);
-  const copy = (): Verdict => precopy(source, channel, order, tracing);
+  const copy = (): Verdict => {
+    channel.limit(order.bandwidth ?? 0);
+    const verdict = precopy(source, channel, order, tracing);
+    channel.limit(0);
+    return verdict;
+  };
   let handed = undefined as Handed | undefined;
   let arrived = undefined as Arrived | undefined;
   let bound = false;
