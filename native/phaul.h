@@ -308,6 +308,10 @@ PHAUL_API int phaul_remote_take(struct phaul_remote *r, int fd, struct phaul_err
 PHAUL_API int phaul_remote_run(struct phaul_remote *r, const void *code, size_t size, uint64_t argument, uint64_t *ret,
 			       struct phaul_error *err);
 
+/* ---- who is at the other end of a unix socket: the user that connected, or made the pair ---- */
+
+PHAUL_API int phaul_peer_user(int fd, uint32_t *ret_uid, struct phaul_error *err);
+
 /* ---- for measuring ---- */
 
 /* A plain TLS 1.3 stream over loopback with the channel's cipher, in GB/s: what pages can't beat. */

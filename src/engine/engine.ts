@@ -240,6 +240,8 @@ export interface Engine {
   checkCpu(directory: number, aspects: CpuAspects): void;
   /** Makes the processes from the images of a directory, a descriptor that must stay open. */
   openRestore(directory: number, flags: RestoreFlags, cgroups: string): Restoring;
+  /** Of whoever connected to a unix socket. */
+  peerUser(fd: number): number;
   /** Of the calling thread: while the process runs, it comes first; while it is frozen, nothing does before us. */
   setPriority(priority: Priority): void;
   nowMs(): number;

@@ -129,6 +129,7 @@ const load = () => {
     remoteWrite: lib.func('int phaul_remote_write(void *r, uint64_t at, const uint8_t *from, size_t size, _Out_ phaul_error *err)'),
     remoteTake: lib.func('int phaul_remote_take(void *r, int fd, _Out_ phaul_error *err)'),
     remoteRun: lib.func('int phaul_remote_run(void *r, const uint8_t *code, size_t size, uint64_t argument, _Out_ uint64_t *ret, _Out_ phaul_error *err)'),
+    peerUser: lib.func('int phaul_peer_user(int fd, _Out_ uint32_t *uid, _Out_ phaul_error *err)'),
     now: lib.func('uint64_t phaul_now_ns()'),
   };
 };
@@ -570,6 +571,11 @@ export const engine: Engine = {
     const pid = [0];
     const pointer = open((ret, error) => native().restoreOpen(directory, flagBits(flags), cgroups, ret, pid, error));
     return new LibraryRestoring(pointer, pid[0] ?? 0);
+  },
+  peerUser: (fd) => {
+    const uid = [0];
+    must((error) => native().peerUser(fd, uid, error));
+    return uid[0] ?? 0;
   },
   setPriority: (priority) => void native().priority(PRIORITIES[priority]),
   nowMs: () => ms(native().now()),

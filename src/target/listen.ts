@@ -1,8 +1,9 @@
 /** Unix sockets that only root can reach, made here or by a service manager. */
 import { chmodSync, mkdirSync, rmSync } from 'node:fs';
-import { connect, createServer, type Server } from 'node:net';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { Duplex } from 'node:stream';
+import { engine } from '../engine/library.ts';
 import { PhaulError } from '../errors.ts';
 
 const refused = (path: string, why: string, cause?: Error): PhaulError => new PhaulError('ERR_AGENT_SOCKET', `The agent can't listen on ${path}: ${why}.`, { cause });
@@ -18,6 +19,19 @@ const answers = (path: string): Promise<boolean> =>
     probe.once('error', () => resolve(false));
   });
 
+/** Node knows the descriptor, and tells nobody. */
+const descriptorOf = (socket: Socket): number => (socket as unknown as { _handle?: { fd: number } })._handle?.fd ?? -1;
+
+/** Whatever became of the socket's mode: who can speak to an agent is root. */
+function isFriend(socket: Socket): boolean {
+  try {
+    const uid = engine.peerUser(descriptorOf(socket));
+    return uid === 0 || uid === process.geteuid?.();
+  } catch {
+    return false;
+  }
+}
+
 export async function listenOn(path: string, onConnection: (duplex: Duplex) => void): Promise<Server> {
   if (await answers(path)) {
     throw refused(path, 'another agent does');
@@ -28,7 +42,14 @@ export async function listenOn(path: string, onConnection: (duplex: Duplex) => v
   } catch (cause) {
     throw refused(path, (cause as Error).message, cause as Error);
   }
-  const server = createServer(onConnection);
+  const server = createServer((socket) => {
+    if (isFriend(socket)) {
+      onConnection(socket);
+    } else {
+      process.stderr.write(`phaul: somebody who is not root connected to ${path}, and was sent away; the socket should be root's alone\n`);
+      socket.destroy();
+    }
+  });
   const mask = process.umask(0o077);
   return new Promise((resolve, reject) => {
     server.once('error', (cause) => reject(refused(path, cause.message, cause)));
