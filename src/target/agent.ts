@@ -120,8 +120,10 @@ export async function serveStdio(ownUnit: boolean): Promise<void> {
 export async function serveSocket(path: string, ownUnit: boolean): Promise<void> {
   const told = endure();
   const serve = serveWith(ownUnit);
-  const say = (sentence: string): boolean => process.stderr.write(`phaul agent on ${hostname()}: ${sentence}\n`);
-  await pickUp(say).catch((thrown: unknown) => say(`the journals can't be looked through: ${asPhaulError(thrown).message}`));
+  if (serve === controls.serve) {
+    const say = (sentence: string): boolean => process.stderr.write(`phaul agent on ${hostname()}: ${sentence}\n`);
+    await pickUp(say).catch((thrown: unknown) => say(`the journals can't be looked through: ${asPhaulError(thrown).message}`));
+  }
   const passed = await listenOnPassed(serve);
   const server = passed ?? (await listenOn(path, serve));
   process.stderr.write(`phaul agent ${version} on ${hostname()} listens on ${passed === undefined ? path : 'the socket of its service manager'}\n`);

@@ -32,6 +32,17 @@ function isFriend(socket: Socket): boolean {
   }
 }
 
+const sendingStrangersAway =
+  (path: string, onConnection: (duplex: Duplex) => void) =>
+  (socket: Socket): void => {
+    if (isFriend(socket)) {
+      onConnection(socket);
+    } else {
+      process.stderr.write(`phaul: somebody who is not root connected to ${path}, and was sent away; the socket should be root's alone\n`);
+      socket.destroy();
+    }
+  };
+
 export async function listenOn(path: string, onConnection: (duplex: Duplex) => void): Promise<Server> {
   if (await answers(path)) {
     throw refused(path, 'another agent does');
@@ -42,14 +53,7 @@ export async function listenOn(path: string, onConnection: (duplex: Duplex) => v
   } catch (cause) {
     throw refused(path, (cause as Error).message, cause as Error);
   }
-  const server = createServer((socket) => {
-    if (isFriend(socket)) {
-      onConnection(socket);
-    } else {
-      process.stderr.write(`phaul: somebody who is not root connected to ${path}, and was sent away; the socket should be root's alone\n`);
-      socket.destroy();
-    }
-  });
+  const server = createServer(sendingStrangersAway(path, onConnection));
   const mask = process.umask(0o077);
   return new Promise((resolve, reject) => {
     server.once('error', (cause) => reject(refused(path, cause.message, cause)));
@@ -76,7 +80,7 @@ export async function listenOnPassed(onConnection: (duplex: Duplex) => void): Pr
   if (count !== '1') {
     throw new PhaulError('ERR_AGENT_SOCKET', `The service manager passed ${count} sockets to the agent, which serves one: let its socket unit have a single ListenStream=.`);
   }
-  const server = createServer(onConnection);
+  const server = createServer(sendingStrangersAway('the socket of the service manager', onConnection));
   return new Promise((resolve, reject) => {
     server.once('error', (cause) => reject(new PhaulError('ERR_AGENT_SOCKET', `The agent can't use the socket that the service manager passed: ${cause.message}.`, { cause })));
     server.listen({ fd: PASSED }, () => resolve(server));

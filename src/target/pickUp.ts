@@ -1,17 +1,15 @@
 /** What an agent that is started finds of those before it: writes down what has become of their processes, and says so. */
-import { rmSync } from 'node:fs';
-import { outcomeHere } from '../handover/look.ts';
 import { addToJournal, forgetOldJournals, isAlive, isFinal, listJournals } from '../journal.ts';
-import { arrivalSocket } from '../places.ts';
 import { status } from '../status.ts';
+import { answer } from './arrivals.ts';
 
 export async function pickUp(say: (sentence: string) => void): Promise<void> {
   const unfinished = listJournals().filter(({ state, about }) => !isFinal(state) && !isAlive(about.by));
   for (const { id, side } of unfinished) {
-    rmSync(arrivalSocket(id), { force: true }); // nobody answers there
-    const outcome = side === 'target' ? outcomeHere(id) : undefined;
-    if (outcome === 'running' || outcome === 'discarded') {
-      addToJournal(id, side, outcome);
+    // Whoever answers at its socket has it, whatever can be seen of processes from here.
+    const { state } = side === 'target' ? await answer(id, 'outcome') : { state: 'unknown' };
+    if (state === 'running' || state === 'discarded') {
+      addToJournal(id, side, state);
     }
   }
   const ids = unfinished.map(({ id }) => id);
