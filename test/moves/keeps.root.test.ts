@@ -168,6 +168,8 @@ test.serial('huge pages are as they were after a few moves, if both hosts have s
   } finally {
     writeFileSync(setting, before);
   }
+});
+
 const V1_PIDS = '/sys/fs/cgroup/pids';
 
 (existsSync(V1_PIDS) ? test.serial : test.serial.skip)('a control group that the target has not is told of, or made (skipped without version 1 of control groups)', async (t) => {
