@@ -234,6 +234,11 @@ fail:
 	return code;
 }
 
+remote_addr husk_scratch(const struct husk *h)
+{
+	return h->area.at ? h->area.at + h->area.size - PAGE : h->scratch;
+}
+
 /* It comes up attached, in a stop, before its first instruction (CLONE_PTRACE of a seized parent). */
 static int await_birth(pid_t pid)
 {
@@ -246,7 +251,7 @@ static int await_birth(pid_t pid)
 int husk_fork(struct husk *parent, pid_t pid, uint64_t flags, struct husk *ret, struct phaul_error *err)
 {
 	struct { struct clone_args args; pid_t pid; } words = { .pid = pid };
-	remote_addr at = parent->area.at ? parent->area.at + parent->area.size - PAGE : parent->scratch;
+	remote_addr at = husk_scratch(parent);
 	struct iovec local = { &words, sizeof(words) }, remote = { (void *)at, sizeof(words) };
 	int64_t made;
 

@@ -29,6 +29,8 @@ int husk_open(pid_t pid, const char *clock_offsets, struct husk *ret, struct pha
 /* The same as a child of a husk, in its session, with a copy of what that has mapped until it is settled itself.
  * `flags`: CLONE_FILES, CLONE_FS. */
 int husk_fork(struct husk *parent, pid_t pid, uint64_t flags, struct husk *ret, struct phaul_error *err);
+/* Some bytes of its memory that nothing else uses, now: the next call may move them. */
+remote_addr husk_scratch(const struct husk *h);
 /* Lets it end, so that its parent finds this status. */
 int husk_end(struct husk *h, uint32_t status);
 

@@ -31,6 +31,7 @@ static const struct base {
 	{ "ipcns-shm", 0x46283044 }, { "cgroup", 0x59383330 }, { "seccomp", 0x64413049 }, { "tty-info", 0x59453036 }, { "tty-data", 0x59413026 }, { "inventory", 0x58313116 }, { "cpuinfo", 0x61404013 },
 	{ "phaul-round", 0 }, { "phaul-process", 0 }, { "phaul-absent", 0 }, { "phaul-sparse", 0 },
 	{ "phaul-populated", 0 }, { "phaul-shared", 0 }, { "phaul-posix", 0 }, { "phaul-guards", 0 }, { "phaul-files", 0 }, { "phaul-clocks", 0 },
+	{ "phaul-inherited", 0 },
 };
 
 struct image {

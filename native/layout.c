@@ -177,6 +177,11 @@ int layout_put(struct image_set *set, pid_t pid, const struct memory_map *map, c
 	       put_ranges(set, "phaul-populated", pid, &gone->populated) ?: put_ranges(set, "phaul-guards", pid, &gone->guards);
 }
 
+int layout_put_inherited(struct image_set *set, pid_t pid, const struct range_list *inherited)
+{
+	return inherited->count ? put_ranges(set, "phaul-inherited", pid, inherited) : 0;
+}
+
 /* ---- unpack ---- */
 
 static int get_raw(const struct image_set *set, const char *name, int64_t id, size_t unit, size_t most, void **ret,
@@ -495,6 +500,7 @@ int layout_read(const struct image_set *set, pid_t pid, struct layout *ret)
 
 	memset(ret, 0, sizeof(*ret));
 	err = get_map(set, pid, NULL, &ret->map) ?:
+	      get_ranges(set, "phaul-inherited", pid, &ret->inherited) ?:
 	      get_ranges(set, "phaul-absent", pid, &ret->gone.absent) ?:
 	      get_ranges(set, "phaul-sparse", pid, &ret->gone.sparse) ?:
 	      get_ranges(set, "phaul-populated", pid, &ret->gone.populated) ?:
@@ -507,6 +513,7 @@ int layout_read(const struct image_set *set, pid_t pid, struct layout *ret)
 void layout_free(struct layout *layout)
 {
 	memory_map_free(&layout->map);
+	range_list_free(&layout->inherited);
 	range_list_free(&layout->gone.dirty);
 	range_list_free(&layout->gone.absent);
 	range_list_free(&layout->gone.sparse);

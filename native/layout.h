@@ -11,6 +11,7 @@
 /* Of one process. */
 struct layout {
 	struct memory_map map;
+	struct range_list inherited;	/* pages that are the parent's, of a process that no round has told of yet */
 	struct final_scan gone;		/* dirty is left out: those pages come */
 };
 
@@ -26,6 +27,7 @@ struct shared_track;
 /* `gone` is NULL but in the last round. `shared` says by what the other host has the files that are mapped. */
 int layout_put(struct image_set *set, pid_t pid, const struct memory_map *map, const struct shared_track *shared,
 	       const struct final_scan *gone);
+int layout_put_inherited(struct image_set *set, pid_t pid, const struct range_list *inherited);
 /* Hostile input ends in -EPROTO: mappings are ascending, aligned, apart and in user space. */
 int layout_read_round(const struct image_set *set, uint32_t *ret);
 /* All 0 in images that know none. */

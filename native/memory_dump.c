@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "track.h"
@@ -17,14 +16,11 @@ struct process_memory {
 	bool running;
 };
 
-/* Forced where the process itself may not read. */
+/* Forced where the process itself may not read. process_vm_readv() would copy what it shares with parent and children. */
 static int read_all(const struct process_memory *m, uint64_t at, uint8_t *to, size_t size)
 {
-	struct iovec local = { to, size }, remote = { (void *)at, size };
-	ssize_t got = process_vm_readv(m->pid, &local, 1, &remote, 1, 0);
+	ssize_t got = pread(m->mem, to, size, at);
 
-	if (got != (ssize_t)size)
-		got = pread(m->mem, to, size, at);
 	return got < 0 ? -errno : (size_t)got == size ? 0 : -EFAULT;
 }
 

@@ -247,6 +247,30 @@ void memory_map_free(struct memory_map *map)
 	memset(map, 0, sizeof(*map));
 }
 
+int memory_map_copy(const struct memory_map *map, struct memory_map *ret)
+{
+	size_t size = 1;
+	char *text;
+
+	for (size_t i = 0; i < map->count; i++)
+		size += strlen(map->at[i].path) + 1;
+	*ret = (struct memory_map){
+		.tid = map->tid, .text = malloc(size), .at = calloc(map->count + 1, sizeof(*ret->at)), .count = map->count,
+		.capacity = map->count,
+	};
+	if (!ret->text || !ret->at) {
+		memory_map_free(ret);
+		return -ENOMEM;
+	}
+	text = ret->text;
+	for (size_t i = 0; i < map->count; i++) {
+		ret->at[i] = map->at[i];
+		ret->at[i].path = text;
+		text = stpcpy(text, map->at[i].path) + 1;
+	}
+	return 0;
+}
+
 /* The first that ends above `address`; count if none. */
 static size_t first_above(const struct memory_map *map, uint64_t address)
 {

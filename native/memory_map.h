@@ -71,6 +71,7 @@ struct memory_map {
  * 10 ms per GiB: never in the freeze. */
 int memory_map_read(pid_t tid, bool with_flags, struct memory_map *ret, struct phaul_error *err);
 void memory_map_free(struct memory_map *map);
+int memory_map_copy(const struct memory_map *map, struct memory_map *ret);
 /* From the text of such a file, which it takes. */
 int memory_map_parse(char *text, struct memory_map *ret);
 

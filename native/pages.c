@@ -170,6 +170,7 @@ static size_t take(struct pump *p, const struct page_source **ret_from, struct p
 static int read_singly(struct worker *w, const struct page_source *from, const struct page_extent *extents, size_t n,
 		       size_t *ret_pages)
 {
+	bool is_shared = from->owner & PAGES_SHARED;
 	size_t pages = 0;
 
 	for (size_t i = 0; i < n; i++) {
@@ -179,18 +180,16 @@ static int read_singly(struct worker *w, const struct page_source *from, const s
 			ssize_t got = pread(from->mem, page, PAGE, at);
 
 			/* Behind the end of shared memory there are zeros. */
-			if (!from->tid && got > 0 && got < PAGE) {
+			if (is_shared && got > 0 && got < PAGE) {
 				memset(page + got, 0, PAGE - got);
 				got = PAGE;
 			}
 			if (got == PAGE) {
-				if (from->sums)
-					from->sums[at / PAGE] = page_sum(at, (uint64_t *)page);
 				w->frame.address[pages++] = at;
 			} else if (w->pump->job.frozen) {
 				return phaul_fail(&w->pump->error, errno ? -errno : -EIO, "pages",
 						  "reading %llx of %s %llu", (unsigned long long)at,
-						  from->tid ? "pid" : "shared memory",
+						  is_shared ? "shared memory" : "pid",
 						  (unsigned long long)(from->owner & ~PAGES_SHARED));
 			}
 		}
@@ -199,26 +198,45 @@ static int read_singly(struct worker *w, const struct page_source *from, const s
 	return 0;
 }
 
-/* Reads the pages of the extents one behind the other into frame.data. */
-static int read_pages(struct worker *w, const struct page_source *from, const struct page_extent *extents, size_t n,
-		      size_t *ret_pages)
+static bool read_together(struct worker *w, const struct page_source *from, const struct page_extent *extents, size_t n)
 {
 	struct iovec local = { w->frame.data, 0 };
-	size_t pages = 0;
-	ssize_t got;
+	size_t done = 0;
 
 	for (size_t i = 0; i < n; i++) {
 		w->frame.from[i] = (struct iovec){ (void *)extents[i].address, extents[i].pages * (size_t)PAGE };
 		local.iov_len += w->frame.from[i].iov_len;
 	}
-	got = from->tid ? process_vm_readv(from->tid, &local, 1, w->frame.from, n, 0) : -1;
-	if (got != (ssize_t)local.iov_len)
-		return read_singly(w, from, extents, n, ret_pages);
-	for (size_t i = 0; i < n; i++)
-		for (uint32_t j = 0; j < extents[i].pages; j++)
-			w->frame.address[pages++] = extents[i].address + j * (uint64_t)PAGE;
+	if (from->tid)
+		return process_vm_readv(from->tid, &local, 1, w->frame.from, n, 0) == (ssize_t)local.iov_len;
+	for (size_t i = 0; i < n; i++) {
+		size_t size = w->frame.from[i].iov_len;
+
+		if (pread(from->mem, w->frame.data + done, size, extents[i].address) != (ssize_t)size)
+			return false;
+		done += size;
+	}
+	return true;
+}
+
+/* Reads the pages of the extents one behind the other into frame.data. */
+static int read_pages(struct worker *w, const struct page_source *from, const struct page_extent *extents, size_t n,
+		      size_t *ret_pages)
+{
+	size_t pages = 0;
+	int err = 0;
+
+	if (read_together(w, from, extents, n)) {
+		for (size_t i = 0; i < n; i++)
+			for (uint32_t j = 0; j < extents[i].pages; j++)
+				w->frame.address[pages++] = extents[i].address + j * (uint64_t)PAGE;
+	} else {
+		err = read_singly(w, from, extents, n, &pages);
+	}
+	for (size_t i = 0; i < pages && from->sums; i++)
+		from->sums[w->frame.address[i] / PAGE] = page_sum(w->frame.address[i], (uint64_t *)(w->frame.data + i * PAGE));
 	*ret_pages = pages;
-	return 0;
+	return err;
 }
 
 /* Leaves zero pages out of the data. Returns the number of extents. */

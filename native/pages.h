@@ -44,7 +44,9 @@ struct pages_stats {
 };
 
 /* What one owner has to send. `mem` is /proc/PID/mem, for pages that the process itself may not read; or a descriptor
- * of the shared memory, whose `tid` is 0. `sums`, if not NULL, get the sum of each page as it is sent (checksum.h). */
+ * of the shared memory. `tid` is 0 if all is to be read by `mem`: process_vm_readv() is faster, but pins what it reads, and the
+ * kernel copies for that what parent and child have shared so far. `sums`, if not NULL, get the sum of each page as it is sent
+ * (checksum.h). */
 struct page_source {
 	uint64_t owner;
 	pid_t tid;

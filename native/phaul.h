@@ -104,6 +104,8 @@ struct phaul_round {
 	uint64_t pages_dirty;	/* pages found written since the round before */
 	uint64_t pages_sent;	/* of these, not zero */
 	uint64_t pages_zero;
+	uint64_t pages_inherited;	/* not sent: processes that are new to the target have them from their parents there */
+	uint64_t held_back;	/* processes that wait for their parents' memory, and come with a later round */
 	uint64_t bytes_sent;	/* on the wire */
 	uint64_t scan_ns;	/* finding them */
 	uint64_t send_ns;	/* reading and sending them, until the kernel has them */
@@ -118,6 +120,7 @@ struct phaul_freeze {
 	uint64_t state_bytes;
 	uint32_t threads, processes;
 	uint64_t fresh_pages;	/* of processes that the last round didn't know, or not as they are now; all ones: they can't be moved now */
+	uint64_t fresh_own_pages;	/* of these, what they don't share with their parents; all, where it would take long to find out */
 	struct phaul_round last;	/* the pages that went over in the freeze */
 };
 

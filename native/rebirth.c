@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "error.h"
-#include "layout.h"
+#include "inherit.h"
 #include "objects/aio.h"
 #include "objects/inet_socket.h"
 #include "objects/tty.h"
@@ -83,6 +83,7 @@ static void reborn_free(struct reborn *task)
 	if (task->staged)
 		stage_close(&task->stage);
 	husk_close(&task->husk);
+	layout_free(&task->layout);
 	if (task->entry)
 		pstree_entry__free_unpacked(task->entry, NULL);
 	free(task);
@@ -224,13 +225,48 @@ static uint64_t shared_by_birth(const struct rebirth *r, const struct reborn *ta
 	       (task->fs_id && task->fs_id == parent->fs_id ? CLONE_FS : 0);
 }
 
-/* A parent that has memory already keeps it for itself. */
-static int fork_husk(struct reborn *parent, pid_t pid, uint64_t flags, struct husk *ret, struct phaul_error *err)
+/* A parent that has memory already keeps it for itself, but for what is `given`. */
+static int fork_husk(struct reborn *parent, pid_t pid, uint64_t flags, const struct range_list *given, struct husk *ret,
+		     struct phaul_error *err)
 {
-	int code = parent->staged ? stage_spare(&parent->stage, true, err) : 0;
+	int code = parent->staged ? stage_spare(&parent->stage, true, given, err) : 0;
 
 	code = code ?: husk_fork(&parent->husk, pid, flags, ret, err);
-	return code ?: parent->staged ? stage_spare(&parent->stage, false, err) : 0;
+	return code ?: parent->staged ? stage_spare(&parent->stage, false, given, err) : 0;
+}
+
+/* Is there all that it shall have from its parent? */
+static int check_inherited(struct rebirth *r, const struct reborn *task)
+{
+	const struct reborn *parent = r->tasks[task->parent];
+	struct range_list there = {0}, missing = {0};
+	int code = parent->staged ? inherit_candidates(&parent->stage.layout, &task->layout.map, &there) : 0;
+
+	code = code ?: range_list_without(&task->layout.inherited, &there, &missing);
+	if (code)
+		phaul_fail(r->err, code, "restore", "comparing the mappings of pid %d with its parent's", reborn_pid(task));
+	else if (missing.count)
+		code = phaul_fail(r->err, -EPROTO, "restore", "pid %d is said to have %llu pages at %llx from its parent, which has "
+				  "nothing there that it could give", reborn_pid(task), (unsigned long long)missing.at[0].pages,
+				  (unsigned long long)missing.at[0].address);
+	range_list_free(&there);
+	range_list_free(&missing);
+	return code;
+}
+
+static int beget_child(struct rebirth *r, struct reborn *task)
+{
+	struct reborn *parent = r->tasks[task->parent];
+	const struct range_list *given = &task->layout.inherited;
+	int code = given->count ? check_inherited(r, task) : 0;
+
+	code = code ?: fork_husk(parent, reborn_pid(task), shared_by_birth(r, task), given, &task->husk, r->err);
+	if (code || !given->count)
+		return code;
+	code = stage_inherit(&task->stage, &task->husk, &parent->stage, given, r->err);
+	task->stage.shmem = &r->shmem;
+	task->staged = !code;
+	return code;
 }
 
 /* Before it has memory, which is counted as that of the group that it is in. */
@@ -249,11 +285,12 @@ static int beget(struct rebirth *r, const struct image_set *images, size_t i)
 	struct reborn *task = r->tasks[i];
 	pid_t pid = reborn_pid(task);
 	int64_t session = 0;
-	int code = i ? fork_husk(r->tasks[task->parent], pid, shared_by_birth(r, task), &task->husk, r->err) :
-		       husk_open(pid, r->clock_offsets, &task->husk, r->err);
+	int code = i ? beget_child(r, task) : husk_open(pid, r->clock_offsets, &task->husk, r->err);
 
 	task->placed_set = i ? r->tasks[task->parent]->placed_set : 0;
 	code = code ?: put_in_groups(r, task);
+	if (!code && r->populate)
+		code = r->populate(r->ctx, task);
 	if (!code)
 		code = make_children(r, images, i, true);
 	/* The root leads a session from the start. */
@@ -346,7 +383,7 @@ static int make_group(struct rebirth *r, struct reborn *member)
 			return 0;
 	if (getpgid(reborn_pid(member)) == (pid_t)group)
 		return 0;
-	code = fork_husk(member, group, 0, &leader, r->err);
+	code = fork_husk(member, group, 0, NULL, &leader, r->err);
 	if (code)
 		return code;
 	code = remote_call(&leader.leader, SYS_setpgid, 0, 0);

@@ -6,6 +6,7 @@
 
 #include "husk.h"
 #include "image.h"
+#include "layout.h"
 #include "objects/cgroup.h"
 #include "objects/clocks.h"
 #include "objects/object.h"
@@ -22,6 +23,7 @@ struct reborn {
 	uint32_t exit_code;
 	int stop_signal;		/* that it was stopped by, if it was */
 	struct husk husk;
+	struct layout layout;		/* what the husk shall have mapped, until its stage takes it; what it has from its parent */
 	struct stage stage;
 	bool staged;
 	uint32_t descriptor_room;	/* that the process's table has */
@@ -38,6 +40,9 @@ struct rebirth {
 	struct built_files files;
 	struct cgroups cgroups;
 	char clock_offsets[CLOCKS_TEXT];	/* that all are to see; "": those of phaul */
+	/* Called for each husk that was made, before it has children: gives it its memory. NULL: that comes later. */
+	int (*populate)(void *ctx, struct reborn *task);
+	void *ctx;
 	bool released;
 	struct phaul_error *err;
 };
@@ -53,7 +58,7 @@ int rebirth_read(struct rebirth *r, const struct image_set *images);
 int rebirth_read_states(struct rebirth *r, const struct image_set *images);
 /* The processes are now those of `next`, which is empty afterwards. Husks that they can go on growing in are kept. */
 void rebirth_become(struct rebirth *r, struct rebirth *next);
-/* Husks for all that have none. Terminals must have been made. */
+/* Husks for all that have none; those whose layout says so have memory of their parents'. Terminals must have been made. */
 int rebirth_make(struct rebirth *r, const struct image_set *images);
 /* Opens the husk's stage, if it isn't yet. */
 int rebirth_stage(struct rebirth *r, struct reborn *task);

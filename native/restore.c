@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "ghost.h"
+#include "inherit.h"
 #include "inventory.h"
 #include "layout.h"
 #include "network_lock.h"
@@ -24,7 +25,6 @@ struct phaul_restore {
 	int directory;
 	struct chain chain;
 	struct rebirth tree;
-	struct memory_map *maps;	/* of the tasks, until they are staged */
 	size_t connection_count;
 	struct network_hold hold;
 	struct phaul_error *err;
@@ -32,17 +32,21 @@ struct phaul_restore {
 
 /* ---- reading ---- */
 
+/* Images don't tell what processes share: all that may be is given to the child, and what differs is written. */
 static int read_maps(struct phaul_restore *r)
 {
-	r->maps = calloc(r->tree.count, sizeof(*r->maps));
-	if (!r->maps)
-		return phaul_fail(r->err, -ENOMEM, "restore", "reading the mappings");
 	for (size_t i = 0; i < r->tree.count; i++) {
-		const struct reborn *task = r->tree.tasks[i];
+		struct reborn *task = r->tree.tasks[i];
+		const struct layout *parent = &r->tree.tasks[task->parent]->layout;
+		struct layout *own = &task->layout;
 
-		if (task->state != TASK_DEAD && (layout_read_map(r->images, reborn_pid(task), &r->tree.files, &r->maps[i]) ||
-						 shmem_note(&r->tree.shmem, &r->maps[i])))
+		if (task->state == TASK_DEAD)
+			continue;
+		if (layout_read_map(r->images, reborn_pid(task), &r->tree.files, &own->map) || shmem_note(&r->tree.shmem, &own->map))
 			return image_malformed("mm", reborn_pid(task), r->err);
+		if (i && inherit_candidates(&parent->map, &own->map, &own->inherited))
+			return phaul_fail(r->err, -ENOMEM, "restore", "comparing the mappings of pid %d with its parent's",
+					  reborn_pid(task));
 	}
 	return 0;
 }
@@ -59,54 +63,67 @@ static int read_all(struct phaul_restore *r)
 
 /* ---- memory ---- */
 
+struct placing {
+	struct stage *stage;
+	struct range_list held;		/* all that the process has */
+};
+
 /* The vdso is this kernel's own; in images it is for CRIU, which looks at what it was. */
 static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, struct phaul_error *err)
 {
-	struct stage *stage = ctx;
+	struct placing *p = ctx;
 	uint64_t end = at + pages * PAGE;
 	int code = 0;
 
 	while (at < end && !code) {
-		const struct vma *vma = memory_map_find(&stage->layout, at);
+		const struct vma *vma = memory_map_find(&p->stage->layout, at);
 		uint64_t until = vma && vma->end < end ? vma->end : end;
-		struct page_extent extent = { at, (until - at) / PAGE, 0 };
 
 		if (!vma || vma->kind != VMA_VDSO)
-			code = stage_pages(stage, &extent, 1, bytes, err);
+			code = stage_pages_that_differ(p->stage, at, (until - at) / PAGE, bytes, err) ?:
+			       range_list_add(&p->held, at, until);
 		bytes += until - at;
 		at = until;
 	}
 	return code;
 }
 
-static int make_memory(struct phaul_restore *r, struct reborn *task, struct memory_map *map)
+/* Of a husk that was just made, and will have children. */
+static int make_memory(void *ctx, struct reborn *task)
 {
-	struct final_scan gone = {0};
-	int code = rebirth_stage(&r->tree, task);
+	struct phaul_restore *r = ctx;
+	struct placing placing = { .stage = &task->stage };
+	int code = task->state == TASK_DEAD ? 0 : rebirth_stage(&r->tree, task);
 
-	code = code ?: stage_layout(&task->stage, map, r->err) ?:
-	       husk_threads(&task->husk, (pid_t *)task->entry->threads, task->entry->n_threads, r->err);
-	if (code)
+	if (code || task->state == TASK_DEAD)
 		return code;
-	code = page_file_read(&r->chain, "pagemap", reborn_pid(task), place, &task->stage, r->err);
+	code = stage_layout(&task->stage, &task->layout.map, r->err) ?:
+	       husk_threads(&task->husk, (pid_t *)task->entry->threads, task->entry->n_threads, r->err) ?:
+	       page_file_read(&r->chain, "pagemap", reborn_pid(task), place, &placing, r->err);
 	stage_filled(&task->stage);
-	if (code)
-		return code;
-	if (layout_read_guards(r->images, reborn_pid(task), &gone.guards))
-		code = image_malformed("phaul-guards", reborn_pid(task), r->err);
-	else if (stage_drop(&task->stage, &gone, r->err) < 0)
-		code = r->err->code;
-	range_list_free(&gone.guards);
+	if (!code && task->stage.inherits)
+		code = stage_keep(&task->stage, &placing.held, r->err);
+	range_list_free(&placing.held);
 	return code;
 }
 
-static int make_all_memory(struct phaul_restore *r)
+/* When all have their memory: a child would inherit them. */
+static int make_guards(struct phaul_restore *r)
 {
 	int code = 0;
 
-	for (size_t i = 0; i < r->tree.count && !code; i++)
-		if (r->tree.tasks[i]->state != TASK_DEAD)
-			code = make_memory(r, r->tree.tasks[i], &r->maps[i]);
+	for (size_t i = 0; i < r->tree.count && !code; i++) {
+		struct reborn *task = r->tree.tasks[i];
+		struct final_scan gone = {0};
+
+		if (task->state == TASK_DEAD)
+			continue;
+		if (layout_read_guards(r->images, reborn_pid(task), &gone.guards))
+			code = image_malformed("phaul-guards", reborn_pid(task), r->err);
+		else if (stage_drop(&task->stage, &gone, r->err) < 0)
+			code = r->err->code;
+		range_list_free(&gone.guards);
+	}
 	return code;
 }
 
@@ -159,7 +176,7 @@ static int build(struct phaul_restore *r)
 	int code = inventory_check(r->images, r->directory, r->err) ?: chain_open(r->directory, r->images, &r->chain, r->err) ?: read_all(r) ?:
 		   hold_connections(r) ?: cgroups_read(&tree->cgroups, r->images, r->err) ?: cgroups_make(&tree->cgroups, r->err) ?:
 		   shmem_make(&tree->shmem, r->images, &r->chain, r->err) ?: choose_clocks(r) ?: rebirth_make(tree, r->images) ?:
-		   rebirth_settle(tree, r->images) ?: make_all_memory(r) ?: rebirth_place_threads(tree, r->images);
+		   rebirth_settle(tree, r->images) ?: make_guards(r) ?: rebirth_place_threads(tree, r->images);
 
 	if (code)
 		return code;
@@ -183,7 +200,9 @@ int phaul_restore_open(int directory, uint32_t flags, const char *cgroups, struc
 	*ret = NULL;
 	if (!r)
 		return phaul_fail(err, -ENOMEM, "restore", "reading the images");
-	*r = (struct phaul_restore){ .directory = directory, .tree = { .files.flags = flags, .err = err }, .err = err };
+	*r = (struct phaul_restore){
+		.directory = directory, .tree = { .files.flags = flags, .populate = make_memory, .ctx = r, .err = err }, .err = err,
+	};
 	code = cgroup_options_parse(cgroups, &r->tree.cgroups.options, err) ?: image_set_load(directory, &r->images, err) ?: build(r);
 	if (code) {
 		phaul_restore_close(r);
@@ -222,9 +241,6 @@ int phaul_restore_release(struct phaul_restore *r, uint32_t flags, struct phaul_
 void phaul_restore_close(struct phaul_restore *r)
 {
 	network_let_go(&r->hold);
-	for (size_t i = 0; r->maps && i < r->tree.count; i++)
-		memory_map_free(&r->maps[i]);
-	free(r->maps);
 	rebirth_free(&r->tree);
 	chain_close(&r->chain);
 	image_set_free(r->images);

@@ -13,6 +13,7 @@
 #include "error.h"
 #include "ghost.h"
 #include "handshakes.h"
+#include "inherit.h"
 #include "layout.h"
 #include "objects/aio.h"
 #include "objects/cgroup.h"
@@ -32,18 +33,23 @@
 #define QUIESCE_STEP_US 1000	/* a handshake on a local network, and then some */
 #define ROOT_BIRTH 1u
 #define SETTLE_LIMIT_MS 100	/* for requests to disks, in the freeze; afterwards the process goes on for a moment */
+#define INHERITED_IN_FREEZE_MAX 16384u	/* pages of children that are new then: to compare them takes some 5 ms */
+#define HELD_ROUNDS 8u		/* generations that come one after the other; what is deeper, or comes later, waits for nobody */
 
 /* One process of the tree. A dead one has no memory. */
 struct member {
 	struct task task;		/* as it was when it was last looked at; not frozen */
 	uint32_t birth;			/* layout.h; that of the root is 1 */
-	bool is_new;			/* no round has told of it yet */
+	bool is_new;			/* it was not looked at yet */
 	bool tracked;
 	uint32_t descriptor_room;	/* that its table has */
+	bool shares;			/* memory with its parent or its children: until one writes to it */
 	int mem;			/* /proc/PID/mem, of the program that it ran then: exec() ends that */
 	remote_addr syscall_at;
 	struct tracker tracker;
-	struct memory_map known;	/* of the last round, with flags */
+	struct memory_map known;	/* of the last look, with flags */
+	struct memory_map told;		/* of the last round: what its husk has mapped. Empty: it has none */
+	struct range_list inherited;	/* what its husk gets from its parent's in this round */
 	bool map_is_settled;		/* `known` was the same for two rounds */
 	uint32_t cgroup_set;
 	struct range_list dirty;
@@ -55,6 +61,7 @@ struct phaul_source {
 	uint32_t flags, round, births;
 	struct member *members;		/* parents before their children */
 	size_t count;
+	size_t held_back;		/* processes that come with a later round, and are not among them */
 	struct shared_track shared;
 	struct shmem_set dumped;	/* what the state tells of already */
 	struct cgroup_options cgroup_options;
@@ -104,7 +111,9 @@ static void forget_memory(struct member *m)
 	}
 	m->tracked = m->map_is_settled = false;
 	memory_map_free(&m->known);
+	memory_map_free(&m->told);
 	range_list_free(&m->dirty);
+	range_list_free(&m->inherited);
 	range_list_free(&m->gone.dirty);
 	range_list_free(&m->gone.absent);
 	range_list_free(&m->gone.sparse);
@@ -305,15 +314,95 @@ static int look_at(struct phaul_source *src, struct member *m, bool frozen, stru
 	return shared_track_cover(&src->shared, &m->known, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err);
 }
 
+/* One that is about to end has none, and what was being read of it is cut off somewhere. */
+static bool has_mappings(pid_t pid)
+{
+	struct memory_map map;
+	int code = memory_map_read(pid, false, &map, NULL);
+
+	memory_map_free(&map);
+	return !code;
+}
+
 /* Is the process of this failure simply gone, or another program by now? */
 static bool is_transient(const struct member *m, int code)
 {
 	struct task now;
 
-	if (code == -ESRCH || code == -ENOENT)
+	if (code == -ESRCH || code == -ENOENT || !has_mappings(m->task.pid))
 		return true;
 	return task_read(m->task.pid, &now) || now.started != m->task.started || now.state == TASK_DEAD ||
 	       (m->tracked && !has_memory(m));
+}
+
+/* What they share is sent once if its husk is forked by one that has its memory already: with the round after its parent's. */
+static int waits_for_parent(const struct member *m, const struct member *parent, bool *ret, struct phaul_error *err)
+{
+	struct memory_map map;
+	int code;
+
+	*ret = false;
+	if (m->task.state == TASK_DEAD || m->told.count || parent->told.count || born_before_session(&m->task, &parent->task))
+		return 0;
+	code = memory_map_read(m->task.pid, false, &map, err);
+	if (!code)
+		*ret = inherit_is_same_program(&parent->known, &map);
+	memory_map_free(&map);
+	return code;
+}
+
+/* Of the root, whose parent stays. */
+static bool shares_with_outside(const struct member *root)
+{
+	struct memory_map map = {0};
+	struct task task;
+	bool shares = !task_read(root->task.pid, &task) && !memory_map_read(task.ppid, false, &map, NULL) &&
+		      inherit_is_same_program(&map, &root->known);
+
+	memory_map_free(&map);
+	return shares;
+}
+
+static void note_sharing(struct member *m, struct member *parent)
+{
+	if (!parent)
+		m->shares = m->shares || (!m->told.count && shares_with_outside(m));
+	else if (inherit_is_same_program(&parent->known, &m->known))
+		m->shares = parent->shares = true;
+}
+
+/* With all that descend from it. */
+static void hold_back(struct phaul_source *src, size_t at)
+{
+	pid_t pid = src->members[at].task.pid;
+
+	for (size_t i = src->count; i-- > at + 1; )
+		if (src->members[i].task.ppid == pid)
+			hold_back(src, i);
+	forget_memory(&src->members[at]);
+	memmove(&src->members[at], &src->members[at + 1], (src->count - at - 1) * sizeof(*src->members));
+	src->count--;
+	src->held_back++;
+}
+
+/* 1: it is to be held back. */
+static int look_at_member(struct phaul_source *src, struct member *m, struct phaul_error *err)
+{
+	struct member *parent = find(src->members, m - src->members, m->task.ppid);
+	bool waits = false;
+	int code = parent && src->round <= HELD_ROUNDS ? waits_for_parent(m, parent, &waits, err) : 0;
+
+	if (code || m->task.state == TASK_DEAD)
+		return code;
+	if (waits) {
+		parent->shares = true;
+		return 1;
+	}
+	code = m->tracked ? 0 : arm(src, m, err);
+	code = code ?: look_at(src, m, false, err);
+	if (!code)
+		note_sharing(m, parent);
+	return code;
 }
 
 /* -EAGAIN: what was looked at has changed meanwhile. */
@@ -329,15 +418,18 @@ static int try_look(struct phaul_source *src, struct phaul_error *err)
 	code = take_tree(src, &tree);
 	if (code && code != -EAGAIN)
 		return phaul_fail(err, code, "source", "listing the processes below pid %d", src->pid);
-	for (size_t i = 0; i < src->count && !code; i++) {
+	src->held_back = 0;
+	for (size_t i = 0; i < src->count && !code; ) {
 		struct member *m = &src->members[i];
 
-		if (m->task.state == TASK_DEAD)
-			continue;
-		code = m->tracked ? 0 : arm(src, m, err);
-		code = code ?: look_at(src, m, false, err);
-		if (code && i && is_transient(m, code))
+		code = look_at_member(src, m, err);
+		if (code < 0 && i && is_transient(m, code))
 			code = -EAGAIN;
+		if (code > 0)
+			hold_back(src, i);
+		else
+			i++;
+		code = code < 0 ? code : 0;
 	}
 	return code;
 }
@@ -452,6 +544,7 @@ static int put_member(struct phaul_source *src, const struct tree *tree, struct 
 	told.cgroup_set = m->cgroup_set;
 	return put_threads(src, m, to) ?: tree_put_ids(to, tree, &m->task) ?:
 	       layout_put_process(to, m->task.pid, &told) ?:
+	       layout_put_inherited(to, m->task.pid, &m->inherited) ?:
 	       layout_put(to, m->task.pid, &m->known, &src->shared, last ? &m->gone : NULL);
 }
 
@@ -513,7 +606,9 @@ static int send_pages(struct phaul_source *src, struct phaul_channel *ch, bool l
 		ret->vmas += m->known.count;
 		if (!m->tracked)
 			continue;
-		sources[count++] = (struct page_source){ m->task.pid, m->task.pid, m->mem, dirty->at, dirty->count, NULL };
+		/* In the freeze it is little, and counts. */
+		sources[count++] = (struct page_source){ m->task.pid, m->shares && !last ? 0 : m->task.pid, m->mem, dirty->at,
+							 dirty->count, NULL };
 		ret->pages_dirty += dirty->pages;
 	}
 	for (size_t i = 0; sources && i < src->shared.count; i++) {
@@ -555,6 +650,39 @@ static int scan_all(struct phaul_source *src, struct phaul_error *err)
 	return shared < 0 ? shared : 0;
 }
 
+/* Of those whose husks are forked in this round: all have been armed by now, or are frozen. */
+static int find_inherited(struct phaul_source *src, bool last, uint64_t *ret_pages, struct phaul_error *err)
+{
+	int code = 0;
+
+	for (size_t i = 1; i < src->count && !code; i++) {
+		struct member *m = &src->members[i], *parent = find(src->members, i, m->task.ppid);
+		struct inherit_from from = { &parent->told, last ? &parent->gone.dirty : &parent->dirty, parent->tracker.pagemap, last };
+
+		range_list_reset(&m->inherited);
+		if (m->tracked && !m->told.count && parent->told.count)
+			code = inherit_find(&from, &m->known, m->tracker.pagemap, last ? &m->gone.dirty : &m->dirty,
+					    &m->inherited);
+		*ret_pages += m->inherited.pages;
+	}
+	return code ? phaul_fail(err, code, "source", "looking for what processes below pid %d share", src->pid) : 0;
+}
+
+/* The husks have it all when the next round begins. */
+static int note_told(struct phaul_source *src, struct phaul_error *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < src->count && !code; i++) {
+		struct member *m = &src->members[i];
+
+		range_list_free(&m->inherited);
+		memory_map_free(&m->told);
+		code = memory_map_copy(&m->known, &m->told);
+	}
+	return code ? phaul_fail(err, code, "source", "remembering the mappings below pid %d", src->pid) : 0;
+}
+
 int phaul_source_round(struct phaul_source *src, struct phaul_channel *ch, struct phaul_round *ret,
 		       struct phaul_error *err)
 {
@@ -563,9 +691,10 @@ int phaul_source_round(struct phaul_source *src, struct phaul_channel *ch, struc
 	int code = src->round++ ? look(src, err) : 0;
 
 	memset(ret, 0, sizeof(*ret));
-	code = code ?: scan_all(src, err);
+	code = code ?: scan_all(src, err) ?: find_inherited(src, false, &ret->pages_inherited, err);
+	ret->held_back = src->held_back;
 	ret->scan_ns = phaul_now_ns() - start;
-	return code ?: send_layout(src, ch, false, err) ?: send_pages(src, ch, false, ret, err);
+	return code ?: send_layout(src, ch, false, err) ?: send_pages(src, ch, false, ret, err) ?: note_told(src, err);
 }
 
 int64_t phaul_source_dirty(struct phaul_source *src, struct phaul_error *err)
@@ -589,19 +718,20 @@ int64_t phaul_source_dirty(struct phaul_source *src, struct phaul_error *err)
 
 /* ---- the freeze ---- */
 
-static uint64_t resident_pages(pid_t pid)
+/* That are no file's, and no shared memory's. */
+static uint64_t private_pages(pid_t pid)
 {
-	unsigned long size, resident = 0;
+	unsigned long size, resident = 0, shared = 0;
 	char path[32];
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
 	f = fopen(path, "re");
-	if (f && fscanf(f, "%lu %lu", &size, &resident) != 2)
-		resident = 0;
+	if (f && fscanf(f, "%lu %lu %lu", &size, &resident, &shared) != 3)
+		resident = shared = 0;
 	if (f)
 		fclose(f);
-	return resident;
+	return resident - shared;
 }
 
 int64_t phaul_source_quiesce(struct phaul_source *src, int timeout_ms, struct phaul_error *err)
@@ -620,6 +750,32 @@ int64_t phaul_source_quiesce(struct phaul_source *src, int timeout_ms, struct ph
 	return code ? code : left > 0 ? left : 0;
 }
 
+/* What it has, and what of that its parent's husk has not. */
+static void add_fresh(const struct member *m, const struct member *parent, struct phaul_freeze *ret)
+{
+	struct range_list candidates = {0}, shared = {0};
+	struct inherit_from from = { &parent->told, &(struct range_list){0}, parent->tracker.pagemap, true };
+	uint64_t pages = private_pages(m->task.pid);
+	struct memory_map map = {0};
+	int pagemap;
+	char path[32];
+
+	ret->fresh_pages += pages;
+	ret->fresh_own_pages += pages;
+	if (!parent->told.count || ret->fresh_pages > INHERITED_IN_FREEZE_MAX || memory_map_read(m->task.pid, false, &map, NULL))
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", m->task.pid);
+	pagemap = open(path, O_RDONLY | O_CLOEXEC);
+	if (pagemap >= 0 && !inherit_candidates(from.told, &map, &candidates) &&
+	    !inherit_find(&from, &map, pagemap, &candidates, &shared))
+		ret->fresh_own_pages -= shared.pages < pages ? shared.pages : pages;
+	if (pagemap >= 0)
+		close(pagemap);
+	memory_map_free(&map);
+	range_list_free(&candidates);
+	range_list_free(&shared);
+}
+
 int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_freeze *ret,
 			struct phaul_error *err)
 {
@@ -634,12 +790,14 @@ int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_f
 	code = take_tree(src, &src->tree);
 	ret->processes = src->count;
 	for (size_t i = 0; i < src->count; i++) {
+		const struct member *m = &src->members[i];
+
 		ret->threads += src->tree.tasks[i].frozen.count;
-		if (src->members[i].is_new && src->members[i].task.state != TASK_DEAD)
-			ret->fresh_pages += resident_pages(src->members[i].task.pid);
+		if (m->is_new && m->task.state != TASK_DEAD)
+			add_fresh(m, find(src->members, i, m->task.ppid) ?: m, ret);
 	}
 	if (code == -EAGAIN)
-		ret->fresh_pages = ~0ull;
+		ret->fresh_pages = ret->fresh_own_pages = ~0ull;
 	else if (code)
 		return phaul_fail(err, code, "source", "listing the processes below pid %d", src->pid);
 	return 0;
@@ -745,7 +903,7 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 		if (src->members[i].task.state != TASK_DEAD)
 			code = final_scan(src, &src->members[i], err);
 	shared = code ? code : shared_track_scan(&src->shared, err);
-	code = shared < 0 ? shared : 0;
+	code = shared < 0 ? shared : find_inherited(src, true, &ret->last.pages_inherited, err);
 	ret->scan_ns = phaul_now_ns() - at;
 	at = phaul_now_ns();
 	code = code ?: send_layout(src, ch, true, err) ?: send_pages(src, ch, true, &ret->last, err);

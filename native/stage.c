@@ -17,10 +17,15 @@
 #define PAGE 4096ull
 #define MIB (1ull << 20)
 #define CALLS_AT_ONCE 4096
+#define COMPARED_AT_ONCE 16u	/* pages */
 #define CALLS_A_MAPPING 16	/* no mapping needs more */
 
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 0x08	/* Linux 6.11 */
+#endif
+
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24	/* Linux 5.18 */
 #endif
 
 #ifndef MADV_GUARD_INSTALL
@@ -260,12 +265,25 @@ static void add_new(struct change *c, const struct vma *was, const struct vma *i
 		map(c, is, start, end);
 }
 
+static bool is_given(const struct vma *vma, const struct range_list *given)
+{
+	size_t n = given ? range_list_above(given, vma->start) : 0;
+
+	return given && n < given->count && given->at[n].address < vma->end;
+}
+
+static int note_received(void *to, uint64_t start, uint64_t end)
+{
+	return received_add(to, start, (end - start) / PAGE);
+}
+
 int stage_open(struct stage *s, struct husk *husk, struct phaul_error *err)
 {
 	char path[32];
 
 	memset(s, 0, sizeof(*s));
 	s->husk = husk;
+	s->is_new = true;
 	s->fill.uffd = -1;
 	received_init(&s->received);
 	snprintf(path, sizeof(path), "/proc/%d/mem", husk->pid);
@@ -273,30 +291,79 @@ int stage_open(struct stage *s, struct husk *husk, struct phaul_error *err)
 	return s->mem < 0 ? phaul_fail(err, -errno, "stage", "opening %s", path) : 0;
 }
 
+/* What a husk inherits: a locked mapping is not locked in the child. */
+static int copy_given(struct stage *s, const struct stage *parent, const struct range_list *given)
+{
+	size_t count = 0;
+	int err = memory_map_copy(&parent->layout, &s->layout);
+
+	for (size_t i = 0; i < s->layout.count && !err; i++) {
+		struct vma *vma = &s->layout.at[i];
+
+		if (!is_given(vma, given))
+			continue;
+		vma->flags &= ~(VMA_LOCKED | VMA_LOCK_ON_FAULT);
+		err = received_each((struct received *)&parent->received, vma->start, vma->end, note_received, &s->received);
+		s->layout.at[count++] = *vma;
+	}
+	s->layout.count = count;
+	return err;
+}
+
+int stage_inherit(struct stage *s, struct husk *husk, const struct stage *parent, const struct range_list *given,
+		  struct phaul_error *err)
+{
+	int code = stage_open(s, husk, err);
+
+	if (code)
+		return code;
+	s->inherits = true;
+	code = copy_given(s, parent, given) ?: remote_area_adopt(husk->pid, parent->husk->area.at, parent->husk->area.size, &husk->area);
+	if (!code)
+		return 0;
+	stage_close(s);
+	return phaul_fail(err, code, "stage", "taking over what pid %d has from pid %d", husk->pid, parent->husk->pid);
+}
+
+/* First pages are for mappings that have none yet. */
+static void begin_filling(struct stage *s, const struct memory_map *inherited)
+{
+	fill_open(&s->fill, s->husk);
+	for (size_t i = 0, n = 0; i < s->layout.count; i++) {
+		const struct vma *vma = &s->layout.at[i];
+
+		while (n < inherited->count && inherited->at[n].end <= vma->start)
+			n++;
+		if (n == inherited->count || inherited->at[n].start >= vma->end)
+			fill_register(&s->fill, vma);
+	}
+}
+
 int stage_layout(struct stage *s, struct memory_map *layout, struct phaul_error *err)
 {
 	struct change c = { .stage = s, .err = err };
-	bool first = !s->husk->area.at;
+	struct memory_map old;
 
-	c.code = first ? husk_settle(s->husk, layout, err) : husk_clear_area(s->husk, layout, err);
+	c.code = s->husk->area.at ? husk_clear_area(s->husk, layout, err) : husk_settle(s->husk, layout, err);
 	begin(&c);
 	each_stretch(&c, &s->layout, layout, remove_old);
 	each_stretch(&c, &s->layout, layout, add_new);
 	run(&c);
 	if (c.code)
 		return c.code;
-	memory_map_free(&s->layout);
+	old = s->layout;
 	s->layout = *layout;
-	memset(layout, 0, sizeof(*layout));
-	if (first)
-		fill_open(&s->fill, s->husk);
-	for (size_t i = 0; first && i < s->layout.count; i++)
-		fill_register(&s->fill, &s->layout.at[i]);
+	*layout = old;
+	if (s->is_new)
+		begin_filling(s, layout);
+	s->is_new = false;
+	memory_map_free(layout);
 	return 0;
 }
 
 struct dropper {
 	struct change change;
+	int advice;
 	int64_t pages;
 	const struct range_list *keep;	/* what must stay, if not NULL; ascending */
 	size_t at;
@@ -319,7 +386,7 @@ static int drop(void *to, uint64_t start, uint64_t end)
 	end = (end + unit - 1) & ~(unit - 1);
 	reserve(&d->change);
 	batch_call(&d->change.batch, "drop pages that the source has dropped", SYS_madvise, start,
-		   end - start, MADV_DONTNEED);
+		   end - start, d->advice);
 	d->pages += (end - start) / PAGE;
 	return d->change.code;
 }
@@ -328,20 +395,11 @@ static int drop_but_kept(void *to, uint64_t start, uint64_t end)
 {
 	struct dropper *d = to;
 	const struct range_list *keep = d->keep;
-	size_t low = 0, high = keep->count;
 	int err = 0;
 
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-
-		if (keep->at[middle].address + keep->at[middle].pages * PAGE > start)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	for (; start < end && !err; low++) {
-		uint64_t from = low < keep->count ? keep->at[low].address : end;
-		uint64_t until = low < keep->count ? from + keep->at[low].pages * PAGE : end;
+	for (size_t n = range_list_above(keep, start); start < end && !err; n++) {
+		uint64_t from = n < keep->count ? keep->at[n].address : end;
+		uint64_t until = n < keep->count ? range_end(&keep->at[n]) : end;
 
 		if (from > start)
 			err = drop(d, start, from < end ? from : end);
@@ -350,12 +408,20 @@ static int drop_but_kept(void *to, uint64_t start, uint64_t end)
 	return err;
 }
 
+/* Locked memory loses no page otherwise. */
+static void begin_dropping(struct dropper *d, struct stage *s, const struct range_list *keep, struct phaul_error *err)
+{
+	*d = (struct dropper){ .change = { .stage = s, .err = err }, .keep = keep };
+	d->advice = madvise(NULL, 0, MADV_DONTNEED_LOCKED) ? MADV_DONTNEED : MADV_DONTNEED_LOCKED;
+	begin(&d->change);
+}
+
 int64_t stage_drop(struct stage *s, const struct final_scan *gone, struct phaul_error *err)
 {
-	struct dropper d = { .change = { .stage = s, .err = err }, .keep = &gone->populated };
+	struct dropper d;
 	int code = 0;
 
-	begin(&d.change);
+	begin_dropping(&d, s, &gone->populated, err);
 	for (size_t i = 0; i < gone->absent.count && !code; i++) {
 		const struct page_range *r = &gone->absent.at[i];
 
@@ -378,12 +444,29 @@ int64_t stage_drop(struct stage *s, const struct final_scan *gone, struct phaul_
 	return d.change.code ? d.change.code : d.pages;
 }
 
+int stage_keep(struct stage *s, const struct range_list *kept, struct phaul_error *err)
+{
+	struct dropper d;
+	int code = 0;
+
+	begin_dropping(&d, s, kept, err);
+	for (size_t i = 0; i < s->layout.count && !code; i++)
+		code = received_each(&s->received, s->layout.at[i].start, s->layout.at[i].end, drop_but_kept, &d);
+	run(&d.change);
+	received_free(&s->received);
+	received_init(&s->received);
+	for (size_t i = 0; i < kept->count && !d.change.code; i++)
+		d.change.code = received_add(&s->received, kept->at[i].address, kept->at[i].pages);
+	s->inherits = false;
+	return d.change.code;
+}
+
 void stage_filled(struct stage *s)
 {
 	fill_close(&s->fill);
 }
 
-int stage_spare(struct stage *s, bool spare, struct phaul_error *err)
+int stage_spare(struct stage *s, bool spare, const struct range_list *given, struct phaul_error *err)
 {
 	struct change c = { .stage = s, .err = err };
 
@@ -391,7 +474,7 @@ int stage_spare(struct stage *s, bool spare, struct phaul_error *err)
 	for (size_t i = 0; i < s->layout.count; i++) {
 		const struct vma *vma = &s->layout.at[i];
 
-		if (!moves(vma) || vma->flags & VMA_DONTFORK)
+		if (!moves(vma) || vma->flags & VMA_DONTFORK || is_given(vma, given))
 			continue;
 		reserve(&c);
 		batch_call(&c.batch, "keep memory from a child", SYS_madvise, vma->start, vma->end - vma->start,
@@ -537,4 +620,39 @@ int stage_pages(struct stage *s, const struct page_extent *extents, size_t n, co
 	if (!code)
 		code = flush(s, &pieces);
 	return code ? phaul_fail(err, code, "stage", "placing pages in pid %d", s->husk->pid) : 0;
+}
+
+/* Which pages are there already, as they shall be. */
+static void compare(struct stage *s, uint64_t at, size_t pages, const uint8_t *data, bool *ret_equal)
+{
+	uint8_t there[COMPARED_AT_ONCE * PAGE];
+
+	memset(ret_equal, 0, pages * sizeof(*ret_equal));
+	for (size_t i = 0, n; i < pages; i += n ? n : 1) {
+		ssize_t got;
+
+		for (n = 0; i + n < pages && n < COMPARED_AT_ONCE && received_any(&s->received, at + (i + n) * PAGE); n++)
+			;
+		got = n ? pread(s->mem, there, n * PAGE, at + i * PAGE) : 0;
+		for (size_t k = 0; k < n; k++)
+			ret_equal[i + k] = got >= (ssize_t)((k + 1) * PAGE) &&
+					   !memcmp(there + k * PAGE, data + (i + k) * PAGE, PAGE);
+	}
+}
+
+int stage_pages_that_differ(struct stage *s, uint64_t at, size_t pages, const uint8_t *data, struct phaul_error *err)
+{
+	bool equal[PAGES_AT_ONCE];
+	int code = 0;
+
+	compare(s, at, pages, data, equal);
+	for (size_t i = 0, n; i < pages && !code; i += n) {
+		struct page_extent extent = { at + i * PAGE, 0, 0 };
+
+		for (n = 1; i + n < pages && equal[i + n] == equal[i]; n++)
+			;
+		extent.pages = n;
+		code = equal[i] ? 0 : stage_pages(s, &extent, 1, data + i * PAGE, err);
+	}
+	return code;
 }

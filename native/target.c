@@ -207,17 +207,17 @@ static void make_own_room(struct phaul_target *tgt)
 }
 
 /* The mappings of all must be known before the first is made: they may share them. */
-static int read_layouts(struct phaul_target *tgt, const struct image_set *images, struct layout *layouts, struct phaul_error *err)
+static int read_layouts(struct phaul_target *tgt, const struct image_set *images, struct phaul_error *err)
 {
 	struct rebirth *tree = &tgt->tree;
 	int code = 0;
 
 	for (size_t i = 0; i < tree->count && !code; i++) {
-		const struct reborn *task = tree->tasks[i];
+		struct reborn *task = tree->tasks[i];
 
 		if (task->state == TASK_DEAD)
 			continue;
-		code = layout_read(images, reborn_pid(task), &layouts[i]) ?: shmem_note(&tree->shmem, &layouts[i].map);
+		code = layout_read(images, reborn_pid(task), &task->layout) ?: shmem_note(&tree->shmem, &task->layout.map);
 		if (code)
 			phaul_fail(err, code, "layout", "the source's description of pid %d's memory is malformed", reborn_pid(task));
 	}
@@ -225,19 +225,23 @@ static int read_layouts(struct phaul_target *tgt, const struct image_set *images
 	return code ? code : shmem_make(&tree->shmem, images, NULL, err);
 }
 
-static int lay_out(struct phaul_target *tgt, struct reborn *task, struct layout *layout, struct phaul_applied *ret,
-		   struct phaul_error *err)
+static int lay_out(struct phaul_target *tgt, struct reborn *task, struct phaul_applied *ret, struct phaul_error *err)
 {
-	const struct final_scan *gone = &layout->gone;
+	const struct final_scan *gone = &task->layout.gone;
 	int64_t dropped = 0;
 	int code = rebirth_stage(&tgt->tree, task);
 
-	ret->vmas += layout->map.count;
+	ret->vmas += task->layout.map.count;
 	if (code)
 		return code;
+	if (task->layout.inherited.count && !task->stage.inherits)
+		return phaul_fail(err, -EPROTO, "target", "the source says what pid %d has from its parent, which is for new processes "
+				  "only", reborn_pid(task));
 	make_room(task);
-	code = stage_layout(&task->stage, &layout->map, err) ?:
+	code = stage_layout(&task->stage, &task->layout.map, err) ?:
 	       husk_threads(&task->husk, (pid_t *)task->entry->threads, task->entry->n_threads, err);
+	if (!code && task->stage.inherits)
+		code = stage_keep(&task->stage, &task->layout.inherited, err);
 	if (!code && (gone->absent.count || gone->sparse.count || gone->guards.count))
 		dropped = stage_drop(&task->stage, gone, err);
 	ret->pages_dropped += dropped > 0 ? dropped : 0;
@@ -248,7 +252,6 @@ static int lay_out(struct phaul_target *tgt, struct reborn *task, struct layout 
 static int follow(struct phaul_target *tgt, const struct image_set *images, struct phaul_applied *ret, struct phaul_error *err)
 {
 	struct rebirth *tree = &tgt->tree, next = { .err = err };
-	struct layout *layouts = NULL;
 	int code;
 
 	tree->err = err;
@@ -261,19 +264,15 @@ static int follow(struct phaul_target *tgt, const struct image_set *images, stru
 		return code;
 	}
 	rebirth_become(tree, &next);
-	layouts = calloc(tree->count, sizeof(*layouts));
-	code = cgroups_read(&tree->cgroups, images, err) ?: cgroups_make(&tree->cgroups, err) ?: ttys_reserve(&tgt->terminals, images, err);
-	if (!code)
-		code = layouts ? rebirth_make(tree, images) : phaul_fail(err, -ENOMEM, "target", "reading mappings");
-	code = code ?: read_layouts(tgt, images, layouts, err);
+	code = cgroups_read(&tree->cgroups, images, err) ?: cgroups_make(&tree->cgroups, err) ?: ttys_reserve(&tgt->terminals, images, err) ?:
+	       read_layouts(tgt, images, err) ?: rebirth_make(tree, images);
 	if (!code)
 		make_own_room(tgt);
 	for (size_t i = 0; i < tree->count && !code; i++)
 		if (tree->tasks[i]->state != TASK_DEAD)
-			code = lay_out(tgt, tree->tasks[i], &layouts[i], ret, err);
-	for (size_t i = 0; layouts && i < tree->count; i++)
-		layout_free(&layouts[i]);
-	free(layouts);
+			code = lay_out(tgt, tree->tasks[i], ret, err);
+	for (size_t i = 0; i < tree->count; i++)
+		layout_free(&tree->tasks[i]->layout);
 	return code;
 }
 

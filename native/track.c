@@ -52,7 +52,7 @@ int range_list_add(struct range_list *list, uint64_t start, uint64_t end)
 	struct page_range *last = list->count ? &list->at[list->count - 1] : NULL;
 
 	list->pages += (end - start) / 4096;
-	if (last && last->address + last->pages * 4096 == start) {
+	if (last && range_end(last) == start) {
 		last->pages += (end - start) / 4096;
 		return 0;
 	}
@@ -67,6 +67,58 @@ int range_list_add(struct range_list *list, uint64_t start, uint64_t end)
 	}
 	list->at[list->count++] = (struct page_range){ start, (end - start) / 4096 };
 	return 0;
+}
+
+int range_list_common(const struct range_list *a, const struct range_list *b, struct range_list *ret)
+{
+	int err = 0;
+
+	for (size_t i = 0, n = 0; i < a->count && n < b->count && !err; ) {
+		const struct page_range *left = &a->at[i], *right = &b->at[n];
+		uint64_t start = left->address > right->address ? left->address : right->address;
+		uint64_t end = range_end(left) < range_end(right) ? range_end(left) : range_end(right);
+
+		if (start < end)
+			err = range_list_add(ret, start, end);
+		if (range_end(left) < range_end(right))
+			i++;
+		else
+			n++;
+	}
+	return err;
+}
+
+int range_list_without(const struct range_list *a, const struct range_list *b, struct range_list *ret)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < a->count && !err; i++) {
+		uint64_t at = a->at[i].address, end = range_end(&a->at[i]);
+
+		for (size_t n = range_list_above(b, at); n < b->count && b->at[n].address < end && !err; n++) {
+			if (b->at[n].address > at)
+				err = range_list_add(ret, at, b->at[n].address);
+			at = range_end(&b->at[n]);
+		}
+		if (at < end && !err)
+			err = range_list_add(ret, at, end);
+	}
+	return err;
+}
+
+size_t range_list_above(const struct range_list *list, uint64_t address)
+{
+	size_t low = 0, high = list->count;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (range_end(&list->at[middle]) > address)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
 }
 
 void range_list_reset(struct range_list *list)

@@ -29,8 +29,18 @@ struct range_list {
 	uint64_t pages;
 };
 
+static inline uint64_t range_end(const struct page_range *range)
+{
+	return range->address + range->pages * 4096;
+}
+
 /* Adds [start, end) of addresses; joins it to the last one if they touch. */
 int range_list_add(struct range_list *list, uint64_t start, uint64_t end);
+/* Of ascending lists, added to `ret`: what is in both; what is in `a` alone. */
+int range_list_common(const struct range_list *a, const struct range_list *b, struct range_list *ret);
+int range_list_without(const struct range_list *a, const struct range_list *b, struct range_list *ret);
+/* The first of an ascending list that ends above `address`; count if none does. */
+size_t range_list_above(const struct range_list *list, uint64_t address);
 void range_list_reset(struct range_list *list);
 void range_list_free(struct range_list *list);
 

@@ -25,7 +25,6 @@
 #define MASTERS_MAX 4096	/* kernel.pty.max */
 #define PTY_FIRST 136		/* majors of slaves */
 #define PTY_LAST 143
-#define CODE_PAGE 4096		/* of an area */
 
 static bool is_master(const struct descriptor *d)
 {
@@ -513,15 +512,14 @@ static int64_t ask(struct remote *leader, int ours, unsigned long request, uint6
 	return result;
 }
 
-static int64_t give_to_group(struct husk *husk, int ours, pid_t group)
+static int64_t give_to_group(struct husk *session, int ours, pid_t group)
 {
-	uint64_t at = husk->area.at ? husk->area.at + CODE_PAGE : husk->scratch;
-	struct remote *leader = &husk->leader;
+	remote_addr at = husk_scratch(session);
 	struct iovec local = { &group, sizeof(group) }, remote = { (void *)at, sizeof(group) };
 
-	if (process_vm_writev(leader->tid, &local, 1, &remote, 1, 0) != sizeof(group))
+	if (process_vm_writev(session->pid, &local, 1, &remote, 1, 0) != sizeof(group))
 		return -EFAULT;
-	return ask(leader, ours, TIOCSPGRP, at);
+	return ask(&session->leader, ours, TIOCSPGRP, at);
 }
 
 /* An end that is a terminal. */
@@ -536,7 +534,7 @@ static int slave_of(const struct ttys *t, uint32_t index)
 	return -1;
 }
 
-int ttys_take(const struct built_files *f, const struct image_set *images, struct husk *leader, bool group,
+int ttys_take(const struct built_files *f, const struct image_set *images, struct husk *session, bool group,
 	      struct phaul_error *err)
 {
 	struct ttys t = { .f = (struct built_files *)f, .err = err };
@@ -548,15 +546,15 @@ int ttys_take(const struct built_files *f, const struct image_set *images, struc
 		int64_t done;
 		int fd;
 
-		if ((pid_t)e->sid != leader->pid || !e->pty || (group && !e->pgrp))
+		if ((pid_t)e->sid != session->pid || !e->pty || (group && !e->pgrp))
 			continue;
 		snprintf(path, sizeof(path), "/dev/pts/%u", e->pty->index);
 		fd = slave_of(&t, e->pty->index);
 		if (fd < 0)
 			fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
-		done = fd < 0 ? -errno : group ? give_to_group(leader, fd, e->pgrp) : ask(&leader->leader, fd, TIOCSCTTY, 0);
+		done = fd < 0 ? -errno : group ? give_to_group(session, fd, e->pgrp) : ask(&session->leader, fd, TIOCSCTTY, 0);
 		if (done < 0)
-			code = phaul_fail(err, done, "terminals", "making %s the terminal of session %d%s", path, leader->pid,
+			code = phaul_fail(err, done, "terminals", "making %s the terminal of session %d%s", path, session->pid,
 					  group ? ", in its foreground" : "");
 		if (fd >= 0)
 			close(fd);

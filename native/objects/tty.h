@@ -4,9 +4,9 @@
 #ifndef PHAUL_TTY_H
 #define PHAUL_TTY_H
 
+#include "../husk.h"
 #include "descriptors.h"
 
-struct husk;
 struct tree;
 
 /* Masters that were made before anything else was known of them. */
@@ -23,8 +23,8 @@ void tty_masters_free(struct tty_masters *m);
 
 /* Makes all pseudo terminals of the images; takes masters that are made already. */
 int ttys_make(struct built_files *f, const struct image_set *images, struct tty_masters *made, struct phaul_error *err);
-/* The session of the husk takes its terminal; or says which process group has it. */
-int ttys_take(const struct built_files *f, const struct image_set *images, struct husk *leader, bool group,
+/* The session that this one leads takes its terminal; or says which process group has it. */
+int ttys_take(const struct built_files *f, const struct image_set *images, struct husk *session, bool group,
 	      struct phaul_error *err);
 /* Opens /dev/tty where a process of the session had it open; `free_number` is the lowest that the husk has free. */
 int ttys_finish(struct build *b, struct call_stream *s, int free_number);

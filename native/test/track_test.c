@@ -9,22 +9,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "freeze.h"
-#include "track.h"
+#include "tracked.h"
 
 #define PAGE 4096ul
 #define PAGES 16ul
 #define WRITTEN 3ul		/* the page that is written again and again */
-
-static struct phaul_error err;
-
-static void must(int code, const char *doing)
-{
-	if (code < 0) {
-		printf("%s: %s\n", doing, err.what);
-		exit(1);
-	}
-}
 
 /* Does what it is told: 'w' writes one page, 'm' moves an empty mapping to right behind the others. */
 static void subject(int fd, char *at, char *empty)
@@ -51,33 +40,6 @@ static void tell(int fd, char order)
 		puts("the process ended");
 		exit(1);
 	}
-}
-
-static struct tracker open_tracker(pid_t pid)
-{
-	struct memory_map map;
-	remote_addr syscall_at;
-	struct frozen leader;
-	struct tracker t;
-	struct remote r;
-
-	must(memory_map_read(pid, false, &map, &err), "reading the map");
-	must(remote_find_syscall(pid, &map, &syscall_at), "finding a syscall");
-	memory_map_free(&map);
-	must(freeze_leader(pid, 1000, &leader, &err), "stopping");
-	must(remote_begin(&r, pid, syscall_at), "borrowing");
-	must(tracker_open(&t, pid, &r, &err), "opening a tracker");
-	remote_end(&r);
-	thaw(&leader);
-	return t;
-}
-
-static int holds(const struct range_list *list, uint64_t page)
-{
-	for (size_t i = 0; i < list->count; i++)
-		if (list->at[i].address <= page && page < list->at[i].address + list->at[i].pages * PAGE)
-			return 1;
-	return 0;
 }
 
 static int look(struct tracker *t, pid_t pid, uint64_t page, bool last)

@@ -13,6 +13,10 @@ export interface SourceRound {
   pagesDirty: number;
   pagesSent: number;
   pagesZero: number;
+  /** Not sent: new processes have them from their parents. */
+  pagesInherited: number;
+  /** Processes that come with a later round, when their parents' memory is there. */
+  heldBack: number;
   bytesSent: number;
   scanMs: number;
   sendMs: number;
@@ -30,6 +34,8 @@ export interface Freeze {
   processes: number;
   /** Of processes that the last round didn't know: they would all have to go over in the freeze. */
   freshPages: number;
+  /** Of these, what they don't share with their parents: only that would go over. */
+  freshOwnPages: number;
   last: SourceRound;
 }
 

@@ -29,11 +29,12 @@ const path = process.env['PHAUL_LIBRARY'] ?? fileURLToPath(new URL('../../build/
 const errorType = koffi.struct('phaul_error', { code: 'int32_t', where: koffi.array('char', 32), what: koffi.array('char', 220) });
 const roundType = koffi.struct('phaul_round', {
   round: 'uint32_t', vmas: 'uint32_t', pages_dirty: 'uint64_t', pages_sent: 'uint64_t', pages_zero: 'uint64_t',
-  bytes_sent: 'uint64_t', scan_ns: 'uint64_t', send_ns: 'uint64_t',
+  pages_inherited: 'uint64_t', held_back: 'uint64_t', bytes_sent: 'uint64_t', scan_ns: 'uint64_t', send_ns: 'uint64_t',
 });
 koffi.struct('phaul_freeze', {
   frozen_at_ns: 'uint64_t', stop_ns: 'uint64_t', scan_ns: 'uint64_t', send_ns: 'uint64_t', dump_ns: 'uint64_t',
-  state_bytes: 'uint64_t', threads: 'uint32_t', processes: 'uint32_t', fresh_pages: 'uint64_t', last: roundType,
+  state_bytes: 'uint64_t', threads: 'uint32_t', processes: 'uint32_t', fresh_pages: 'uint64_t', fresh_own_pages: 'uint64_t',
+  last: roundType,
 });
 koffi.struct('phaul_applied', {
   round: 'uint32_t', vmas: 'uint32_t', bytes: 'uint64_t', pages_dropped: 'uint64_t', layout_ns: 'uint64_t', wait_ns: 'uint64_t',
@@ -44,8 +45,8 @@ koffi.struct('phaul_built', {
 });
 
 type Numbers<K extends string> = Record<K, number>;
-type RawRound = Numbers<'round' | 'vmas' | 'pages_dirty' | 'pages_sent' | 'pages_zero' | 'bytes_sent' | 'scan_ns' | 'send_ns'>;
-type RawFreeze = Numbers<'frozen_at_ns' | 'stop_ns' | 'scan_ns' | 'send_ns' | 'dump_ns' | 'state_bytes' | 'threads' | 'processes' | 'fresh_pages'> & { last: RawRound };
+type RawRound = Numbers<'round' | 'vmas' | 'pages_dirty' | 'pages_sent' | 'pages_zero' | 'pages_inherited' | 'held_back' | 'bytes_sent' | 'scan_ns' | 'send_ns'>;
+type RawFreeze = Numbers<'frozen_at_ns' | 'stop_ns' | 'scan_ns' | 'send_ns' | 'dump_ns' | 'state_bytes' | 'threads' | 'processes' | 'fresh_pages' | 'fresh_own_pages'> & { last: RawRound };
 type RawError = { code: number; where: string; what: string };
 type Pointer = bigint | null;
 
@@ -183,6 +184,8 @@ const asRound = (raw: RawRound): SourceRound => ({
   pagesDirty: Number(raw.pages_dirty),
   pagesSent: Number(raw.pages_sent),
   pagesZero: Number(raw.pages_zero),
+  pagesInherited: Number(raw.pages_inherited),
+  heldBack: Number(raw.held_back),
   bytesSent: Number(raw.bytes_sent),
   scanMs: ms(raw.scan_ns),
   sendMs: ms(raw.send_ns),
@@ -338,6 +341,7 @@ class LibrarySource extends Handle implements Source {
       threads: raw.threads,
       processes: raw.processes,
       freshPages: Number(raw.fresh_pages),
+      freshOwnPages: Number(raw.fresh_own_pages),
       last: asRound(raw.last),
     } satisfies Freeze);
   }

@@ -4,6 +4,8 @@ import { PAGE_BYTES } from '../engine/engine.ts';
 export interface Progress {
   /** What was still dirty after each round so far, in pages; the last is now. */
   dirtyPages: number[];
+  /** Processes that no round has told of yet. */
+  heldBack: number;
   /** Of page data, bytes per second, until the target had applied them. */
   bandwidth: number;
   /** What a freeze costs beside its pages, measured. */
@@ -31,11 +33,14 @@ const ROUNDS_MAX = 30;
 
 export const transferMs = (pages: number, bandwidth: number): number => (pages * PAGE_BYTES * 1000) / Math.max(bandwidth, 1);
 
-export function converge({ dirtyPages, bandwidth, fixedMs, maxDowntimeMs }: Progress): Verdict {
+export function converge({ dirtyPages, heldBack, bandwidth, fixedMs, maxDowntimeMs }: Progress): Verdict {
   const now = dirtyPages.at(-1) ?? 0;
   const pagesMs = transferMs(now, bandwidth);
   const predictedMs = pagesMs + fixedMs;
   const left = `${now.toLocaleString('en-US')} dirty pages are left, which take ${pagesMs.toFixed(1)} ms`;
+  if (heldBack > 0) {
+    return { decision: 'round', predictedMs, reason: `${heldBack} processes wait for their parents' memory` };
+  }
   const within = predictedMs <= maxDowntimeMs;
   if (pagesMs <= WORTH_A_ROUND_MS && within) {
     return { decision: 'freeze', predictedMs, reason: left };

@@ -25,10 +25,15 @@ const UNKNOWN_BANDWIDTH = 100 << 20;
 
 const fixedMs = ({ processes, connections }: SourceOrder): number => FREEZE_BASE_MS + (processes.length - 1) * FREEZE_PROCESS_MS + connections * FREEZE_CONNECTION_MS;
 
-export function precopy(source: Source, channel: Channel, order: SourceOrder, { latch, tell }: Tracing<SourceNews>): Verdict {
+/** What the rounds have shown of the way so far: those that are made again, for new children, are too small to show it. */
+export interface Way {
+  /** Bytes per second; 0: no round has told yet. */
+  bandwidth: number;
+}
+
+export function precopy(source: Source, channel: Channel, order: SourceOrder, { latch, tell }: Tracing<SourceNews>, way: Way): Verdict {
   engine.setPriority('low');
   const dirtyPages: number[] = [];
-  let bandwidth = 0;
   let armedAtMs = 0;
   for (;;) {
     const startMs = engine.nowMs();
@@ -37,12 +42,15 @@ export function precopy(source: Source, channel: Channel, order: SourceOrder, { 
     applied.said.forEach((sentence) => tell({ type: 'notice', text: `On ${order.host} ${sentence}.` }));
     const endMs = engine.nowMs();
     const seconds = Math.max(endMs - startMs - sent.scanMs, 0.01) / 1000;
-    if (bandwidth === 0 || applied.bytes >= TELLING_BYTES) {
-      bandwidth = applied.bytes >= TELLING_BYTES ? applied.bytes / seconds : UNKNOWN_BANDWIDTH;
+    if (way.bandwidth === 0 || applied.bytes >= TELLING_BYTES) {
+      way.bandwidth = applied.bytes >= TELLING_BYTES ? applied.bytes / seconds : UNKNOWN_BANDWIDTH;
+    }
+    if (sent.heldBack > 0) {
+      dirtyPages.length = 0; // all that the next generation has is to come
     }
     dirtyPages.push(source.dirty());
     const lookMs = engine.nowMs() - endMs;
-    const verdict = converge({ dirtyPages, bandwidth, fixedMs: fixedMs(order) + lookMs, maxDowntimeMs: order.maxDowntimeMs });
+    const verdict = converge({ dirtyPages, heldBack: sent.heldBack, bandwidth: way.bandwidth, fixedMs: fixedMs(order) + lookMs, maxDowntimeMs: order.maxDowntimeMs });
     tell({
       type: 'round',
       round: {
@@ -54,7 +62,7 @@ export function precopy(source: Source, channel: Channel, order: SourceOrder, { 
         dirtyRate: armedAtMs === 0 ? 0 : (sent.pagesDirty * PAGE_BYTES * 1000) / Math.max(startMs - armedAtMs, 1),
         predictedDowntimeMs: verdict.predictedMs,
       } satisfies Round,
-      text: `scan ${sent.scanMs.toFixed(1)} ms, ${sent.vmas} mappings, ${sent.pagesZero} zero pages, target: layout ${applied.layoutMs.toFixed(1)} ms; ${verdict.reason}`,
+      text: `scan ${sent.scanMs.toFixed(1)} ms, ${sent.vmas} mappings, ${sent.pagesZero} zero pages, ${sent.pagesInherited} shared with parents, target: layout ${applied.layoutMs.toFixed(1)} ms; ${verdict.reason}`,
     });
     armedAtMs = startMs + sent.scanMs;
     if (sent.round === 1) {

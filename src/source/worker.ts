@@ -13,7 +13,7 @@ import type { Verdict } from './converge.ts';
 import { commit, hand, phasesOf, sendStragglers, type Arrived, type Handed } from './cutover.ts';
 import { Hook } from './hook.ts';
 import { ANSWERS, type Answer, type SourceNews, type SourceOrder, type SourceResult } from './order.ts';
-import { precopy } from './precopy.ts';
+import { precopy, type Way } from './precopy.ts';
 
 const CONNECT_TIMEOUT_MS = 10_000;
 
@@ -92,9 +92,10 @@ const OUTCOMES = { moved: 'moved', returned: 'thawed', unknown: 'unknown' } as c
 function give(source: Source, channel: Channel, order: SourceOrder, journal: Journal<SourceState>, tracing: Tracing<SourceNews>): SourceResult {
   const hook = new Hook(order);
   const doubt = new Doubt(tracing);
+  const way: Way = { bandwidth: 0 };
   const copy = (): Verdict => {
     channel.limit(order.bandwidth ?? 0);
-    const verdict = precopy(source, channel, order, tracing);
+    const verdict = precopy(source, channel, order, tracing, way);
     channel.limit(0);
     return verdict;
   };

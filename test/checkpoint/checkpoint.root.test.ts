@@ -17,7 +17,7 @@ const ARGUMENTS: Record<string, string[]> = { cgroups: ['threads'] };
 const ONCE = ['files', 'tree', 'ghosts', 'unix_sockets', 'sysv', 'watches', 'cgroups', 'aio', 'handles']; // they change files that are in the images
 const restore = (host: string, directory: string) => bed.on(host, 'phaul', 'restore', '-D', directory, '--json');
 
-for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'tree', 'ghosts', 'unix_sockets', 'inet_sockets', 'terminal', 'memfd', 'seccomp', 'sysv', 'watches', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks', 'multicast', 'locks', 'fifos', 'chroot']) {
+for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memory', 'credentials', 'tree', 'ghosts', 'unix_sockets', 'inet_sockets', 'terminal', 'memfd', 'seccomp', 'sysv', 'watches', 'cgroups', 'aio', 'packets', 'handles', 'settings', 'rseq', 'clocks', 'multicast', 'locks', 'fifos', 'chroot', 'cow']) {
   test.serial(`${victim}: all is as it was when it is restored, here or elsewhere`, async (t) => {
     const directory = join(bed.directory, `${victim}.images`);
     const pid = await bed.victim(victim, ...(ARGUMENTS[victim] ?? []));
@@ -96,6 +96,13 @@ test.serial('a process that is left running goes on, and can be restored when it
   t.is(await bed.verdict('alpha', pid, name), 'ok');
   t.is((await restore('alpha', directory)).exitCode, 0);
   t.is(await bed.verdict('alpha', pid, name), 'ok');
+});
+
+test.serial('a dump leaves what parent and children share as it is', async (t) => {
+  const pid = await bed.victim('cow.left');
+  const { exitCode, stderr } = await dump(pid, join(bed.directory, 'cow.left.images'), '--leave-running');
+  t.is(exitCode, 0, stderr);
+  t.is(await bed.verdict('alpha', pid, 'cow.left'), 'ok');
 });
 
 test.serial("phaul-criu does the same with criu's options and exit codes", async (t) => {

@@ -27,6 +27,7 @@ test.serial('a static program that writes all the time moves there and back', as
 
 for (const [victim, what, ...args] of [
   ['churn', 'memory that is mapped, unmapped, moved and dropped meanwhile stays right', '32'],
+  ['cow', 'what children share with their parent stays right, and shared, whoever is born and writes meanwhile', '4', 'restless'],
   ['family', 'children that come and go, run other programs and have children meanwhile are all there'],
 ] as const) {
   test.serial(`${what}, move after move`, async (t) => {
@@ -40,6 +41,17 @@ for (const [victim, what, ...args] of [
     t.is(await bed.verdict(host, pid, victim), 'ok');
   });
 }
+
+test.serial('what a parent and its children share is sent once, and is in memory once, there and back', async (t) => {
+  const sharedMib = 32; // by seven; one of them can't share while it runs
+  const pid = await bed.victim('cow.quiet', String(sharedMib));
+  for (const [from, to] of [['alpha', 'beta'], ['beta', 'alpha']] as const) {
+    const { exitCode, done, stderr } = await bed.migrate(from, pid, to, '--verify');
+    t.is(exitCode, 0, stderr);
+    t.true(done.bytesSent < 3 * sharedMib * 2 ** 20, `${done.bytesSent} bytes were sent`);
+  }
+  t.is(await bed.verdict('alpha', pid, 'cow.quiet'), 'ok');
+});
 
 test.serial('hundreds of threads move', async (t) => {
   // Thread ids that the other host has taken are a matter of luck: a few tries.
