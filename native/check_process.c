@@ -339,13 +339,13 @@ static void read_line(pid_t pid, const char *name, const char *start, char *to, 
 	to[strcspn(to, "\n")] = 0;
 }
 
-static const char *read_groups(pid_t pid, char *to, size_t size)
+static const char *read_groups(pid_t pid, pid_t tid, char *to, size_t size)
 {
-	char path[32];
+	char path[64];
 	int fd;
 	ssize_t got = -1;
 
-	snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/cgroup", pid, tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
 		got = read(fd, to, size - 1);
@@ -360,8 +360,8 @@ static void notice_control_group(struct check *c)
 {
 	char theirs[16384], ours[16384], *unit, *end, *path = NULL;
 
-	read_groups(getpid(), ours, sizeof(ours));
-	read_groups(c->pid, theirs, sizeof(theirs));
+	read_groups(getpid(), getpid(), ours, sizeof(ours));
+	read_groups(c->pid, c->pid, theirs, sizeof(theirs));
 	for (char *line = theirs, *rest = theirs; !path && (line = strsep(&rest, "\n")) && *line; )
 		path = strstr(ours, line) && strstr(ours, line)[strlen(line)] == '\n' ? NULL : strchr(strchr(line, ':') + 1, ':');
 	if (!path++ || c->flags & PHAUL_TO_DIRECTORY)
@@ -375,6 +375,24 @@ static void notice_control_group(struct check *c)
 	else
 		notice(c, "CGROUP", "control group", "pid %d is in the control group %s: on the target it is put into the one of that name, with "
 		       "its limits there; if there is none, it is in that of phaul's agent", c->pid, path);
+}
+
+/* Rounds tell of processes alone. */
+static void notice_threads_apart(struct check *c, const pid_t *tids, size_t count)
+{
+	char leader[16384], own[16384], subject[32];
+
+	if (c->flags & PHAUL_TO_DIRECTORY)
+		return;
+	read_groups(c->pid, c->pid, leader, sizeof(leader));
+	for (size_t i = 0; i < count; i++) {
+		if (!*read_groups(c->pid, tids[i], own, sizeof(own)) || !strcmp(own, leader))
+			continue;
+		snprintf(subject, sizeof(subject), "thread %d", tids[i]);
+		notice(c, "CGROUP_THREAD", subject, "thread %d is in another control group than its process: on the target it is in that of "
+		       "the process", tids[i]);
+		return;
+	}
 }
 
 static void notice_security(struct check *c, const struct proc_status *s)
@@ -415,6 +433,7 @@ bool process_check(struct check *c, const struct proc_status *s)
 		if (c->pid == c->tree->tasks[0].pid)
 			notice_kin(c, s);
 		notice_control_group(c);
+		notice_threads_apart(c, tids, count);
 		notice_security(c, s);
 	}
 	free(tids);

@@ -7,8 +7,6 @@
 #include "error.h"
 #include "network_lock.h"
 
-#define NAMESPACES 1		/* the id of all of them: those of phaul */
-
 /* The first that has it: the nearest ancestor that shares it with none. */
 static pid_t first_of(const struct tree *tree, const struct task *task, bool files)
 {
@@ -28,9 +26,15 @@ void tree_ids_of(const struct tree *tree, const struct task *task, TaskKobjIdsEn
 	ids->files_id = first_of(tree, task, true);
 	ids->fs_id = first_of(tree, task, false);
 	ids->has_pid_ns_id = ids->has_net_ns_id = ids->has_ipc_ns_id = ids->has_uts_ns_id = ids->has_mnt_ns_id = true;
-	ids->pid_ns_id = ids->net_ns_id = ids->ipc_ns_id = ids->uts_ns_id = ids->mnt_ns_id = NAMESPACES;
 	ids->has_user_ns_id = ids->has_cgroup_ns_id = ids->has_time_ns_id = true;
-	ids->user_ns_id = ids->cgroup_ns_id = ids->time_ns_id = NAMESPACES;
+	ids->pid_ns_id = NAMESPACE_PID;
+	ids->net_ns_id = NAMESPACE_NET;
+	ids->ipc_ns_id = NAMESPACE_IPC;
+	ids->uts_ns_id = NAMESPACE_UTS;
+	ids->mnt_ns_id = NAMESPACE_MNT;
+	ids->user_ns_id = NAMESPACE_USER;
+	ids->cgroup_ns_id = NAMESPACE_CGROUP;
+	ids->time_ns_id = NAMESPACE_TIME;
 }
 
 int tree_put_ids(struct image_set *to, const struct tree *tree, const struct task *task)

@@ -6,6 +6,11 @@
 #include "objects/unix_socket.h"
 #include "state.h"
 
+/* The ids of namespaces in images, which are those of phaul. CRIU finds them by these, whatever kind they are of. */
+enum {
+	NAMESPACE_PID = 1, NAMESPACE_NET, NAMESPACE_IPC, NAMESPACE_UTS, NAMESPACE_MNT, NAMESPACE_USER, NAMESPACE_CGROUP, NAMESPACE_TIME,
+};
+
 struct tree_state {
 	const struct tree *tree;
 	uint32_t flags;

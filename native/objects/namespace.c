@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../tree_state.h"
 #include "descriptors.h"
 
 #ifndef CLONE_NEWTIME
@@ -15,9 +16,11 @@
 static const struct kind {
 	const char *name;
 	int flag;
+	uint32_t id;
 } kinds[] = {
-	{ "mnt", CLONE_NEWNS }, { "net", CLONE_NEWNET }, { "uts", CLONE_NEWUTS }, { "ipc", CLONE_NEWIPC }, { "pid", CLONE_NEWPID },
-	{ "user", CLONE_NEWUSER }, { "cgroup", CLONE_NEWCGROUP }, { "time", CLONE_NEWTIME },
+	{ "mnt", CLONE_NEWNS, NAMESPACE_MNT }, { "net", CLONE_NEWNET, NAMESPACE_NET }, { "uts", CLONE_NEWUTS, NAMESPACE_UTS },
+	{ "ipc", CLONE_NEWIPC, NAMESPACE_IPC }, { "pid", CLONE_NEWPID, NAMESPACE_PID }, { "user", CLONE_NEWUSER, NAMESPACE_USER },
+	{ "cgroup", CLONE_NEWCGROUP, NAMESPACE_CGROUP }, { "time", CLONE_NEWTIME, NAMESPACE_TIME },
 };
 #define KINDS (sizeof(kinds) / sizeof(*kinds))
 
@@ -55,7 +58,7 @@ static int dump(struct dump *dump, const struct descriptor *d)
 	FileEntry file = FILE_ENTRY__INIT;
 
 	e.id = d->id;
-	e.ns_id = 1;	/* all are, in "ids" */
+	e.ns_id = kind_of(d->link)->id;
 	e.ns_cflag = kind_of(d->link)->flag;
 	e.flags = d->flags;
 	file.nsf = &e;

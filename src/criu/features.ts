@@ -23,6 +23,7 @@ const SINCE: Record<string, [major: number, minor: number]> = {
   sk_unix_file: [5, 4],
   sockopt_buf_lock: [5, 14],
   tcp_half_closed: [4, 10],
+  timens: [5, 6],
   timer_cr_ids: [6, 16],
   timerfd: [3, 15],
   uffd: [4, 11],
