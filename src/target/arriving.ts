@@ -3,16 +3,16 @@ import { readdirSync } from 'node:fs';
 import { readJournal } from '../journal.ts';
 import { RUN_DIRECTORY } from '../places.ts';
 
-/** Those with one of these pids. A socket that a dead agent left behind is listed, too. */
-export function arriving(pids: number[]): string[] {
+/** Of all that an agent has here; a socket that a dead agent left behind is listed, too. */
+export function arrivals(): string[] {
   let names: string[];
   try {
     names = readdirSync(RUN_DIRECTORY);
   } catch {
     return [];
   }
-  return names
-    .map((name) => /^([0-9a-f]{16,64})\.sock$/.exec(name)?.[1])
-    .filter((id) => id !== undefined)
-    .filter((id) => pids.includes(readJournal(id, 'target')?.about.process?.pid ?? 0));
+  return names.map((name) => /^([0-9a-f]{16,64})\.sock$/.exec(name)?.[1]).filter((id) => id !== undefined);
 }
+
+/** Those with one of these pids. */
+export const arriving = (pids: number[]): string[] => arrivals().filter((id) => pids.includes(readJournal(id, 'target')?.about.process?.pid ?? 0));

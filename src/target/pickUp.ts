@@ -2,9 +2,13 @@
 import { addToJournal, forgetOldJournals, isAlive, isFinal, listJournals } from '../journal.ts';
 import { status } from '../status.ts';
 import { answer } from './arrivals.ts';
+import { arrivals } from './arriving.ts';
 
 export async function pickUp(say: (sentence: string) => void): Promise<void> {
   const unfinished = listJournals().filter(({ state, about }) => !isFinal(state) && !isAlive(about.by));
+  for (const id of arrivals()) {
+    await answer(id, 'outcome'); // which removes the sockets of the dead
+  }
   for (const { id, side } of unfinished) {
     // Whoever answers at its socket has it, whatever can be seen of processes from here.
     const { state } = side === 'target' ? await answer(id, 'outcome') : { state: 'unknown' };
