@@ -1,8 +1,8 @@
 /**
- * npm run chaos [-- --rounds N --seed S --only MISHAP --step STEP --break ACTIVITY.EVENT=NEXT]: moves self-checking processes while something
+ * npm run chaos [-- --rounds N --seed S --only MISHAP --step STEP --service --break ACTIVITY.EVENT=NEXT]: moves self-checking processes while something
  * happens to phaul, its agent, the link or a host at a step of the move, and looks after each how many copies there are, with
  * one `phaul resolve` where phaul asks for it. Prints each step and mishap with what came of them, and a last line of
- * JSON: rounds, exactlyOne, lost, doubled, corrupt, misreported. --break changes a rule of src/handover/rules.ts in a copy of
+ * JSON: rounds, exactlyOne, lost, doubled, corrupt, stuck, misreported. --break changes a rule of src/handover/rules.ts in a copy of
  * phaul, to see that chaos finds it.
  */
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -15,7 +15,7 @@ import { FaultBed, until, type Departure, type Ending } from '../test/faults/bed
 import { copyProgram, mishaps, OWN_PROGRAM, pick, pickMishap, randomOf, type Mishap } from './mishaps.ts';
 
 const { values } = parseArgs({
-  options: { rounds: { type: 'string', default: '50' }, seed: { type: 'string', default: '1' }, only: { type: 'string' }, step: { type: 'string' }, break: { type: 'string' } },
+  options: { rounds: { type: 'string', default: '50' }, seed: { type: 'string', default: '1' }, only: { type: 'string' }, step: { type: 'string' }, service: { type: 'boolean', default: false }, break: { type: 'string' } },
 });
 const ROUNDS = Number(values.rounds);
 
@@ -60,7 +60,8 @@ function brokenCopy(change: string): string {
   return root;
 }
 
-type Result = 'stayed' | 'moved' | 'resolved here' | 'resolved there' | 'chosen here' | 'LOST' | 'DOUBLED' | 'CORRUPT';
+/** STUCK: the copies are right, but an agent doesn't end. */
+type Result = 'stayed' | 'moved' | 'resolved here' | 'resolved there' | 'chosen here' | 'LOST' | 'DOUBLED' | 'CORRUPT' | 'STUCK';
 
 interface Round {
   step: FaultPoint;
@@ -150,11 +151,25 @@ async function conclude(bed: FaultBed, { pid, name }: Departure, { exitCode, don
   return { result: how === '' ? (host === 'alpha' ? 'stayed' : 'moved') : (`${how} ${where}` as Result), misreported, detail };
 }
 
-async function endRound(bed: FaultBed, { undo, cgroup }: Mishap): Promise<void> {
+/** What an agent that doesn't end waits for. */
+async function whyStuck(bed: FaultBed): Promise<string> {
+  const look = 'for pid in $(pgrep -f "cli.ts agent"); do echo "agent $pid:"; for task in /proc/$pid/task/*; do echo "$(cat $task/comm) $(cat $task/wchan) $(cat $task/syscall)"; done; done; phaul status';
+  const { stdout } = await bed.on('beta', 'sh', '-c', look);
+  await bed.on('beta', 'pkill', '-KILL', '-f', 'cli.ts agent');
+  return `${stdout}${readFileSync(bed.report('service.log'), { encoding: 'utf8', flag: 'a+' })}`;
+}
+
+/** Returns what is wrong with what is left. */
+async function endRound(bed: FaultBed, { undo, cgroup }: Mishap): Promise<string> {
+  let stuck = '';
   bed.openGate();
   await undo?.(bed);
-  await bed.stopServices();
-  await until('the end of all agents', async () => (await bed.agents()).length === 0, 60_000);
+  try {
+    await bed.stopServices();
+    await until('the end of all agents', async () => (await bed.agents()).length === 0, 60_000);
+  } catch (thrown) {
+    stuck = `${(thrown as Error).message}\n${await whyStuck(bed)}`;
+  }
   if (cgroup !== undefined) {
     await until('the end of the memory group', () => {
       try {
@@ -165,6 +180,7 @@ async function endRound(bed: FaultBed, { undo, cgroup }: Mishap): Promise<void> 
       }
     });
   }
+  return stuck;
 }
 
 async function round(bed: FaultBed, random: () => number): Promise<Round> {
@@ -172,7 +188,7 @@ async function round(bed: FaultBed, random: () => number): Promise<Round> {
   const mishap = mishaps[name] as Mishap;
   const step = pick(random, mishap.points.filter((point) => values.step === undefined || point === values.step));
   const victim = random() < 0.3 ? 'tree' : 'patient';
-  const isService = mishap.cgroup !== undefined || random() * 100 < SERVICES;
+  const isService = random() * 100 < SERVICES || mishap.cgroup !== undefined || values.service;
   const startMs = performance.now();
   const departure = await depart(bed, step, mishap, victim, isService);
   const ending = await Promise.race([departure.ending, sleep(END_MS, undefined, { ref: false })]);
@@ -181,8 +197,8 @@ async function round(bed: FaultBed, random: () => number): Promise<Round> {
     return { ...about, result: 'LOST', misreported: true, detail: `phaul has not ended after ${END_MS / 1000} s` };
   }
   const concluded = await conclude(bed, departure, ending, name === 'pid taken there');
-  await endRound(bed, mishap);
-  return { ...about, ...concluded };
+  const stuck = await endRound(bed, mishap);
+  return stuck === '' ? { ...about, ...concluded } : { ...about, result: 'STUCK', misreported: false, detail: `${concluded.result}, ${concluded.detail} | ${stuck}` };
 }
 
 /** Each step and mishap that came together, and what came of it, how often. */
@@ -205,7 +221,7 @@ try {
   while (rounds.length < ROUNDS) {
     const one = await round(bed, random);
     rounds.push(one);
-    const isBad = one.misreported || ['LOST', 'DOUBLED', 'CORRUPT'].includes(one.result);
+    const isBad = one.misreported || ['LOST', 'DOUBLED', 'CORRUPT', 'STUCK'].includes(one.result);
     process.stdout.write(`${String(rounds.length).padStart(4)}  ${one.mishap} at ${one.step}: ${one.result}${one.misreported ? ', MISREPORTED' : ''}, ${one.ms} ms${isBad ? `\n      ${one.detail}` : ''}\n`);
   }
 } finally {
@@ -216,6 +232,6 @@ try {
 }
 const count = (...results: Result[]): number => rounds.filter(({ result }) => results.includes(result)).length;
 process.stdout.write(`\n${table(rounds)}\n\n`);
-const bad = { lost: count('LOST'), doubled: count('DOUBLED'), corrupt: count('CORRUPT'), misreported: rounds.filter(({ misreported }) => misreported).length };
+const bad = { lost: count('LOST'), doubled: count('DOUBLED'), corrupt: count('CORRUPT'), stuck: count('STUCK'), misreported: rounds.filter(({ misreported }) => misreported).length };
 process.stdout.write(`${JSON.stringify({ rounds: rounds.length, exactlyOne: rounds.length - bad.lost - bad.doubled, ...bad })}\n`);
 process.exitCode = Object.values(bad).some((some) => some > 0) ? 1 : 0;
