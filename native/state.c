@@ -111,6 +111,7 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 	d->shares_files = place->task->shares_files;
 	d->next_file_id = place->next_file_id;
 	d->ghosts = place->ghosts;
+	d->mapped = place->mapped;
 	d->queues = place->queues;
 	d->shmem = place->shmem;
 	d->pages = place->pages;

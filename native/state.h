@@ -15,6 +15,7 @@ struct state_of_tree {
 	const struct unix_queues *queues;	/* unix_socket.h */
 	struct paused_set *paused;	/* objects/inet_socket.h; NULL: connections don't come along */
 	struct ghost_set *ghosts;	/* ghost.h; NULL: there are none */
+	struct mapped_files *mapped;	/* objects/mm.h */
 	struct cgroup_sets *cgroups;	/* objects/cgroup.h */
 };
 

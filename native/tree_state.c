@@ -133,7 +133,7 @@ int tree_state_put(struct tree_state *s, const struct task *task, remote_addr sy
 {
 	struct state_of_tree place = {
 		.task = task, .descriptors = &s->descriptors[s->put_count++], .next_file_id = s->next_file_id,
-		.ghosts = s->ghosts, .queues = &s->queues, .paused = &s->paused, .shmem = s->shmem, .pages = s->pages,
+		.ghosts = s->ghosts, .mapped = &s->mapped, .queues = &s->queues, .paused = &s->paused, .shmem = s->shmem, .pages = s->pages,
 		.cgroups = s->cgroups,
 	};
 	int code = tree_put_ids(s->images, s->tree, task);
@@ -165,6 +165,7 @@ void tree_state_free(struct tree_state *s, bool stays)
 	image_set_free(s->images);
 	s->images = NULL;
 	unix_queues_free(&s->queues);
+	mapped_files_free(&s->mapped);
 	if (stays && s->hold)
 		network_let_go(s->hold);
 	paused_set_free(&s->paused);

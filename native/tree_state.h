@@ -3,6 +3,7 @@
 #define PHAUL_TREE_STATE_H
 
 #include "objects/inet_socket.h"
+#include "objects/mm.h"
 #include "objects/unix_socket.h"
 #include "state.h"
 
@@ -27,6 +28,7 @@ struct tree_state {
 	struct descriptor_table *descriptors;	/* of those that live, in the tree's order; then ours, of what was in queues */
 	size_t descriptor_count, put_count;
 	struct unix_queues queues;
+	struct mapped_files mapped;
 	struct paused_set paused;
 	struct connection_pair *pairs;	/* of the connections that come along */
 	size_t pair_count;

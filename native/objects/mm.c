@@ -35,23 +35,75 @@ static ssize_t read_proc(pid_t pid, const char *name, void *to, size_t size)
 	return got;
 }
 
-static int put_exe(struct dump *d, uint32_t id)
+void mapped_files_free(struct mapped_files *files)
 {
-	char path[48];
-
-	snprintf(path, sizeof(path), "/proc/%d/exe", d->pid);
-	return file_put_reached(d, path, O_RDONLY, NULL, id);
+	for (size_t i = 0; i < files->count; i++)
+		free(files->at[i].path);
+	free(files->at);
+	*files = (struct mapped_files){0};
 }
 
-static int put_mapped(struct dump *d, const struct vma *vma, uint32_t id)
+static int note_mapped(struct mapped_files *files, const struct vma *vma, int flags, uint32_t id)
 {
-	char path[80];
-	int flags;
+	struct mapped_file *larger = reallocarray(files->at, files->count + 1, sizeof(*larger));
+	struct mapped_file file = { vma->dev, vma->inode, strdup(vma->path), flags, id };
 
+	if (larger)
+		files->at = larger;
+	if (!larger || !file.path) {
+		free(file.path);
+		return -ENOMEM;
+	}
+	files->at[files->count++] = file;
+	return 0;
+}
+
+static const struct mapped_file *find_mapped(const struct mapped_files *files, const struct vma *vma, int flags)
+{
+	for (size_t i = 0; i < files->count; i++) {
+		const struct mapped_file *f = &files->at[i];
+
+		if (f->inode == vma->inode && f->dev == vma->dev && f->flags == flags && !strcmp(f->path, vma->path))
+			return f;
+	}
+	return NULL;
+}
+
+static int put_mapped(struct dump *d, const struct vma *vma, uint32_t *ret_id)
+{
+	int flags = vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY, err;
+	const struct mapped_file *known = find_mapped(d->mapped, vma, flags);
+	char path[80];
+
+	if (known) {
+		*ret_id = known->id;
+		return 0;
+	}
+	*ret_id = d->next_file_id++;
+	err = note_mapped(d->mapped, vma, flags, *ret_id);
+	if (err)
+		return err;
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", d->pid, (unsigned long)vma->start,
 		 (unsigned long)vma->end);
-	flags = vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY;
-	return memfd_is_name(vma->path) ? memfd_put(d, path, flags, 0, NULL, id) : file_put_reached(d, path, flags, NULL, id);
+	return memfd_is_name(vma->path) ? memfd_put(d, path, flags, 0, NULL, *ret_id) :
+					  file_put_reached(d, path, flags, NULL, *ret_id);
+}
+
+/* CRIU takes processes for relatives by its id. */
+static int put_exe(struct dump *d, uint32_t *ret_id)
+{
+	char path[48], name[PATH_MAX];
+	ssize_t size;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", d->pid);
+	size = readlink(path, name, sizeof(name) - 1);
+	name[size > 0 ? size : 0] = 0;
+	for (size_t i = 0; d->map && i < d->map->count; i++)
+		if (d->map->at[i].kind == VMA_FILE && !d->map->at[i].shared && !memfd_is_name(name) &&
+		    !strcmp(d->map->at[i].path, name))
+			return put_mapped(d, &d->map->at[i], ret_id);
+	*ret_id = d->next_file_id++;
+	return file_put_reached(d, path, O_RDONLY, NULL, *ret_id);
 }
 
 static uint32_t socket_id(const struct dump *d, const struct vma *vma)
@@ -80,8 +132,7 @@ static int put_mappings(struct dump *d, MmEntry *mm)
 		if (vma->kind == VMA_FILE && (!last || last->inode != vma->inode || last->dev != vma->dev ||
 					      strcmp(last->path, vma->path))) {
 			last = vma;
-			id = d->next_file_id++;
-			err = put_mapped(d, vma, id);
+			err = put_mapped(d, vma, &id);
 		}
 		layout_vma_entry(vma, vma->kind == VMA_FILE ? id : vma->kind == VMA_SOCKET ? socket_id(d, vma) : 0, &entries[i]);
 		mm->vmas[mm->n_vmas++] = &entries[i];
@@ -111,7 +162,6 @@ int mm_dump(struct dump *d, uint64_t brk)
 	mm.mm_arg_end = stat.field[STAT_ARG_END];
 	mm.mm_env_start = stat.field[STAT_ENV_START];
 	mm.mm_env_end = stat.field[STAT_ENV_END];
-	mm.exe_file_id = d->next_file_id++;
 	mm.n_mm_saved_auxv = got / sizeof(*auxv);
 	if (mm.n_mm_saved_auxv > CRIU_AUXV_MAX) {
 		mm.phaul_auxv_more = auxv + CRIU_AUXV_MAX;
@@ -121,7 +171,7 @@ int mm_dump(struct dump *d, uint64_t brk)
 	mm.mm_saved_auxv = auxv;
 	if (d->map)
 		err = put_mappings(d, &mm) ?: aio_put(d->map, &mm, &rings);
-	err = err ?: put_exe(d, mm.exe_file_id) ?: image_put(d->images, "mm", d->ns_pid, &mm.base);
+	err = err ?: put_exe(d, &mm.exe_file_id) ?: image_put(d->images, "mm", d->ns_pid, &mm.base);
 	free(mm.aios);
 	free(rings);
 	return err ? phaul_fail(d->err, err, "mm", "writing the memory layout of pid %d", d->pid) : 0;

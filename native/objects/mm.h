@@ -7,6 +7,19 @@
 
 #include "object.h"
 
+/* Those of all processes of a dump: one that several have mapped is told of once, which CRIU takes for what they may share. */
+struct mapped_files {
+	struct mapped_file {
+		uint64_t dev, inode;
+		char *path;
+		int flags;		/* O_RDONLY, O_RDWR */
+		uint32_t id;		/* in "files" */
+	} *at;
+	size_t count;
+};
+
+void mapped_files_free(struct mapped_files *files);
+
 /* `brk` is what the remote call brk(0) answered. Writes "mm-PID" without mappings, and its file. */
 int mm_dump(struct dump *d, uint64_t brk);
 /* The husk has no descriptors. */

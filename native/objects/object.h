@@ -109,6 +109,7 @@ struct dump {
 	struct shmem_set *shmem;	/* whose content is written, to `pages`; NULL: none */
 	struct page_writer *pages;
 	struct ghost_set *ghosts;	/* NULL: files without a name are not to be had */
+	struct mapped_files *mapped;	/* mm.h; with `map` */
 	pthread_mutex_t *lock;		/* while others dump at the same time: dump_lock() */
 	struct phaul_error *err;
 };
