@@ -72,6 +72,11 @@ test('no file is no error, one that cannot be read is', (t) => {
   t.throws(() => configure([], folder), { message: /can't be read/ });
 });
 
+/** Of one call, not of a host. */
+const PER_CALL = ['json', 'stdio', 'no-own-unit', 'all', 'keep', 'tree', 'images-dir', 'prev-images-dir'];
+/** How to get to the other host, for migrate. */
+const EXPLAINED_ONCE = ['identity', 'ssh-config', 'accept-new-host-key'];
+
 test('the file of the package explains each option, and its defaults are those of phaul', (t) => {
   const text = readFileSync(join(import.meta.dirname, '../../debian/phaul.toml'), 'utf8');
   const uncommented = text.replaceAll(/^#(?=[a-z-]+ = )/gm, '');
@@ -86,8 +91,7 @@ test('the file of the package explains each option, and its defaults are those o
   const tables = uncommented.split(/^(?=\[)/m);
   for (const command of configured('').commands) {
     const table = tables.find((one) => one.startsWith(`[${command.name()}]`)) ?? '';
-    const named = command.name() === 'check' ? ['tcp', 'move-ip', 'accept-new-host-key'] /* the others are explained for migrate */ : command.options.map(({ long }) => long?.slice(2) ?? '');
-    const operators = named.filter((name) => !['json', 'stdio', 'no-own-unit', 'tree', 'images-dir', 'prev-images-dir'].includes(name));
+    const operators = command.options.map(({ long }) => long?.slice(2) ?? '').filter((name) => !PER_CALL.includes(name) && (command.name() === 'migrate' || !EXPLAINED_ONCE.includes(name)));
     for (const name of operators) {
       t.regex(table, new RegExp(`^(#   )?${name} = `, 'm'), `${command.name()} ${name}`);
     }

@@ -12,6 +12,9 @@ __metaclass__ = type
 # Loads that differ by less are the same: they were not measured at the same moment.
 EQUAL = 0.15
 
+# Of a CPU: what a process that only waits may seem to use within a second.
+IDLE = 0.05
+
 
 class Host(object):
     """What is in use of a host, with what is placed there; shares are of all that it has."""
@@ -65,12 +68,17 @@ def spread(processes, facts, targets, keep_free=0.1):
     return moves
 
 
-def balance(processes, facts, threshold=0.1, keep_free=0.1):
+def weighed(process):
+    return process if process["cpus"] >= IDLE else dict(process, cpus=0.0)
+
+
+def balance(processes, facts, threshold=0.1, minimum=0.02, keep_free=0.1):
     """
     Moves after which no host has a share of these processes that is much larger than another's: {host: [process]} to
     [{pid, name, rss_bytes, from, to}]. Only what may move is weighed, and each process moves once at most.
     """
     hosts = {}
+    processes = dict((name, [weighed(process) for process in own]) for name, own in processes.items())
     for name, own in processes.items():
         whole = from_facts(name, facts[name])
         hosts[name] = Host(name, whole.memory_total, sum(one["rss_bytes"] for one in own), whole.cpus_total, sum(one["cpus"] for one in own))
@@ -80,7 +88,7 @@ def balance(processes, facts, threshold=0.1, keep_free=0.1):
     while len(hosts) > 1:
         high = max(hosts.values(), key=lambda host: (host.load(), host.name))
         low = min(hosts.values(), key=lambda host: (host.load(), host.name))
-        if high.load() - low.load() <= threshold * max(high.load(), 1e-9):
+        if high.load() - low.load() <= max(threshold * high.load(), minimum):
             break
         fitting = [one for one in staying[high.name] if low.load(one) < high.load() and room[low.name].has_room(one, keep_free)]
         if not fitting:

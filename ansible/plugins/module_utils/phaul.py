@@ -56,14 +56,24 @@ class Phaul(object):
             words += ["--move-ip", address]
         return words
 
-    def run(self, words):
-        """Runs phaul with --json: the exit code and the last event."""
+    def events(self, words):
+        """Runs phaul with --json: the exit code and the events."""
         rc, out, err = self.module.run_command([self.module.params["executable"]] + words + ["--json"])
-        lines = out.strip().splitlines()
         try:
-            return rc, json.loads(lines[-1]) if lines else {}
+            return rc, [json.loads(line) for line in out.splitlines() if line.strip()]
         except ValueError:
             self.module.fail_json(msg="%s did not answer with JSON: %s %s" % (self.module.params["executable"], out[-500:], err[-500:]), rc=rc)
+
+    def run(self, words):
+        """Runs phaul with --json: the exit code and the last event."""
+        rc, events = self.events(words)
+        return rc, events[-1] if events else {}
+
+    def moved_away(self, pid):
+        """Whether the last that this host knows of this pid is that it was moved to another one."""
+        known = [event for event in self.events(["status", "--all"])[1] if event.get("pid") == pid]
+        latest = max(known, key=lambda event: event["began"]) if known else {}
+        return latest.get("side") == "source" and latest.get("journal") == "gone"
 
     def check(self, pid, to=None):
         """What phaul check says: the preflight event. None if the process has ended meanwhile."""

@@ -12,7 +12,7 @@ short_description: Moves a running process to another host while it keeps workin
 description:
   - Moves a process of this host, with all that descend from it, to another host by C(phaul migrate).
   - A process that is on the other host already is not moved. One named by I(match) is looked for there by the same expression,
-    others by their pid, which this host's journal must know to have been moved there.
+    others by their pid, which C(phaul status) here must know to have been moved there.
   - A process that can't be moved runs on here, and the module fails with the reason.
   - Check mode asks both hosts whether it could be moved, and fails if it can't.
 version_added: 0.1.0
@@ -94,30 +94,13 @@ report:
   sample: {"event": "done", "outcome": "moved", "host": "beta", "downtimeMs": 3.1, "totalMs": 2940, "bytesSent": 625200000}
 """
 
-import glob
-import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.phaul.fleet.plugins.module_utils.phaul import REACH, SUBJECT, Phaul, roots
 
-JOURNAL = "/var/lib/phaul/journal"
 DROP_INS = "/run/systemd/system"
 OPTIONS = (("max_downtime", "--max-downtime"), ("streams", "--streams"), ("on_diverge", "--on-diverge"), ("hook", "--hook"), ("timeout", "--timeout"))
-
-
-def moved_by_us(pid):
-    """Whether the last that this host knows of this pid is that it was moved away."""
-    latest = (0, "")
-    for path in glob.glob(os.path.join(JOURNAL, "*.source.jsonl")):
-        try:
-            with open(path) as journal:
-                lines = [json.loads(line) for line in journal if line.strip()]
-        except (IOError, OSError, ValueError):
-            continue
-        if lines and lines[0].get("process", {}).get("pid") == pid:
-            latest = max(latest, (lines[0].get("at", 0), lines[-1].get("state", "")))
-    return latest[1] == "gone"
 
 
 class Service(object):
@@ -174,7 +157,7 @@ def find(module, phaul, service):
         return pid
     if not pid:
         module.fail_json(msg="The unit %s has no main process here." % service.name, outcome="failed")
-    if moved_by_us(pid) and pid in phaul.processes(given["to"]):
+    if phaul.moved_away(pid) and pid in phaul.processes(given["to"]):
         module.exit_json(changed=False, pid=pid, outcome="there")
     module.fail_json(msg="There is no process %d here, and none on %s that this host has moved there." % (pid, given["to"]), outcome="failed", pid=pid)
 
