@@ -151,8 +151,10 @@ int tree_state_put_queued(struct tree_state *s)
 		.flags = s->flags, .images = s->images, .ghosts = s->ghosts, .queues = &s->queues, .paused = &s->paused,
 		.shmem = s->shmem, .pages = s->pages, .next_file_id = s->next_file_id, .err = s->err,
 	};
+	int code = s->queues.fd_count ? descriptors_dump_queued(&of_ours, &s->descriptors[s->put_count]) : 0;
 
-	return s->queues.fd_count ? descriptors_dump_queued(&of_ours, &s->descriptors[s->put_count]) : 0;
+	dump_free(&of_ours);
+	return code;
 }
 
 void tree_state_free(struct tree_state *s, bool stays)

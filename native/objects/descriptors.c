@@ -697,5 +697,6 @@ int descriptors_dump_queued(struct dump *d, struct descriptor_table *ours)
 	of_ours.descriptors = ours;
 	err = descriptors_dump(&of_ours);
 	d->next_file_id = of_ours.next_file_id;
+	d->blocks = of_ours.blocks;
 	return err;
 }

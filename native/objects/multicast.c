@@ -75,11 +75,11 @@ static bool next_v6(FILE *f, struct group *g)
 
 static int put_membership(struct dump *dump, struct group_filter *filter, InetSkEntry *to)
 {
-	PhaulMembership *m = dump_alloc(dump, sizeof(*m));
+	PhaulMembership **list = to->phaul_memberships ?: dump_alloc(dump, MEMBERSHIPS_MAX * sizeof(*list)), *m = dump_alloc(dump, sizeof(*m));
 	char *device = dump_alloc(dump, IF_NAMESIZE);
 	uint8_t *address = dump_alloc(dump, 16 * (filter->gf_numsrc + 1));
 
-	if (!m || !device || !address)
+	if (!list || !m || !device || !address)
 		return -ENOMEM;
 	phaul_membership__init(m);
 	m->device = if_indextoname(filter->gf_interface, device) ?: "";
@@ -94,7 +94,8 @@ static int put_membership(struct dump *dump, struct group_filter *filter, InetSk
 		m->sources[i].data = memcpy(address + 16 * (i + 1), bytes_of(&filter->gf_slist[i]), m->group.len);
 	}
 	m->n_sources = filter->gf_numsrc;
-	to->phaul_memberships[to->n_phaul_memberships++] = m;
+	to->phaul_memberships = list;
+	list[to->n_phaul_memberships++] = m;
 	return 0;
 }
 
@@ -127,9 +128,6 @@ static int ask_all(struct dump *dump, int fd, const char *path, bool (*next)(FIL
 
 int multicast_dump(struct dump *dump, int fd, InetSkEntry *to)
 {
-	to->phaul_memberships = dump_alloc(dump, MEMBERSHIPS_MAX * sizeof(*to->phaul_memberships));
-	if (!to->phaul_memberships)
-		return -ENOMEM;
 	/* Sockets of IPv6 may be members of groups of both kinds. */
 	return ask_all(dump, fd, "/proc/net/igmp", next_v4, to) ?:
 	       to->family == AF_INET6 ? ask_all(dump, fd, "/proc/net/igmp6", next_v6, to) : 0;

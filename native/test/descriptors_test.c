@@ -177,6 +177,7 @@ static int dump_to(struct moved *m, pid_t pid, uint32_t flags, struct phaul_erro
 	if (!code)
 		code = descriptors_dump(&dump);
 	m->dump_ns = now_ns() - start;
+	dump_free(&dump);
 	return code;
 }
 
