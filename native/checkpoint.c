@@ -23,6 +23,8 @@ struct phaul_checkpoint {
 	struct page_writer pages;
 	struct shmem_set shmem;
 	struct ghost_set ghosts;
+	struct image_sink here, there;	/* the directory, and that of another host, if there is one */
+	struct pages_elsewhere before;
 	struct cgroup_options cgroup_options;
 	struct cgroup_sets cgroups;
 	struct network_hold hold;
@@ -96,13 +98,21 @@ static void checkpoint_free(struct phaul_checkpoint *c, int outcome)
 	shmem_free(&c->shmem, false);
 	ghost_set_free(&c->ghosts, outcome != PHAUL_ABANDON);
 	page_writer_close(&c->pages);
+	pages_elsewhere_free(&c->before);
 	chain_close(&c->chain);
 	cgroup_options_free(&c->cgroup_options);
 	cgroup_sets_free(&c->cgroups);
 	free(c);
 }
 
-int phaul_checkpoint_open(int pid, int directory, uint32_t flags, const char *cgroups, int timeout_ms,
+/* What was dumped before, here or there: looked at before anything is touched. */
+static int find_before(struct phaul_checkpoint *c, pid_t pid, struct phaul_error *err)
+{
+	return chain_open(c->here.directory, c->state.images, &c->chain, err) ?: chain_check_pid(&c->chain, pid, err) ?:
+	       c->there.ch ? pages_hear(&c->before, c->there.ch, err) ?: pages_elsewhere_check_pid(&c->before, pid, err) : 0;
+}
+
+int phaul_checkpoint_open(int pid, int directory, struct phaul_channel *server, uint32_t flags, const char *cgroups, int timeout_ms,
 			  struct phaul_checkpoint **ret, struct phaul_error *err)
 {
 	struct phaul_checkpoint *c = calloc(1, sizeof(*c));
@@ -111,15 +121,17 @@ int phaul_checkpoint_open(int pid, int directory, uint32_t flags, const char *cg
 	*ret = NULL;
 	if (!c)
 		return phaul_fail(err, -ENOMEM, "checkpoint", "preparing for pid %d", pid);
-	c->pages.file = -1;
+	memset(err, 0, sizeof(*err));
 	c->ghosts.directory = directory;
+	c->here = (struct image_sink){ .directory = directory, .file = -1 };
+	c->there = (struct image_sink){ .ch = server, .file = -1 };
 	c->state = (struct tree_state){
 		.tree = &c->tree, .flags = flags, .images = image_set_new(), .shmem = &c->shmem, .pages = &c->pages, .ghosts = &c->ghosts,
 		.cgroups = &c->cgroups, .hold = &c->hold, .addresses = &c->no_addresses,
 	};
 	code = c->state.images ? cgroup_options_parse(cgroups, &c->cgroup_options, err) :
 	       phaul_fail(err, -ENOMEM, "checkpoint", "preparing for pid %d", pid);
-	code = code ?: chain_open(directory, c->state.images, &c->chain, err) ?: chain_check_pid(&c->chain, pid, err);
+	code = code ?: find_before(c, pid, err);
 	c->since_ns = phaul_now_ns();
 	code = code ?: tree_freeze(pid, NULL, timeout_ms, &c->tree, err);
 	if (code)
@@ -141,14 +153,14 @@ int phaul_checkpoint_write(struct phaul_checkpoint *c, struct phaul_dumped *ret,
 	int code;
 
 	memset(err, 0, sizeof(*err));
-	c->state.err = err;
-	code = page_writer_open(&c->chain, c->state.images, &c->pages, err);
-	if (code)
-		phaul_fail(err, code, "checkpoint", "collecting the state of pid %d", c->tree.tasks[0].pid);
+	c->state.err = c->here.err = c->there.err = err;
+	code = page_writer_open(&c->chain, c->there.ch ? &c->before : NULL, c->state.images, c->there.ch ? &c->there : &c->here, &c->pages);
 	code = code ?: tree_state_read(&c->state) ?: put_tree(c) ?:
 	       cgroup_sets_dump(&c->cgroups, &c->cgroup_options, c->state.images, err) ?: put_clocks(c, err) ?:
 	       inventory_put(c->state.images, c->ghosts.directory, &c->tree, err) ?:
-	       image_set_save(c->state.images, c->ghosts.directory, err);
+	       image_set_save(c->state.images, &c->here);
+	if (!code && c->there.ch)
+		code = ghost_set_send(&c->ghosts, &c->there) ?: image_set_save(c->state.images, &c->there);
 	*ret = (struct phaul_dumped){ .pages = c->pages.pages, .written = c->pages.written, .processes = c->tree.count };
 	for (size_t i = 0; i < c->tree.count; i++)
 		ret->threads += c->tree.tasks[i].frozen.count;

@@ -9,6 +9,7 @@
 #include "cpuinfo.pb-c.h"
 #include "error.h"
 #include "image.h"
+#include "image_sink.h"
 
 /* The words of Linux's x86_capability, as CRIU takes them. */
 enum {
@@ -121,7 +122,8 @@ int phaul_cpuinfo_dump(int directory, struct phaul_error *err)
 	info.x86_entry = entries;
 	info.n_x86_entry = 1;
 	code = images ? image_put(images, "cpuinfo", -1, &info.base) : -ENOMEM;
-	code = code ? phaul_fail(err, code, "cpuinfo", "writing cpuinfo.img") : image_set_save(images, directory, err);
+	code = code ? phaul_fail(err, code, "cpuinfo", "writing cpuinfo.img") :
+	       image_set_save(images, &(struct image_sink){ .directory = directory, .file = -1, .err = err });
 	image_set_free(images);
 	return code;
 }

@@ -18,10 +18,12 @@
 #include <unistd.h>
 
 #include "ghosts.pb-c.h"
+#include "image_sink.h"
 #include "shared_track.h"
 #include "shmem.h"
 
 #define MARK " (deleted)"
+#define GHOST_FILE "ghost-file-%x.img"
 #define TRIES_MAX 1000		/* names that others have */
 #define MEMORY_PLACE "/dev/shm/"
 #define SENT_WHOLE (1u << 24)	/* numbers of those that are no regular files, apart from those of objects */
@@ -248,7 +250,7 @@ static int dump_ghost(struct dump *d, const char *reached_by, const struct stat 
 	if (!ghost)
 		return -ENOMEM;
 	*ret_id = ghost->id;
-	snprintf(file, sizeof(file), "ghost-file-%x.img", ghost->id);
+	snprintf(file, sizeof(file), GHOST_FILE, ghost->id);
 	fd = openat(d->ghosts->directory, file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	err = fd < 0 ? -errno : write_ghost(reached_by, st, fd);
 	if (fd >= 0)
@@ -353,6 +355,20 @@ int ghost_dump(struct dump *d, const char *reached_by, const struct stat *st, ui
 		err = sent ? send_ghost(d, reached_by, st, name, &remap.remap_id) :
 			     dump_ghost(d, reached_by, st, name, &remap.remap_id);
 	return err ? err : image_put(d->images, "remap-fpath", -1, &remap.base);
+}
+
+int ghost_set_send(const struct ghost_set *set, struct image_sink *to)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < set->count && !code; i++) {
+		char file[64];
+
+		snprintf(file, sizeof(file), GHOST_FILE, (unsigned int)i + 1);
+		/* Some are links. */
+		code = faccessat(set->directory, file, F_OK, 0) ? 0 : image_sink_copy(to, set->directory, file);
+	}
+	return code;
 }
 
 void ghost_set_free(struct ghost_set *set, bool keep_links)
@@ -673,7 +689,7 @@ static int read_ghost(struct ghosts *g, const char *name, uint32_t id, struct so
 
 	if (g->directory < 0)
 		return image_read(g->images, "ghost-file", id, &r) ?: open_ghost(g, name, &r, s);
-	snprintf(file, sizeof(file), "ghost-file-%x.img", id);
+	snprintf(file, sizeof(file), GHOST_FILE, id);
 	fd = openat(g->directory, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) < 0 || !st.st_size) {
 		err = fd < 0 ? -errno : -EPROTO;

@@ -33,6 +33,9 @@ bool ghost_find_name(char name[4096], const struct stat *st);
 /* Takes care of the file that `reached_by` (a link below /proc) leads to, and that is `id` in "files" with `name`, which
  * loses its mark. */
 int ghost_dump(struct dump *d, const char *reached_by, const struct stat *st, uint32_t id, char *name);
+struct image_sink;
+/* Copies what was written to the directory. */
+int ghost_set_send(const struct ghost_set *set, struct image_sink *to);
 /* A dump that failed leaves no links. */
 void ghost_set_free(struct ghost_set *set, bool keep_links);
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "image_sink.h"
 
 #define COMMON_MAGIC 0x54564319u
 #define PACK_MAGIC 0x31746573u		/* "set1": the version of what travels */
@@ -472,38 +473,33 @@ int image_set_unpack(const void *bytes, size_t size, struct image_set **ret, str
 	return 0;
 }
 
-static int save(const struct image *image, int directory)
+int image_set_save(const struct image_set *set, struct image_sink *sink)
 {
-	char name[NAME_MAX_SIZE + 8];
-	size_t done = 0;
-	int fd, err = 0;
+	int code = 0;
 
-	snprintf(name, sizeof(name), "%s.img", image->name);
-	fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return -errno;
-	while (done < image->size && !err) {
-		ssize_t put = write(fd, image->bytes + done, image->size - done);
+	for (size_t i = 0; i < set->count && !code; i++) {
+		char name[NAME_MAX_SIZE + 8];
 
-		err = put < 0 ? -errno : 0;
-		done += put > 0 ? put : 0;
+		snprintf(name, sizeof(name), "%s.img", set->images[i].name);
+		code = image_sink_open(sink, name) ?: image_sink_write(sink, set->images[i].bytes, set->images[i].size) ?:
+		       image_sink_close(sink);
 	}
-	if (!err && fsync(fd) < 0)
-		err = -errno;
-	if (close(fd) < 0 && !err)
-		err = -errno;
-	return err;
+	return code ?: image_sink_end(sink);
 }
 
-int image_set_save(const struct image_set *set, int directory, struct phaul_error *err)
+bool image_is_file_name(const char *file)
 {
-	for (size_t i = 0; i < set->count; i++) {
-		int code = save(&set->images[i], directory);
+	size_t n = strlen(file), digits;
+	char name[NAME_MAX_SIZE];
 
-		if (code)
-			return phaul_fail(err, code, "image", "writing %s.img", set->images[i].name);
-	}
-	return fsync(directory) < 0 ? phaul_fail(err, -errno, "image", "syncing the directory") : 0;
+	if (n < 5 || n - 4 >= sizeof(name) || strcmp(file + n - 4, ".img"))
+		return false;
+	memcpy(name, file, n - 4);
+	name[n - 4] = 0;
+	if (strncmp(name, "pages-", 6))
+		return base_of(name);
+	digits = strspn(name + 6, "0123456789");
+	return digits && !name[6 + digits];
 }
 
 static int load(struct image_set *set, int directory, const char *file, const char *name)

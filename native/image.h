@@ -68,7 +68,10 @@ int image_set_pack(const struct image_set *set, uint8_t **ret, size_t *ret_size)
 int image_set_unpack(const void *bytes, size_t size, struct image_set **ret, struct phaul_error *err);
 
 /* As NAME.img, mode 0600, synced to disk; and back. Pages are files of their own. */
-int image_set_save(const struct image_set *set, int directory, struct phaul_error *err);
+struct image_sink;
+int image_set_save(const struct image_set *set, struct image_sink *sink);
+/* May a file of a checkpoint be called so: "NAME.img" of an image, or of pages? */
+bool image_is_file_name(const char *file);
 /* The error for an image that isn't there, or isn't what it should be. */
 int image_malformed(const char *base, int64_t id, struct phaul_error *err);
 int image_set_load(int directory, struct image_set **ret, struct phaul_error *err);

@@ -54,7 +54,7 @@ static int put_mappings(const struct memory_map *map, struct process_memory *m, 
 			err = page_writer_put(w, held.at[n].address, held.at[n].pages, read_memory, m);
 		range_list_free(&held);
 	}
-	ended = w->file >= 0 ? page_writer_end(w) : 0;
+	ended = page_writer_end(w);
 	err = err ?: ended;
 	if (!err && guards.count && !m->running)
 		err = image_put_raw(w->images, "phaul-guards", m->pid, guards.at, guards.count * sizeof(*guards.at));

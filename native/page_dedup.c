@@ -62,15 +62,13 @@ static int dedup_image(struct dedup *d, const char *base, int64_t id)
 
 static int dedup_all(struct dedup *d, const struct image_set *images)
 {
-	const char *name;
+	const char *base;
+	int64_t id;
 	int code = 0;
 
-	for (size_t i = 0; !code && (name = image_set_name(images, i)); i++) {
-		const char *id = strrchr(name, '-');
-
-		if (!strncmp(name, "pagemap-", 8))
-			code = dedup_image(d, strncmp(name, "pagemap-shmem-", 14) ? "pagemap" : "pagemap-shmem", strtoll(id + 1, NULL, 10));
-	}
+	for (size_t i = 0; !code && image_set_name(images, i); i++)
+		if (page_image_is(image_set_name(images, i), &base, &id))
+			code = dedup_image(d, base, id);
 	return code;
 }
 

@@ -1,11 +1,9 @@
 #include "page_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "checksum.h"
 #include "error.h"
@@ -14,54 +12,35 @@
 
 /* ---- writing ---- */
 
-int page_writer_open(const struct chain *chain, struct image_set *images, struct page_writer *ret, struct phaul_error *err)
+int page_writer_open(const struct chain *chain, const struct pages_elsewhere *elsewhere, struct image_set *images,
+		     struct image_sink *sink, struct page_writer *ret)
 {
 	*ret = (struct page_writer){
-		.chain = chain, .images = images, .file = -1, .buffer = malloc(PAGES_AT_ONCE * PAGE), .old = malloc(PAGES_AT_ONCE * PAGE),
-		.err = err,
+		.chain = chain, .elsewhere = elsewhere, .images = images, .sink = sink, .buffer = malloc(PAGES_AT_ONCE * PAGE),
 	};
-	return ret->buffer && ret->old ? 0 : -ENOMEM;
+	return ret->buffer ? 0 : phaul_fail(sink->err, -ENOMEM, "images", "preparing to write pages");
 }
 
 void page_writer_close(struct page_writer *w)
 {
-	if (w->file >= 0)
-		close(w->file);
-	w->file = -1;
-	page_image_close(&w->before);
+	pages_before_close(&w->before);
 	free(w->buffer);
-	free(w->old);
-	w->buffer = w->old = NULL;
+	w->buffer = NULL;
 }
 
 int page_writer_begin(struct page_writer *w, const char *base, int64_t id)
 {
 	PagemapHead head = PAGEMAP_HEAD__INIT;
-	char name[32];
-	int code = page_image_open(w->chain, 1, base, id, false, &w->before, w->err);
+	int code;
 
-	if (code && code != -ENOENT)
-		return code;
 	w->base = base;
 	w->id = id;
 	w->run = (struct page_run){0};
 	head.pages_id = ++w->last_id;
-	snprintf(name, sizeof(name), "pages-%u.img", head.pages_id);
-	w->file = openat(w->chain->at[0].directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	return w->file < 0 ? -errno : image_put(w->images, base, id, &head.base);
-}
-
-static int write_all(int fd, const uint8_t *bytes, size_t size)
-{
-	while (size) {
-		ssize_t put = write(fd, bytes, size);
-
-		if (put < 0 && errno != EINTR)
-			return -errno;
-		bytes += put > 0 ? put : 0;
-		size -= put > 0 ? put : 0;
-	}
-	return 0;
+	snprintf(w->name, sizeof(w->name), "pages-%u.img", head.pages_id);
+	code = pages_before_open(w->chain, w->elsewhere, base, id, &w->before, w->sink->err) ?: image_sink_open(w->sink, w->name);
+	w->is_open = !code;
+	return code ?: image_put(w->images, base, id, &head.base);
 }
 
 static int put_run(struct page_writer *w)
@@ -82,7 +61,7 @@ static int put_run(struct page_writer *w)
 /* Some pages that are all in the one before, or all not. */
 static int put_pages(struct page_writer *w, uint64_t at, uint64_t pages, const uint8_t *bytes, bool in_parent)
 {
-	int err = in_parent ? 0 : write_all(w->file, bytes, pages * PAGE);
+	int err = in_parent ? 0 : image_sink_write(w->sink, bytes, pages * PAGE);
 
 	if (!err && (w->run.at + w->run.pages * PAGE != at || w->run.in_parent != in_parent)) {
 		err = put_run(w);
@@ -96,34 +75,16 @@ static int put_pages(struct page_writer *w, uint64_t at, uint64_t pages, const u
 	return err;
 }
 
-/* `w->old` has what the one before has for them. */
-static int put_compared(struct page_writer *w, uint64_t at, uint64_t pages, const uint8_t *bytes)
-{
-	int err = 0;
-
-	for (uint64_t from = 0, until; from < pages && !err; from = until) {
-		bool same = !memcmp(bytes + from * PAGE, w->old + from * PAGE, PAGE);
-
-		for (until = from + 1; until < pages && same == !memcmp(bytes + until * PAGE, w->old + until * PAGE, PAGE); )
-			until++;
-		err = put_pages(w, at + from * PAGE, until - from, bytes + from * PAGE, same);
-	}
-	return err;
-}
-
 /* `w->buffer` has them. */
 static int put_some(struct page_writer *w, uint64_t at, uint64_t pages)
 {
-	struct page_place place;
-	int err = 0;
+	bool same[PAGES_AT_ONCE];
+	int err = pages_before_compare(&w->before, at, pages, w->buffer, same, w->sink->err);
 
-	for (uint64_t done = 0; done < pages && !err; done += place.pages) {
-		const uint8_t *bytes = w->buffer + done * PAGE;
-
-		if (page_image_find(&w->before, 0, at + done * PAGE, pages - done, &place))
-			err = put_pages(w, at + done * PAGE, place.pages, bytes, false);
-		else
-			err = page_image_read(&w->before, &place, w->old, w->err) ?: put_compared(w, at + done * PAGE, place.pages, bytes);
+	for (uint64_t from = 0, until; from < pages && !err; from = until) {
+		for (until = from + 1; until < pages && same[until] == same[from]; )
+			until++;
+		err = put_pages(w, at + from * PAGE, until - from, w->buffer + from * PAGE, same[from]);
 	}
 	return err;
 }
@@ -142,15 +103,11 @@ int page_writer_put(struct page_writer *w, uint64_t at, uint64_t pages, page_rea
 
 int page_writer_end(struct page_writer *w)
 {
-	int err = put_run(w);
+	int err = put_run(w), closed = w->is_open ? image_sink_close(w->sink) : 0;
 
-	if (fsync(w->file) < 0 && !err)
-		err = -errno;
-	if (close(w->file) < 0 && !err)
-		err = -errno;
-	w->file = -1;
-	page_image_close(&w->before);
-	return err;
+	w->is_open = false;
+	pages_before_close(&w->before);
+	return err ?: closed;
 }
 
 /* ---- reading ---- */
@@ -162,23 +119,6 @@ struct page_reader {
 	void *ctx;
 	struct phaul_error *err;
 };
-
-static int refuse_place(const struct page_reader *r, uint64_t at, const struct page_place *place)
-{
-	char pagemap[CHAIN_PREFIX_SIZE + 64], name[CHAIN_PREFIX_SIZE + 64], prefix[CHAIN_PREFIX_SIZE];
-
-	page_image_name(&r->image, place->level - 1, false, pagemap);
-	if (place->level < r->image.count)
-		return phaul_fail(r->err, -EPROTO, "images", "%s says that page %llx is in its parent (flags), where %s tells of none: is it the "
-				  "parent of this checkpoint?", pagemap, (unsigned long long)at,
-				  page_image_name(&r->image, place->level, false, name));
-	if (place->level < r->image.chain->count)
-		return phaul_fail(r->err, -EPROTO, "images", "%s says that page %llx is in its parent (flags), and %s%s-%lld.img is missing: is "
-				  "it the parent of this checkpoint?", pagemap, (unsigned long long)at, chain_prefix(place->level, prefix),
-				  r->image.base, (long long)r->image.id);
-	return phaul_fail(r->err, -EPROTO, "images", "%s says that page %llx is in its parent (flags), to which %sparent should lead, and "
-			  "there is no such link", pagemap, (unsigned long long)at, chain_prefix(place->level - 1, prefix));
-}
 
 static int check_run(const struct page_reader *r, const struct page_run *run, uint64_t sum)
 {
@@ -203,7 +143,7 @@ static int place_run(struct page_reader *r, const struct page_run *run)
 
 	while (left && !code) {
 		if (page_image_find(&r->image, 0, at, left < PAGES_AT_ONCE ? left : PAGES_AT_ONCE, &place))
-			return refuse_place(r, at, &place);
+			return page_image_missing(&r->image, at, &place, r->err);
 		code = page_image_read(&r->image, &place, r->buffer, r->err);
 		for (uint64_t i = 0; i < place.pages && !code; i++)
 			sum += page_sum(at + i * PAGE, (const uint64_t *)(r->buffer + i * PAGE));

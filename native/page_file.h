@@ -4,7 +4,8 @@
 #ifndef PHAUL_PAGE_FILE_H
 #define PHAUL_PAGE_FILE_H
 
-#include "page_image.h"
+#include "image_sink.h"
+#include "pages_before.h"
 
 #define PAGES_AT_ONCE 64u	/* that are read, or written, by one call */
 
@@ -12,26 +13,31 @@ enum { PE_PARENT = 1, PE_LAZY = 2, PE_PRESENT = 4 };	/* CRIU's */
 
 struct page_writer {
 	const struct chain *chain;	/* the directory, and those before it */
+	const struct pages_elsewhere *elsewhere;	/* NULL: it is here */
 	struct image_set *images;
+	struct image_sink *sink;
 	uint32_t last_id;		/* of pages-N.img: counts through the checkpoint */
+	char name[32];
 	const char *base;		/* of the image that is being written */
 	int64_t id;
-	int file;
-	struct page_image before;	/* what the one before has of it; no levels: nothing */
-	uint8_t *buffer, *old;		/* PAGES_AT_ONCE pages each */
+	bool is_open;
+	struct pages_before before;	/* what the one before has of it */
+	uint8_t *buffer;		/* PAGES_AT_ONCE pages */
 	struct page_run run;		/* that is not in the image yet */
 	uint64_t pages, written;	/* of all images: with those that the one before has */
-	struct phaul_error *err;	/* filled if -EPROTO or what the one before is read with fails */
 };
 
-int page_writer_open(const struct chain *chain, struct image_set *images, struct page_writer *ret, struct phaul_error *err);
+/* What fails is told in sink->err, if it is the images' fault. */
+int page_writer_open(const struct chain *chain, const struct pages_elsewhere *elsewhere, struct image_set *images,
+		     struct image_sink *sink, struct page_writer *ret);
 void page_writer_close(struct page_writer *w);
 
 /* Gets `size` bytes of what is written, from `at` on. */
 typedef int page_read_fn(void *ctx, uint64_t at, uint8_t *to, size_t size);
 
 /* Between begin and end: ranges, ascending, of "pagemap-ID" or "pagemap-shmem-ID". Pages are compared with those of the
- * checkpoint before: which are equal is known without any help of the kernel, and whatever has happened meanwhile. */
+ * checkpoint before: which are equal is known without any help of the kernel, and whatever has happened meanwhile. A tracker that
+ * knows which ranges were not written since would spare that. */
 int page_writer_begin(struct page_writer *w, const char *base, int64_t id);
 int page_writer_put(struct page_writer *w, uint64_t at, uint64_t pages, page_read_fn *read, void *ctx);
 int page_writer_end(struct page_writer *w);

@@ -25,6 +25,22 @@ const char *page_image_name(const struct page_image *image, size_t level, bool p
 	return ret;
 }
 
+bool page_image_is(const char *name, const char **ret_base, int64_t *ret_id)
+{
+	static const char *const bases[] = { "pagemap-shmem", "pagemap" };
+
+	for (size_t i = 0; i < sizeof(bases) / sizeof(*bases); i++) {
+		size_t n = strlen(bases[i]);
+
+		if (strncmp(name, bases[i], n) || name[n] != '-')
+			continue;
+		*ret_base = bases[i];
+		*ret_id = strtoll(name + n + 1, NULL, 10);
+		return true;
+	}
+	return false;
+}
+
 /* ---- opening ---- */
 
 /* CRIU's older images say only whether a page is in the parent. */
@@ -74,7 +90,7 @@ static int take_entries(struct page_image *image, size_t at, ProtobufCMessage **
 	for (size_t i = 0; i < count && !code; i++) {
 		code = take_entry(level, (PagemapEntry *)entries[i], &pages);
 		if (code)
-			refuse_entry(image, at, i, code, err);
+			code = refuse_entry(image, at, i, code, err);
 	}
 	return code;
 }
@@ -220,4 +236,21 @@ int page_image_read(const struct page_image *image, const struct page_place *pla
 		done += got;
 	}
 	return 0;
+}
+
+int page_image_missing(const struct page_image *image, uint64_t at, const struct page_place *place, struct phaul_error *err)
+{
+	char pagemap[CHAIN_PREFIX_SIZE + 64], name[CHAIN_PREFIX_SIZE + 64], prefix[CHAIN_PREFIX_SIZE];
+
+	page_image_name(image, place->level - 1, false, pagemap);
+	if (place->level < image->count)
+		return phaul_fail(err, -EPROTO, "images", "%s says that page %llx is in its parent (flags), where %s tells of none: is it the "
+				  "parent of this checkpoint?", pagemap, (unsigned long long)at,
+				  page_image_name(image, place->level, false, name));
+	if (image->from + place->level < image->chain->count)
+		return phaul_fail(err, -EPROTO, "images", "%s says that page %llx is in its parent (flags), and %s%s-%lld.img is missing: is "
+				  "it the parent of this checkpoint?", pagemap, (unsigned long long)at, chain_prefix(image->from + place->level, prefix),
+				  image->base, (long long)image->id);
+	return phaul_fail(err, -EPROTO, "images", "%s says that page %llx is in its parent (flags), to which %sparent should lead, and "
+			  "there is no such link", pagemap, (unsigned long long)at, chain_prefix(image->from + place->level - 1, prefix));
 }

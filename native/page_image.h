@@ -51,6 +51,11 @@ struct page_place {
 int page_image_find(const struct page_image *image, size_t level, uint64_t at, uint64_t pages, struct page_place *ret);
 int page_image_read(const struct page_image *image, const struct page_place *place, uint8_t *to, struct phaul_error *err);
 
+/* Is an image of this name one of those? */
+bool page_image_is(const char *name, const char **ret_base, int64_t *ret_id);
+/* The error for pages that page_image_find() has not found. */
+int page_image_missing(const struct page_image *image, uint64_t at, const struct page_place *place, struct phaul_error *err);
+
 /* The path of its pagemap, or pages, below the checkpoint's directory. */
 const char *page_image_name(const struct page_image *image, size_t level, bool pages, char ret[CHAIN_PREFIX_SIZE + 64]);
 

@@ -243,16 +243,19 @@ enum {
 };
 
 /* In three steps, all by one thread. Freezes the process and all its children; `directory` has no images yet. A symbolic link
- * "parent" in it leads to the directory of a checkpoint before, whose pages are not written again if they are the same. */
+ * "parent" in it leads to the directory of a checkpoint before, whose pages are not written again if they are the same. With a
+ * `server` (NULL: none) that runs phaul_page_server() all pages go there, and all else as well; "parent" is there, too. */
 struct phaul_checkpoint;
-PHAUL_API int phaul_checkpoint_open(int pid, int directory, uint32_t flags, const char *cgroups, int timeout_ms,
-				    struct phaul_checkpoint **ret, struct phaul_error *err);
+PHAUL_API int phaul_checkpoint_open(int pid, int directory, struct phaul_channel *server, uint32_t flags, const char *cgroups,
+				    int timeout_ms, struct phaul_checkpoint **ret, struct phaul_error *err);
 /* Writes CRIU's images. On failure some may be left, and the only way out is PHAUL_ABANDON. */
 PHAUL_API int phaul_checkpoint_write(struct phaul_checkpoint *c, struct phaul_dumped *ret, struct phaul_error *err);
 /* Frees, whatever it returns; if it fails they go on. */
 PHAUL_API int phaul_checkpoint_close(struct phaul_checkpoint *c, int outcome, uint64_t *ret_frozen_ns, struct phaul_error *err);
 /* The memory alone of processes that run, for phaul_checkpoint_write() to find it again. */
-PHAUL_API int phaul_predump(int pid, int directory, struct phaul_dumped *ret, struct phaul_error *err);
+PHAUL_API int phaul_predump(int pid, int directory, struct phaul_channel *server, struct phaul_dumped *ret, struct phaul_error *err);
+/* The other end: writes what comes to `directory`, which has no images yet. On failure some may be left. */
+PHAUL_API int phaul_page_server(struct phaul_channel *ch, int directory, uint64_t *ret_bytes, struct phaul_error *err);
 
 /* Frees the disk from what checkpoints before this one have of pages that it has newer ones of: those are good for this one only,
  * afterwards. *ret_pages: how many. */

@@ -9,6 +9,8 @@ struct predump {
 	struct chain chain;
 	struct image_set *images;
 	struct page_writer pages;
+	struct image_sink here, there;	/* the directory, and that of another host, if there is one */
+	struct pages_elsewhere before;
 	struct shmem_set shmem;
 	struct phaul_error *err;
 };
@@ -29,7 +31,10 @@ static int put_memory(struct predump *p, pid_t pid)
 static int put_all(struct predump *p, pid_t pid)
 {
 	struct tree tree;
-	int code = chain_check_pid(&p->chain, pid, p->err) ?: tree_list(pid, &tree, p->err);
+	int code = chain_check_pid(&p->chain, pid, p->err) ?:
+		   p->there.ch ? pages_hear(&p->before, p->there.ch, p->err) ?: pages_elsewhere_check_pid(&p->before, pid, p->err) : 0;
+
+	code = code ?: tree_list(pid, &tree, p->err);
 
 	if (code)
 		return code;
@@ -40,20 +45,25 @@ static int put_all(struct predump *p, pid_t pid)
 	}
 	code = code ?: inventory_put(p->images, p->chain.at[0].directory, &tree, p->err);
 	tree_free(&tree);
-	return code ?: image_set_save(p->images, p->chain.at[0].directory, p->err);
+	code = code ?: image_set_save(p->images, &p->here);
+	return code ?: p->there.ch ? image_set_save(p->images, &p->there) : 0;
 }
 
-int phaul_predump(int pid, int directory, struct phaul_dumped *ret, struct phaul_error *err)
+int phaul_predump(int pid, int directory, struct phaul_channel *server, struct phaul_dumped *ret, struct phaul_error *err)
 {
-	struct predump p = { .images = image_set_new(), .pages.file = -1, .err = err };
+	struct predump p = {
+		.images = image_set_new(), .here = { .directory = directory, .file = -1, .err = err },
+		.there = { .ch = server, .file = -1, .err = err }, .err = err,
+	};
 	int code = p.images ? chain_open(directory, p.images, &p.chain, err) :
 		   phaul_fail(err, -ENOMEM, "pre-dump", "collecting the memory of pid %d", pid);
 
 	*ret = (struct phaul_dumped){0};
-	code = code ?: page_writer_open(&p.chain, p.images, &p.pages, err) ?: put_all(&p, pid);
+	code = code ?: page_writer_open(&p.chain, server ? &p.before : NULL, p.images, server ? &p.there : &p.here, &p.pages) ?: put_all(&p, pid);
 	ret->pages = p.pages.pages;
 	ret->written = p.pages.written;
 	page_writer_close(&p.pages);
+	pages_elsewhere_free(&p.before);
 	shmem_free(&p.shmem, false);
 	chain_close(&p.chain);
 	image_set_free(p.images);

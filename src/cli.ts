@@ -36,7 +36,7 @@ async function main(words: string[]): Promise<ExitCode> {
 /** Without any command, commander has already printed the help and says nothing more. */
 function usageError({ code, message }: CommanderError, words: string[]): PhaulError {
   if (code === 'commander.help') {
-    return new PhaulError('ERR_USAGE', words.includes('--json') ? 'A command is missing: migrate, check, dump, pre-dump, restore, dedup, inspect or agent.' : '');
+    return new PhaulError('ERR_USAGE', words.includes('--json') ? 'A command is missing: migrate, check, dump, pre-dump, restore, dedup, inspect, page-server or agent.' : '');
   }
   const sentence = message.replace(/^error: /, '').replace(/^./, (first) => first.toUpperCase()).replace(/([^.?)])$/, '$1.');
   return new PhaulError('ERR_USAGE', sentence);

@@ -161,7 +161,8 @@ export class Control {
   }
 }
 
-function parseJson(text: string): unknown {
+/** undefined if it isn't. */
+export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {

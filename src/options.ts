@@ -43,6 +43,11 @@ export interface CheckOptions {
   reach?: ReachOptions;
 }
 
+/** Pages of a dump go to a directory of another host. */
+export interface PageServerOptions extends ReachOptions {
+  directory: string;
+}
+
 export interface PreDumpOptions {
   pid: number;
   directory: string;

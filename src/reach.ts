@@ -25,6 +25,8 @@ export interface Reached {
   connectTimeoutMs: number;
   /** A byte stream to the agent. */
   open: () => Promise<Duplex>;
+  /** To stdin and from stdout of a phaul that is started there. */
+  start: (command: string) => Promise<Duplex>;
   exec: (command: string) => Promise<{ code: number; stdout: string; stderr: string }>;
   close: () => void;
 }
@@ -117,6 +119,7 @@ export async function reach(options: ReachOptions, { remoteCommand = AGENT_COMMA
       user: to.user,
       connectTimeoutMs: to.connectTimeoutMs,
       open: async () => (await openSocket(client, agentSocket)) ?? startAgent(client, to, remoteCommand),
+      start: async (command) => startAgent(client, to, command),
       exec: async (command) => exec(client, command),
       close,
     };

@@ -80,7 +80,7 @@ static void dump_subject(uint8_t **ret, size_t *size, pid_t *ret_pid)
 	close(ready[0]);
 	close(ready[1]);
 	fd = open(directory, O_RDONLY | O_DIRECTORY);
-	if (phaul_checkpoint_open(pid, fd, PHAUL_TO_DIRECTORY, NULL, 5000, &checkpoint, &err) ||
+	if (phaul_checkpoint_open(pid, fd, NULL, PHAUL_TO_DIRECTORY, NULL, 5000, &checkpoint, &err) ||
 	    phaul_checkpoint_write(checkpoint, &dumped, &err) ||
 	    phaul_checkpoint_close(checkpoint, PHAUL_KILL, &frozen_ns, &err) || image_set_load(fd, &set, &err) ||
 	    image_set_pack(set, ret, size)) {

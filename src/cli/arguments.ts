@@ -80,6 +80,15 @@ export const parseRestoreTcp = (text: string): 'close' | 'established' => oneOf(
 export const moveIpOption = (): Option =>
   new Option('--move-ip <address>', 'ADDRESS/PREFIX[@DEVICE[:DEVICE THERE]]: takes this address along; repeat for more').argParser((text: string, before: MoveIp[] | undefined) => [...(before ?? []), parseMoveIp(text)]);
 
+/** [USER@]HOST[:PORT]:/DIRECTORY */
+export function parsePlace(text: string): { destination: string; directory: string } {
+  const [, destination, directory] = /^(.+):(\/.*)$/.exec(text) ?? [];
+  if (destination === undefined || directory === undefined) {
+    throw usage(`"${text}" is no directory of a host: write [USER@]HOST[:PORT]:/DIRECTORY, such as root@beta:/var/tmp/4242.`);
+  }
+  return { destination: parseDestination(destination), directory };
+}
+
 /** For an option that takes a program that can be run: its whole path. */
 export const program =
   (option: string) =>

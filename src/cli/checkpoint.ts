@@ -2,17 +2,19 @@
 import { Command, Option } from 'commander';
 import { PhaulError } from '../errors.ts';
 import { formatBytes } from '../events.ts';
-import type { DumpOptions, PreDumpOptions, RestoreOptions } from '../options.ts';
+import type { DumpOptions, PageServerOptions, PreDumpOptions, RestoreOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
-import { actionScriptOption, parseTcp, parsePid, parseRestoreTcp } from './arguments.ts';
+import { actionScriptOption, parsePid, parsePlace, parseRestoreTcp, parseTcp } from './arguments.ts';
 import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cgroupOptions.ts';
 import type { Output } from './output.ts';
+import { addReachOptions, reachOptions, type ReachFlags } from './reachOptions.ts';
 
-interface PreDumpFlags {
+interface PreDumpFlags extends ReachFlags {
   tree: number;
   imagesDir: string;
   prevImagesDir?: string;
   autoDedup?: true;
+  pageServer?: { destination: string; directory: string };
   json?: true;
 }
 
@@ -89,10 +91,11 @@ function requireRoot(): void {
 const warnTo = (stderr: Output) => (sentence: string): void => stderr.write(`phaul: warning: ${sentence}\n`);
 
 const addPreDumpOptions = (command: Command): Command =>
-  command
+  addReachOptions(command)
     .addOption(new Option('-t, --tree <pid>', 'the process').argParser(parsePid).makeOptionMandatory())
     .addOption(imagesDir())
     .addOption(new Option('--prev-images-dir <dir>', 'the checkpoint or pre-dump before, seen from the image directory'))
+    .addOption(new Option('--page-server <place>', '[USER@]HOST:/DIR: pages go there, through ssh and an encrypted connection, and all else as well, so that it can be restored there').argParser(parsePlace))
     .addOption(new Option('--auto-dedup', 'free the disk from what checkpoints before have of pages that were written now: they can\'t be restored by themselves then'));
 
 const preDumpOptions = ({ tree: pid, imagesDir: directory, prevImagesDir: previous, autoDedup }: PreDumpFlags): PreDumpOptions => ({
@@ -101,6 +104,11 @@ const preDumpOptions = ({ tree: pid, imagesDir: directory, prevImagesDir: previo
   autoDedup: autoDedup === true,
   ...(previous !== undefined && { previous }),
 });
+
+const pageServerOptions = ({ pageServer, ...flags }: PreDumpFlags): PageServerOptions | undefined =>
+  pageServer === undefined ? undefined : { ...reachOptions(pageServer.destination, flags), directory: pageServer.directory };
+
+const placeOf = ({ directory }: PreDumpOptions, server: PageServerOptions | undefined): string => (server === undefined ? directory : `${server.destination}:${server.directory}`);
 
 const dumpOptions = (flags: DumpFlags): DumpOptions => ({
   ...preDumpOptions(flags),
@@ -138,17 +146,19 @@ export const dumpCommand = ({ stdout, stderr }: Outputs): Command =>
       const options = dumpOptions(flags);
       requireRoot();
       const comm = await requireProgram(options.pid);
-      const { dump } = await import('../checkpoint/dump.ts');
-      const dumped = dump(options, warnTo(stderr));
-      const { pid, directory, bytes, writtenBytes, frozenMs } = dumped;
+      const server = pageServerOptions(flags);
+      const dumped = server === undefined
+        ? (await import('../checkpoint/dump.ts')).dump(options, warnTo(stderr))
+        : await (await import('../checkpoint/elsewhere.ts')).dumpElsewhere(server, options, warnTo(stderr));
+      const { pid, bytes, writtenBytes, frozenMs } = dumped;
       stdout.write(
         flags.json === true
           ? `${JSON.stringify(dumped)}\n`
-          : `wrote ${comm} (pid ${pid}) to ${directory}: ${memoryText(bytes, writtenBytes, options.previous)}, frozen for ${frozenMs.toFixed(0)} ms${AFTERWARDS[options.afterwards]}\n`,
+          : `wrote ${comm} (pid ${pid}) to ${placeOf(options, server)}: ${memoryText(bytes, writtenBytes, options.previous)}, frozen for ${frozenMs.toFixed(0)} ms${AFTERWARDS[options.afterwards]}\n`,
       );
     });
 
-export const preDumpCommand = ({ stdout }: Outputs): Command =>
+export const preDumpCommand = ({ stdout, stderr }: Outputs): Command =>
   addPreDumpOptions(new Command('pre-dump').description('Writes the memory of a running process and its children to a directory, for a dump that follows.'))
     .addOption(json())
     .addHelpText('after', PRE_DUMP_EPILOGUE)
@@ -156,12 +166,14 @@ export const preDumpCommand = ({ stdout }: Outputs): Command =>
       const options = preDumpOptions(flags);
       requireRoot();
       const comm = await requireProgram(options.pid);
-      const { preDump } = await import('../checkpoint/dump.ts');
-      const dumped = preDump(options);
+      const server = pageServerOptions(flags);
+      const dumped = server === undefined
+        ? (await import('../checkpoint/dump.ts')).preDump(options)
+        : await (await import('../checkpoint/elsewhere.ts')).preDumpElsewhere(server, options, warnTo(stderr));
       stdout.write(
         flags.json === true
           ? `${JSON.stringify(dumped)}\n`
-          : `wrote memory of ${comm} (pid ${options.pid}) to ${options.directory}: ${memoryText(dumped.bytes, dumped.writtenBytes, options.previous)}\n`,
+          : `wrote memory of ${comm} (pid ${options.pid}) to ${placeOf(options, server)}: ${memoryText(dumped.bytes, dumped.writtenBytes, options.previous)}\n`,
       );
     });
 

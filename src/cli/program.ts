@@ -7,6 +7,7 @@ import { dedupCommand, dumpCommand, preDumpCommand, restoreCommand } from './che
 import { inspectCommand } from './inspect.ts';
 import { migrateCommand } from './migrate.ts';
 import type { Output } from './output.ts';
+import { pageServerCommand } from './pageServer.ts';
 import { resolveCommand, statusCommand } from './status.ts';
 
 const EPILOGUE = `
@@ -19,6 +20,7 @@ Examples:
   phaul resolve 3f9a                settle a migration that was not seen through
   phaul dump -t 4242 -D /var/tmp/4242   write it to a directory, and end it
   phaul restore -D /var/tmp/4242        let it go on from there
+  phaul pre-dump -t 4242 -D /var/tmp/1  write its memory while it runs, for a dump that follows
   phaul inspect /var/tmp/4242           what is in there
 
 Exit codes:
@@ -46,6 +48,7 @@ export function createProgram({ stdout, stderr }: { stdout: Output; stderr: Outp
   }
   program.addCommand(inspectCommand({ stdout }));
   program.addCommand(agentCommand());
+  program.addCommand(pageServerCommand());
   for (const command of [program, ...program.commands]) {
     command
       .exitOverride()

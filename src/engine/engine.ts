@@ -234,10 +234,12 @@ export interface Engine {
   endOriginal(pid: number): void;
   /** Lets it go on, but for `except`, which stood still before; `addresses` are this host's again. */
   resumeOriginal(pid: number, addresses: string, except: number[]): void;
-  /** Freezes the process and all its children, to be written to a directory, a descriptor that must stay open. */
-  openCheckpoint(pid: number, directory: number, flags: CheckFlags, cgroups: string, timeoutMs: number): Checkpoint;
+  /** Freezes the process and all its children, to be written to a directory, a descriptor that must stay open; its pages to a `server` that runs receivePages(). */
+  openCheckpoint(pid: number, directory: number, server: Channel | undefined, flags: CheckFlags, cgroups: string, timeoutMs: number): Checkpoint;
   /** The memory of processes that run. */
-  preDump(pid: number, directory: number): Written;
+  preDump(pid: number, directory: number, server: Channel | undefined): Written;
+  /** Writes what comes to a directory; returns how many bytes. */
+  receivePages(channel: Channel, directory: number): number;
   /** Frees the disk from pages of checkpoints before that of this directory that it has newer ones of; returns how many. */
   dedup(directory: number): number;
   /** Writes down what this CPU can do. */

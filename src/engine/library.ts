@@ -94,10 +94,11 @@ const load = () => {
     clocks: lib.func('int phaul_clocks(int pid, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
     targetRound: lib.func('int phaul_target_round(void *tgt, void *ch, const uint8_t *layout, size_t size, int timeout_ms, _Out_ phaul_applied *ret, _Out_ phaul_error *err)'),
-    checkpointOpen: lib.func('int phaul_checkpoint_open(int pid, int directory, uint32_t flags, const char *cgroups, int timeout, _Out_ void **ret, _Out_ phaul_error *err)'),
+    checkpointOpen: lib.func('int phaul_checkpoint_open(int pid, int directory, void *server, uint32_t flags, const char *cgroups, int timeout, _Out_ void **ret, _Out_ phaul_error *err)'),
     checkpointWrite: lib.func('int phaul_checkpoint_write(void *c, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
     checkpointClose: lib.func('int phaul_checkpoint_close(void *c, int outcome, _Out_ uint64_t *frozen_ns, _Out_ phaul_error *err)'),
-    predump: lib.func('int phaul_predump(int pid, int directory, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
+    predump: lib.func('int phaul_predump(int pid, int directory, void *server, _Out_ phaul_dumped *ret, _Out_ phaul_error *err)'),
+    pageServer: lib.func('int phaul_page_server(void *ch, int directory, _Out_ uint64_t *bytes, _Out_ phaul_error *err)'),
     dedup: lib.func('int phaul_dedup(int directory, _Out_ uint64_t *pages, _Out_ phaul_error *err)'),
     cpuinfoDump: lib.func('int phaul_cpuinfo_dump(int directory, _Out_ phaul_error *err)'),
     cpuinfoCheck: lib.func('int phaul_cpuinfo_check(int directory, uint32_t what, _Out_ phaul_error *err)'),
@@ -398,6 +399,8 @@ class LibraryTarget extends Handle implements Target {
   }
 }
 
+const pointerOf = (channel: Channel | undefined): Pointer => (channel as LibraryChannel | undefined)?.pointer ?? null;
+
 const OUTCOMES: Record<Outcome, number> = { abandon: 0, run: 1, stop: 2, kill: 3 };
 
 type RawWritten = Numbers<'pages' | 'written' | 'processes' | 'threads'>;
@@ -556,12 +559,17 @@ export const engine: Engine = {
     new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, clocks, ret, error)), (pointer) => native().closeTarget(pointer)),
   endOriginal: (pid) => void must((error) => native().endOriginal(pid, error)),
   resumeOriginal: (pid, addresses, except) => void must((error) => native().resumeOriginal(pid, addresses, except.join(' '), error)),
-  openCheckpoint: (pid, directory, flags, cgroups, timeoutMs) =>
-    new LibraryCheckpoint(open((ret, error) => native().checkpointOpen(pid, directory, flagBits(flags), cgroups, timeoutMs, ret, error))),
-  preDump: (pid, directory) => {
+  openCheckpoint: (pid, directory, server, flags, cgroups, timeoutMs) =>
+    new LibraryCheckpoint(open((ret, error) => native().checkpointOpen(pid, directory, pointerOf(server), flagBits(flags), cgroups, timeoutMs, ret, error))),
+  preDump: (pid, directory, server) => {
     const raw = {} as RawWritten;
-    must((error) => native().predump(pid, directory, raw, error));
+    must((error) => native().predump(pid, directory, pointerOf(server), raw, error));
     return asWritten(raw);
+  },
+  receivePages: (channel, directory) => {
+    const bytes = [0];
+    must((error) => native().pageServer(pointerOf(channel), directory, bytes, error));
+    return Number(bytes[0] ?? 0);
   },
   dedup: (directory) => {
     const pages = [0];

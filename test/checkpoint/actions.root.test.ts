@@ -183,7 +183,7 @@ test.serial('a disk that is full leaves the process running, and no images', asy
   for (const command of ['dump', 'pre-dump']) {
     const { exitCode, stderr } = await phaul('alpha', command, '-t', String(pid), '-D', join(small, command));
     t.is(exitCode, 1);
-    t.regex(stderr, /writing the memory of pid \d+: ENOSPC/);
+    t.regex(stderr, /writing pages-1\.img: ENOSPC/);
     t.is((await bed.on('alpha', 'ls', join(small, command))).stdout, '');
   }
   t.is(await bed.verdict('alpha', pid, name), 'ok');

@@ -1,0 +1,69 @@
+/** phaul page-server: one checkpoint of another host comes to a directory of this one. */
+import { closeSync, writeSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { createInterface } from 'node:readline';
+import { dedup } from '../checkpoint/dedup.ts';
+import { openEmpty, removeImages } from '../checkpoint/directory.ts';
+import { parseJson } from '../control.ts';
+import { engine } from '../engine/library.ts';
+import { asPhaulError, PhaulError } from '../errors.ts';
+import { version } from '../version.ts';
+import { DISCARD, KEY_BYTES, order, STREAMS, type Answer, type Order } from './words.ts';
+
+const ACCEPT_TIMEOUT_MS = 30_000;
+
+/** At once: this thread is about to wait in the engine. */
+const say = (words: Answer): void => void writeSync(1, `${JSON.stringify(words)}\n`);
+
+async function readOrder(lines: AsyncIterator<string, undefined>): Promise<Order> {
+  const { value: line } = await lines.next();
+  const words = line === undefined ? undefined : (parseJson(line) as { version?: string } | undefined);
+  if (words === undefined) {
+    throw new PhaulError('ERR_PROTOCOL', 'Nobody said what to receive: "phaul dump --page-server" starts this by itself.');
+  }
+  if (words.version !== version) {
+    throw new PhaulError('ERR_PEER_VERSION', `${hostname()} has phaul ${version}, the host that dumps has ${words.version ?? 'another'}: install the same version on both.`);
+  }
+  return order.parse(words);
+}
+
+function receive({ directory, previous, address, key }: Order): number {
+  const fd = openEmpty(directory, previous);
+  const secret = Buffer.from(key, 'base64');
+  try {
+    if (secret.length !== KEY_BYTES) {
+      throw new PhaulError('ERR_PROTOCOL', `The key has ${secret.length} bytes, not ${KEY_BYTES}.`);
+    }
+    const channel = engine.listen(address, secret, STREAMS);
+    try {
+      say({ port: channel.port });
+      channel.accept(ACCEPT_TIMEOUT_MS);
+      return engine.receivePages(channel, fd);
+    } finally {
+      channel.close();
+    }
+  } catch (thrown) {
+    removeImages(directory);
+    throw thrown;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** What fails is told to the other side. */
+export async function servePages(): Promise<void> {
+  const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+  try {
+    const told = await readOrder(lines);
+    say({ done: { bytes: receive(told) } });
+    if ((await lines.next()).value === DISCARD) {
+      removeImages(told.directory);
+      say({ discarded: true });
+    } else if (told.autoDedup && told.previous !== undefined) {
+      dedup(told.directory);
+    }
+  } catch (thrown) {
+    const { code, message } = asPhaulError(thrown);
+    say({ error: { code, message } });
+  }
+}
