@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "pagemap.h"
 #include "track.h"
 
 #define PAGE 4096ull

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pagemap.h"
 #include "track.h"
 
 #define PAGE 4096ul

@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 10
+#define PHAUL_ABI_VERSION 11
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -109,6 +109,7 @@ struct phaul_round {
 	uint64_t bytes_sent;	/* on the wire */
 	uint64_t scan_ns;	/* finding them */
 	uint64_t send_ns;	/* reading and sending them, until the kernel has them */
+	uint64_t stopped_ns;	/* of it: how long processes stood still; 0 if the tracker needs no stop */
 };
 
 struct phaul_freeze {
@@ -124,11 +125,17 @@ struct phaul_freeze {
 	struct phaul_round last;	/* the pages that went over in the freeze */
 };
 
+/* How pages that are written are found on this kernel: "uffd" (userfaultfd), "soft-dirty", or "none": all pages count as
+ * written, so that no round but the first is of use. `wanted`: one of these, or NULL for the first that is there.
+ * -EOPNOTSUPP: this kernel hasn't got it. */
+PHAUL_API int phaul_tracker(const char *wanted, char ret_name[16], struct phaul_error *err);
 /* `addresses`: those of this host that go along, "10.0.0.7/24@eth0 fd00::7/64@eth1".
  * `cgroups`, here and below: what to do with control groups, in lines, "" for the usual: they are entered if they are there. A
  * mode as criu has it ("ignore", "none", "props", "soft", "full", "strict"), "root=[CONTROLLER:]/PATH", "yard=DIRECTORY". */
 PHAUL_API int phaul_source_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, struct phaul_source **ret,
 				struct phaul_error *err);
+/* Before it is armed: another way than the first. */
+PHAUL_API int phaul_source_track_by(struct phaul_source *src, const char *tracker, struct phaul_error *err);
 /* What the process sees now, "MONOTONIC BOOTTIME" in ns: for phaul_target_open(). */
 PHAUL_API int phaul_clocks(int pid, char *ret_text, size_t size, struct phaul_error *err);
 /* Stops the process for about a millisecond and starts tracking. `ret_stop_ns`: how long it stood. */

@@ -58,6 +58,7 @@ struct member {
 
 struct phaul_source {
 	pid_t pid;
+	const struct tracker_kind *tracker;
 	uint32_t flags, round, births;
 	struct member *members;		/* parents before their children */
 	size_t count;
@@ -221,9 +222,9 @@ static int prepare(struct member *m, struct phaul_error *err)
 }
 
 /* Its main thread is stopped. */
-static int track(struct member *m, struct remote *leader, struct phaul_error *err)
+static int track(struct phaul_source *src, struct member *m, struct remote *leader, struct phaul_error *err)
 {
-	int code = tracker_open(&m->tracker, m->task.pid, leader, err);
+	int code = tracker_open(&m->tracker, src->tracker, m->task.pid, leader, err);
 
 	m->tracked = !code;
 	if (code) {
@@ -254,7 +255,7 @@ static int arm(struct phaul_source *src, struct member *m, struct phaul_error *e
 		close(m->mem);
 		phaul_fail(err, code, "source", "borrowing the main thread of pid %d", m->task.pid);
 	} else {
-		code = track(m, &r, err);
+		code = track(src, m, &r, err);
 	}
 	(void)thaw(&leader);
 	if (phaul_now_ns() - start > src->longest_stop_ns)
@@ -466,7 +467,8 @@ int phaul_source_open(int pid, uint32_t flags, const char *addresses, const char
 		free(src);
 		return phaul_fail(err, -ESRCH, "source", "there is no process %d here", pid);
 	}
-	code = addresses_parse(addresses, &src->addresses, err) ?: cgroup_options_parse(cgroups, &src->cgroup_options, err);
+	code = tracker_choose(NULL, &src->tracker, err) ?: addresses_parse(addresses, &src->addresses, err) ?:
+	       cgroup_options_parse(cgroups, &src->cgroup_options, err);
 	if (code) {
 		addresses_free(&src->addresses);
 		free(src);
@@ -474,6 +476,11 @@ int phaul_source_open(int pid, uint32_t flags, const char *addresses, const char
 	}
 	*ret = src;
 	return 0;
+}
+
+int phaul_source_track_by(struct phaul_source *src, const char *tracker, struct phaul_error *err)
+{
+	return tracker_choose(tracker, &src->tracker, err);
 }
 
 int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns, struct phaul_error *err)
@@ -627,12 +634,13 @@ static int send_pages(struct phaul_source *src, struct phaul_channel *ch, bool l
 	return code;
 }
 
-static int scan_all(struct phaul_source *src, struct phaul_error *err)
+static int scan_all(struct phaul_source *src, uint64_t *ret_stopped_ns, struct phaul_error *err)
 {
 	int64_t shared;
 
 	for (size_t i = 0; i < src->count; i++) {
 		struct member *m = &src->members[i];
+		uint64_t stopped_ns = m->tracker.stopped_ns;
 		int code;
 
 		if (!m->tracked)
@@ -640,6 +648,7 @@ static int scan_all(struct phaul_source *src, struct phaul_error *err)
 		range_list_reset(&m->dirty);
 		code = m->tracker.kind->cover(&m->tracker, &m->known, err) ?:
 		       m->tracker.kind->scan(&m->tracker, &m->known, true, &m->dirty, err);
+		*ret_stopped_ns += m->tracker.stopped_ns - stopped_ns;
 		/* The next look sees what has become of it. */
 		if (code && (!i || !is_transient(m, code)))
 			return code;
@@ -691,7 +700,7 @@ int phaul_source_round(struct phaul_source *src, struct phaul_channel *ch, struc
 	int code = src->round++ ? look(src, err) : 0;
 
 	memset(ret, 0, sizeof(*ret));
-	code = code ?: scan_all(src, err) ?: find_inherited(src, false, &ret->pages_inherited, err);
+	code = code ?: scan_all(src, &ret->stopped_ns, err) ?: find_inherited(src, false, &ret->pages_inherited, err);
 	ret->held_back = src->held_back;
 	ret->scan_ns = phaul_now_ns() - start;
 	return code ?: send_layout(src, ch, false, err) ?: send_pages(src, ch, false, ret, err) ?: note_told(src, err);
@@ -818,7 +827,7 @@ static int track_new(struct phaul_source *src, struct phaul_error *err)
 			continue;
 		code = prepare(m, err);
 		remote_begin_with(&leader, m->task.pid, m->syscall_at, &frozen->threads[0].regs, frozen->threads[0].mask);
-		code = code ?: track(m, &leader, err);
+		code = code ?: track(src, m, &leader, err);
 	}
 	return code;
 }

@@ -9,9 +9,37 @@
 
 #include "error.h"
 
-static const struct tracker_kind *const kinds[] = { &tracker_uffd, NULL };
+/* The best first. */
+static const struct tracker_kind *const kinds[] = { &tracker_uffd, &tracker_soft_dirty, &tracker_none };
 
-int tracker_open(struct tracker *t, pid_t pid, struct remote *leader, struct phaul_error *err)
+#define KINDS (sizeof(kinds) / sizeof(*kinds))
+
+int tracker_choose(const char *name, const struct tracker_kind **ret, struct phaul_error *err)
+{
+	for (size_t i = 0; i < KINDS; i++) {
+		if (name && strcmp(name, kinds[i]->name))
+			continue;
+		*ret = kinds[i];
+		if (kinds[i]->usable())
+			return 0;
+		if (name)
+			return phaul_fail(err, -EOPNOTSUPP, "track", "this kernel can't track dirty pages by %s: it has no %s", name,
+					  kinds[i]->what);
+	}
+	return phaul_fail(err, -EINVAL, "track", "there is no way to track dirty pages that is called %s", name);
+}
+
+int phaul_tracker(const char *wanted, char ret_name[16], struct phaul_error *err)
+{
+	const struct tracker_kind *kind;
+	int code = tracker_choose(wanted, &kind, err);
+
+	if (!code)
+		snprintf(ret_name, 16, "%s", kind->name);
+	return code;
+}
+
+int tracker_open(struct tracker *t, const struct tracker_kind *kind, pid_t pid, struct remote *leader, struct phaul_error *err)
 {
 	char path[32];
 	int ret;
@@ -23,14 +51,8 @@ int tracker_open(struct tracker *t, pid_t pid, struct remote *leader, struct pha
 	t->pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	if (t->pagemap < 0)
 		return phaul_fail(err, -errno, "track", "opening %s", path);
-	for (const struct tracker_kind *const *kind = kinds; *kind && !t->kind; kind++)
-		if ((*kind)->usable())
-			t->kind = *kind;
-	if (!t->kind)
-		ret = phaul_fail(err, -EOPNOTSUPP, "track", "this kernel can't track dirty pages: it has no "
-				 "userfaultfd WP_ASYNC with PAGEMAP_SCAN (Linux 6.7)");
-	else
-		ret = t->kind->open(t, leader, err);
+	t->kind = kind;
+	ret = kind->open(t, leader, err);
 	if (ret < 0)
 		tracker_close(t);
 	return ret;

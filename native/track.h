@@ -6,7 +6,7 @@
  *	cover	the process runs; makes mappings that are new since the last call tracked ones, and marks
  *		VMA_FRESH in the map those of which it can't tell what was written. Called at the start of
  *		each round with a fresh map
- *	scan	the process may run. Adds the ranges that were written since they were last armed; what is
+ *	scan	the process may run, or be stopped by the call for a moment if it arms. Adds the ranges that were written since they were last armed; what is
  *		not covered counts as written. With `arm` they count as clean from the moment of the look on:
  *		the pages must be read after that, and a write that comes between is found by the next scan
  *	final	the process is frozen: what was written, what went away, and what is a guard region. Nothing
@@ -19,6 +19,7 @@
 #ifndef PHAUL_TRACK_H
 #define PHAUL_TRACK_H
 
+#include "frames.h"
 #include "memory_map.h"
 #include "pages.h"
 #include "remote.h"
@@ -62,13 +63,20 @@ struct tracker {
 	pid_t pid;
 	int pagemap;		/* of /proc/PID */
 	int uffd;
+	struct frames frames;	/* soft-dirty: of the last look that armed */
+	uint64_t stopped_ns;	/* how long looks have stopped the process so far */
 	struct track_density densities[TRACK_DENSITIES];
-	bool armed;		/* once, so that marks may be left over */
-	struct range_list doubtful;	/* of the round before: may have such marks still */
+	bool armed;		/* once; uffd: so that marks may be left over */
+	struct range_list doubtful;	/* of the round before: what was written there isn't known */
 };
 
 struct tracker_kind {
 	const char *name;
+	const char *what;	/* it takes of the kernel */
+	uint64_t written;	/* PAGE_IS_: what it knows a written page by; 0: it knows none */
+	uint64_t zeros;		/* PAGE_IS_PFNZERO if a page that was dropped and read since isn't told by that */
+	uint64_t arm_flags;	/* PM_SCAN_: of a look that arms */
+	bool by_frames;		/* pages are only what they were if they are in the frame that they were in */
 	bool (*usable)(void);	/* on this kernel */
 	int (*open)(struct tracker *t, struct remote *leader, struct phaul_error *err);
 	int (*cover)(struct tracker *t, struct memory_map *map, struct phaul_error *err);
@@ -78,16 +86,20 @@ struct tracker_kind {
 	void (*close)(struct tracker *t);
 };
 
-extern const struct tracker_kind tracker_uffd;	/* userfaultfd WP_ASYNC + PAGEMAP_SCAN, Linux 6.7 */
+extern const struct tracker_kind tracker_uffd;		/* userfaultfd WP_ASYNC + PAGEMAP_SCAN, Linux 6.7 */
+extern const struct tracker_kind tracker_soft_dirty;	/* CONFIG_MEM_SOFT_DIRTY */
+extern const struct tracker_kind tracker_none;		/* everything is written all the time */
 
-/* Where [start, end) holds pages, by an open /proc/PID/pagemap (PAGEMAP_SCAN). */
-int pagemap_populated(int pagemap, uint64_t start, uint64_t end, struct range_list *ret);
-
-/* What a mapping of a frozen process holds that is its own: of a file the copies on write. Guard regions apart. */
-int pagemap_held(int pagemap, const struct vma *vma, struct range_list *ret, struct range_list *ret_guards);
-
-/* Opens the best kind that this kernel has. */
-int tracker_open(struct tracker *t, pid_t pid, struct remote *leader, struct phaul_error *err);
+/* The kind of that name, or, for NULL, the best that this kernel has: at the worst none. -EINVAL: there is none of that name,
+ * -EOPNOTSUPP: this kernel hasn't got it. */
+int tracker_choose(const char *name, const struct tracker_kind **ret, struct phaul_error *err);
+int tracker_open(struct tracker *t, const struct tracker_kind *kind, pid_t pid, struct remote *leader, struct phaul_error *err);
 void tracker_close(struct tracker *t);
+
+/* What kinds are made of (track_walk.c). Mappings that hold one of these ranges: */
+void track_mark_fresh(struct memory_map *map, const struct range_list *list);
+/* scan(), but for what arms, and final() once fresh mappings are marked. */
+int track_dirty(struct tracker *t, const struct memory_map *map, bool arm, struct range_list *ret, struct phaul_error *err);
+int track_final(struct tracker *t, const struct memory_map *map, struct final_scan *ret, struct phaul_error *err);
 
 #endif

@@ -1,20 +1,22 @@
 /** phaul check: all that stands in the way, of the process itself and on the host it is to go to. */
 import { hostname } from 'node:os';
 import { findMoved } from './addresses.ts';
-import type { CheckFlags } from './engine/engine.ts';
+import type { CheckFlags, Findings } from './engine/engine.ts';
 import { engine } from './engine/library.ts';
 import type { Obstacle } from './errors.ts';
 import type { PreflightEvent } from './events.ts';
 import type { Check } from './options.ts';
 import { Peer } from './peer.ts';
 import { readPlan, type Plan } from './source/plan.ts';
+import { trackingFindings } from './source/tracking.ts';
 
 const onHost = (host: string) => (finding: Omit<Obstacle, 'host'>): Obstacle => ({ ...finding, host });
 
-export function localFindings(pid: number, flags: CheckFlags): { obstacles: Obstacle[]; notices: Obstacle[] } {
+/** `more`: what else was found. */
+export function localFindings(pid: number, flags: CheckFlags, more: Findings = { obstacles: [], notices: [] }): { obstacles: Obstacle[]; notices: Obstacle[] } {
   const { obstacles, notices } = engine.check(pid, flags);
   const here = onHost(hostname());
-  return { obstacles: obstacles.map(here), notices: notices.map(here) };
+  return { obstacles: [...obstacles, ...more.obstacles].map(here), notices: [...notices, ...more.notices].map(here) };
 }
 
 export const preflightEvent = (plan: Plan, pid: number, host: string, obstacles: Obstacle[], notices: Obstacle[]): PreflightEvent => ({
@@ -33,7 +35,7 @@ export const preflightEvent = (plan: Plan, pid: number, host: string, obstacles:
 
 export const check: Check = async ({ pid, tcp, moveIps, reach: way }) => {
   const movedAddresses = findMoved(moveIps);
-  const { obstacles, notices } = localFindings(pid, { tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' });
+  const { obstacles, notices } = localFindings(pid, { tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' }, trackingFindings());
   const plan = await readPlan(pid, { tcp, movedAddresses });
   if (way === undefined) {
     return preflightEvent(plan, pid, hostname(), obstacles, notices);

@@ -33,6 +33,8 @@ export interface ArmEvent extends Base {
   event: 'arm';
   /** How long the process stood still so that tracking could start. */
   stopMs: number;
+  /** How pages that are written are found: uffd, soft-dirty, or none. */
+  tracker: string;
 }
 
 /** One pass over the memory while the process runs. */
@@ -46,6 +48,8 @@ export interface Round {
   /** Bytes per second that the process made dirty since the round before; 0 in the first round. */
   dirtyRate: number;
   predictedDowntimeMs: number;
+  /** How long the process stood still to find what was written: by soft-dirty bits that takes a stop. */
+  stoppedMs: number;
 }
 
 export interface RoundEvent extends Base, Round {
@@ -160,7 +164,7 @@ const formatters: Formatters = {
       plural(e.obstacles.length, 'obstacle'),
     ),
   connect: (e) => columns(`connected to ${e.host}`, `phaul ${e.agentVersion}`, `Linux ${e.kernel}`),
-  arm: (e) => columns('tracking armed', `stopped for ${formatMs(e.stopMs)}`),
+  arm: (e) => columns('tracking armed', `by ${e.tracker}`, `stopped for ${formatMs(e.stopMs)}`),
   round: (e) =>
     columns(
       `round ${e.round}`,
@@ -169,6 +173,7 @@ const formatters: Formatters = {
       formatMs(e.ms),
       formatRate(e.bandwidth),
       `predicted downtime ${formatMs(e.predictedDowntimeMs)}`,
+      e.stoppedMs === 0 ? '' : `stopped for ${formatMs(e.stoppedMs)}`,
     ),
   freeze: (e) => columns('freeze', e.reason),
   commit: () => columns('commit', 'the process runs on the target from here on'),

@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import { addressText, findMoved } from './addresses.ts';
 import { cgroupText } from './cgroups.ts';
 import { localFindings, preflightEvent } from './check.ts';
-import { PAGE_BYTES } from './engine/engine.ts';
+import { PAGE_BYTES, type TrackerName } from './engine/engine.ts';
 import { engine } from './engine/library.ts';
 import { PhaulError } from './errors.ts';
 import { plural, type DoneEvent, type Emit } from './events.ts';
@@ -19,6 +19,7 @@ import { SourceAgent, type Departure } from './source/agent.ts';
 import { discardLeftovers, refuseUnsettled, stoppedOf } from './source/leftovers.ts';
 import { readPlan, type Plan } from './source/plan.ts';
 import type { SourceOrder } from './source/order.ts';
+import { trackingFindings } from './source/tracking.ts';
 
 const KEY_BYTES = 32;
 const ID_BYTES = 8;
@@ -59,9 +60,10 @@ const unlessStopped = <T>(work: Promise<T>, stop: AbortSignal): Promise<T> => Pr
 const tcpFlags = ({ tcp }: MigrateOptions): { tcpClose: boolean; tcpEstablished: boolean } => ({ tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' });
 
 /** All obstacles of both hosts in one error. What phaul itself left in the way there is cleared away first. */
-async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: Emit): Promise<void> {
+async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: Emit): Promise<TrackerName> {
   await refuseUnsettled(options.pid, plan.comm);
-  const here = localFindings(options.pid, tcpFlags(options));
+  const tracking = trackingFindings(options.tracker);
+  const here = localFindings(options.pid, tcpFlags(options), tracking);
   const look = async (): Promise<Result<'preflight'>> => peer.control.ask('preflight', { plan });
   let there = await look();
   if (here.obstacles.length === 0 && (await discardLeftovers(plan, options.pid, there.arriving, peer, emit))) {
@@ -78,6 +80,7 @@ async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: 
   if (obstacles.length > 0) {
     throw new PhaulError('ERR_OBSTACLES', `Process ${options.pid} (${plan.comm}) can't move from ${hostname()} to ${peer.host}: ${plural(obstacles.length, 'obstacle')}.`, { obstacles });
   }
+  return tracking.tracker;
 }
 
 /** Behind a jump host, it may be a name that only the jump host knows. */
@@ -94,7 +97,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
   const movedAddresses = findMoved(options.moveIps);
   const [plan, hello] = await Promise.all([readPlan(options.pid, { tcp: options.tcp, movedAddresses }), peer.open()]);
   emit({ event: 'connect', host: peer.host, agentVersion: hello.version, kernel: hello.kernel });
-  await preflight(options, plan, peer, emit);
+  const tracker = await preflight(options, plan, peer, emit);
   fault('source:preflighted');
   const { pid, streams, verify } = options;
   const key = randomBytes(KEY_BYTES);
@@ -117,6 +120,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
     key,
     streams,
     connections: plan.connections,
+    tracker,
     maxDowntimeMs: options.maxDowntimeMs,
     ...(options.freezeTimeoutMs !== undefined && { freezeTimeoutMs: options.freezeTimeoutMs }),
     ...(options.bandwidth !== undefined && { bandwidth: options.bandwidth }),

@@ -1,6 +1,7 @@
 /** What an operator can ask for, as the command line has understood it, and who answers. */
 import type { MoveIp } from './addresses.ts';
 import type { CgroupOptions } from './cgroups.ts';
+import type { TrackerName } from './engine/engine.ts';
 import type { DoneEvent, Emit, PreflightEvent } from './events.ts';
 
 /** How to get to the other host. */
@@ -23,6 +24,8 @@ export interface MigrateOptions extends ReachOptions {
   cgroups: CgroupOptions;
   /** The operator's program, to be run at named points: source/hook.ts. */
   hook?: string;
+  /** undefined: the best that this kernel has. */
+  tracker?: TrackerName;
   /** When rounds stop shrinking: move with a longer downtime, or don't. */
   onDiverge: 'freeze' | 'abort';
   /** Compare the memory of both sides while the process is frozen. */

@@ -34,6 +34,7 @@ const WRONG: [words: string[], sentence: RegExp][] = [
   [['frob'], /^phaul: Unknown command 'frob'\.\n$/],
   [['migrate'], /^phaul: Missing required argument 'pid'\.\n$/],
   [['migrate', 'abc', 'beta'], /^phaul: "abc" is no pid: .*\n$/],
+  [['migrate', '7', 'beta', '--tracker', 'magic'], /^phaul: --tracker takes auto, uffd, soft-dirty or none, not "magic"\.\n$/],
   [['migrate', '0', 'beta'], /"0" is no pid/],
   [['migrate', '-5', 'beta'], /"-5" is no pid/],
   [['migrate', '1e3', 'beta'], /"1e3" is no pid/],

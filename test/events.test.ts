@@ -11,7 +11,7 @@ const round: RoundEvent = {
   ms: 38,
   bandwidth: 420 * 2 ** 20,
   dirtyRate: 2 ** 20,
-  predictedDowntimeMs: 4.04,
+  predictedDowntimeMs: 4.04, stoppedMs: 0,
 };
 
 const done: DoneEvent = {

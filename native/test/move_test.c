@@ -201,6 +201,7 @@ static int move(char **argv)
 
 	agent = start_target(pid, &port);
 	must(phaul_source_open(pid, 0, NULL, NULL, &src, &err), "opening");
+	must(phaul_source_track_by(src, getenv("PHAUL_TRACKER"), &err), "choosing a tracker");
 	must(phaul_channel_connect("127.0.0.1", port, key, 2, 5000, &ch, &err), "connecting");
 	must(phaul_source_arm(src, &stop_ns, &err), "arming");
 	kill(pid, SIGUSR1);

@@ -3,6 +3,7 @@ import { Option } from 'commander';
 import { accessSync, constants, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseMoveIp, type MoveIp } from '../addresses.ts';
+import { TRACKERS, type TrackerName } from '../engine/engine.ts';
 import { PhaulError } from '../errors.ts';
 
 const PIDS_MAX = 2 ** 22;
@@ -65,16 +66,17 @@ export function parseOnDiverge(text: string): 'freeze' | 'abort' {
   throw usage(`--on-diverge takes freeze or abort, not "${text}".`);
 }
 
-function oneOf<T extends string>(text: string, ...words: T[]): T {
+function oneOf<T extends string>(option: string, text: string, ...words: T[]): T {
   const word = words.find((candidate) => candidate === text);
   if (word === undefined) {
-    throw usage(`--tcp takes ${words.join(', ').replace(/, ([^,]*)$/, ' or $1')}, not "${text}".`);
+    throw usage(`${option} takes ${words.join(', ').replace(/, ([^,]*)$/, ' or $1')}, not "${text}".`);
   }
   return word;
 }
 
-export const parseTcp = (text: string): 'refuse' | 'close' | 'established' => oneOf(text, 'established', 'close', 'refuse');
-export const parseRestoreTcp = (text: string): 'close' | 'established' => oneOf(text, 'established', 'close');
+export const parseTcp = (text: string): 'refuse' | 'close' | 'established' => oneOf('--tcp', text, 'established', 'close', 'refuse');
+export const parseRestoreTcp = (text: string): 'close' | 'established' => oneOf('--tcp', text, 'established', 'close');
+export const parseTracker = (text: string): TrackerName | 'auto' => oneOf('--tracker', text, 'auto', ...TRACKERS);
 
 /** May be given more than once. */
 export const moveIpOption = (): Option =>

@@ -6,7 +6,7 @@ import { emitTo, type DoneEvent, type PhaulEvent } from '../events.ts';
 import type { MigrateOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
 import type { MoveIp } from '../addresses.ts';
-import { moveIpOption, parseBandwidth, parseDestination, parseOnDiverge, parsePid, parseTcp, program, wholeNumber } from './arguments.ts';
+import { moveIpOption, parseBandwidth, parseDestination, parseOnDiverge, parsePid, parseTcp, parseTracker, program, wholeNumber } from './arguments.ts';
 import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cgroupOptions.ts';
 import { exitCodeOfDone, failedEvent } from './done.ts';
 import type { Output } from './output.ts';
@@ -26,6 +26,7 @@ interface MigrateFlags extends ReachFlags, CgroupFlags {
   tcp: MigrateOptions['tcp'];
   moveIp?: MoveIp[];
   hook?: string;
+  tracker: NonNullable<MigrateOptions['tracker']> | 'auto';
   onDiverge: MigrateOptions['onDiverge'];
   verify?: true;
   timeout?: number;
@@ -62,6 +63,7 @@ export function migrateCommand({ stdout, stderr }: { stdout: Output; stderr: Out
     .addOption(new Option('--tcp <mode>', 'TCP connections: move them (established), reset them (close), or refuse to move with any').argParser(parseTcp).default('established'))
     .addOption(moveIpOption())
     .addOption(new Option('--hook <file>', 'a program to be run at pre-dump, network-lock, network-unlock and post-resume').argParser(program('--hook')))
+    .addOption(new Option('--tracker <how>', 'how pages that are written are found: uffd, soft-dirty, none, or the best that this kernel has (auto)').argParser(parseTracker).default('auto'))
     .addOption(new Option('--on-diverge <what>', 'when rounds stop shrinking: freeze anyway, or abort').argParser(parseOnDiverge).default('freeze'))
     .addOption(new Option('--verify', 'compare the memory of both sides while frozen; costs downtime'))
     .addOption(new Option('--bandwidth <rate>', 'send no more than this a second while the process runs: bytes, or with K, M, G').argParser(parseBandwidth))
@@ -86,6 +88,7 @@ const migrateOptions = (pid: number, host: string, flags: MigrateFlags): Migrate
   moveIps: flags.moveIp ?? [],
   cgroups: cgroupOptions(flags),
   ...(flags.hook !== undefined && { hook: flags.hook }),
+  ...(flags.tracker !== 'auto' && { tracker: flags.tracker }),
   onDiverge: flags.onDiverge,
   verify: flags.verify === true,
   ...(flags.timeout !== undefined && { timeoutMs: flags.timeout * 1000 }),

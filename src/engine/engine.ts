@@ -20,6 +20,8 @@ export interface SourceRound {
   bytesSent: number;
   scanMs: number;
   sendMs: number;
+  /** How long processes stood still for it; 0 with trackers that need no stop. */
+  stoppedMs: number;
 }
 
 export interface Freeze {
@@ -85,6 +87,8 @@ export interface Channel {
 }
 
 export interface Source {
+  /** Before it is armed. */
+  trackBy(tracker: TrackerName): void;
   /** Returns how long the process stood. */
   arm(): number;
   round(channel: Channel): SourceRound;
@@ -216,6 +220,10 @@ export interface RemoteThread {
   close(): void;
 }
 
+/** How pages that are written are found: none is for kernels that can't tell, where all count as written. */
+export const TRACKERS = ['uffd', 'soft-dirty', 'none'] as const;
+export type TrackerName = (typeof TRACKERS)[number];
+
 export interface Engine {
   tcp: TcpConnections;
   attach(pid: number): RemoteThread;
@@ -226,6 +234,8 @@ export interface Engine {
   abort(channelAddress: bigint): void;
   /** `addresses` of this host that go along: "10.0.0.7/24@eth0 fd00::7/64@eth1"; `cgroups`, here and below, is from cgroupText(). */
   openSource(pid: number, flags: Pick<CheckFlags, 'tcpClose' | 'tcpEstablished'>, addresses: string, cgroups: string): Source;
+  /** The best that this kernel has; one that is wanted is refused if it isn't there. */
+  tracker(wanted?: TrackerName): TrackerName;
   /** What a process sees: "MONOTONIC BOOTTIME", in ns. */
   clocks(pid: number): string;
   /** `clocks`: what the process sees at this moment, where it is. */

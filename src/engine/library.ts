@@ -2,9 +2,9 @@
 import koffi from 'koffi';
 import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
-import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, Written } from './engine.ts';
+import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, TrackerName, Written } from './engine.ts';
 
-const ABI_VERSION = 10;
+const ABI_VERSION = 11;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_STOPPED = 4;
@@ -23,13 +23,14 @@ const NOTE_BYTES = 1 << 16;
 const SAID_BYTES = 1 << 13;
 const CLOCKS_TEXT_BYTES = 64;
 const TCP_BYTES = 1 << 18;
+const TRACKER_BYTES = 16;
 
 const path = process.env['PHAUL_LIBRARY'] ?? fileURLToPath(new URL('../../build/libphaul.so', import.meta.url));
 
 const errorType = koffi.struct('phaul_error', { code: 'int32_t', where: koffi.array('char', 32), what: koffi.array('char', 220) });
 const roundType = koffi.struct('phaul_round', {
   round: 'uint32_t', vmas: 'uint32_t', pages_dirty: 'uint64_t', pages_sent: 'uint64_t', pages_zero: 'uint64_t',
-  pages_inherited: 'uint64_t', held_back: 'uint64_t', bytes_sent: 'uint64_t', scan_ns: 'uint64_t', send_ns: 'uint64_t',
+  pages_inherited: 'uint64_t', held_back: 'uint64_t', bytes_sent: 'uint64_t', scan_ns: 'uint64_t', send_ns: 'uint64_t', stopped_ns: 'uint64_t',
 });
 koffi.struct('phaul_freeze', {
   frozen_at_ns: 'uint64_t', stop_ns: 'uint64_t', scan_ns: 'uint64_t', send_ns: 'uint64_t', dump_ns: 'uint64_t',
@@ -45,7 +46,7 @@ koffi.struct('phaul_built', {
 });
 
 type Numbers<K extends string> = Record<K, number>;
-type RawRound = Numbers<'round' | 'vmas' | 'pages_dirty' | 'pages_sent' | 'pages_zero' | 'pages_inherited' | 'held_back' | 'bytes_sent' | 'scan_ns' | 'send_ns'>;
+type RawRound = Numbers<'round' | 'vmas' | 'pages_dirty' | 'pages_sent' | 'pages_zero' | 'pages_inherited' | 'held_back' | 'bytes_sent' | 'scan_ns' | 'send_ns' | 'stopped_ns'>;
 type RawFreeze = Numbers<'frozen_at_ns' | 'stop_ns' | 'scan_ns' | 'send_ns' | 'dump_ns' | 'state_bytes' | 'threads' | 'processes' | 'fresh_pages' | 'fresh_own_pages'> & { last: RawRound };
 type RawError = { code: number; where: string; what: string };
 type Pointer = bigint | null;
@@ -73,7 +74,9 @@ const load = () => {
     closeChannel: lib.func('void phaul_channel_close(void *ch)'),
     send: lib.func('int phaul_note_send(void *ch, uint32_t kind, const uint8_t *bytes, size_t size, _Out_ phaul_error *err)'),
     receive: lib.func('int phaul_note_receive(void *ch, _Out_ uint32_t *kind, _Out_ uint8_t *buffer, size_t capacity, _Out_ size_t *size, int timeout_ms, _Out_ phaul_error *err)'),
+    tracker: lib.func('int phaul_tracker(const char *wanted, _Out_ uint8_t *name, _Out_ phaul_error *err)'),
     openSource: lib.func('int phaul_source_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, _Out_ void **ret, _Out_ phaul_error *err)'),
+    trackBy: lib.func('int phaul_source_track_by(void *src, const char *tracker, _Out_ phaul_error *err)'),
     arm: lib.func('int phaul_source_arm(void *src, _Out_ uint64_t *stop_ns, _Out_ phaul_error *err)'),
     sourceRound: lib.func('int phaul_source_round(void *src, void *ch, _Out_ phaul_round *ret, _Out_ phaul_error *err)'),
     dirty: lib.func('int64_t phaul_source_dirty(void *src, _Out_ phaul_error *err)'),
@@ -190,6 +193,7 @@ const asRound = (raw: RawRound): SourceRound => ({
   bytesSent: Number(raw.bytes_sent),
   scanMs: ms(raw.scan_ns),
   sendMs: ms(raw.send_ns),
+  stoppedMs: ms(raw.stopped_ns),
 });
 
 class Handle {
@@ -270,6 +274,10 @@ class LibraryChannel extends Handle implements Channel {
 class LibrarySource extends Handle implements Source {
   #freeze = {} as RawFreeze;
   #report = {} as Freeze;
+
+  trackBy(tracker: TrackerName): void {
+    must((error) => native().trackBy(this.pointer, tracker, error));
+  }
 
   arm(): number {
     const stop = [0];
@@ -554,6 +562,7 @@ export const engine: Engine = {
   abort: (channelAddress) => native().abort(channelAddress),
   openSource: (pid, { tcpClose, tcpEstablished = false }, addresses, cgroups) =>
     new LibrarySource(open((ret, error) => native().openSource(pid, flagBits({ tcpClose, tcpEstablished }), addresses, cgroups, ret, error)), (pointer) => native().closeSource(pointer)),
+  tracker: (wanted) => text(TRACKER_BYTES, (buffer, error) => native().tracker(wanted ?? null, buffer, error) as number) as TrackerName,
   clocks: (pid) => text(CLOCKS_TEXT_BYTES, (buffer, error) => native().clocks(pid, buffer, buffer.length, error) as number),
   openTarget: (pid, addresses, cgroups, clocks) =>
     new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, clocks, ret, error)), (pointer) => native().closeTarget(pointer)),

@@ -66,7 +66,7 @@ export class SourceAgent {
   #hear(news: SourceNews): void {
     switch (news.type) {
       case 'arm':
-        this.#emit({ event: 'arm', stopMs: news.stopMs });
+        this.#emit({ event: 'arm', stopMs: news.stopMs, tracker: news.tracker });
         break;
       case 'round':
         this.#rounds.push(news.round);

@@ -11,6 +11,8 @@ export interface Progress {
   /** What a freeze costs beside its pages, measured. */
   fixedMs: number;
   maxDowntimeMs: number;
+  /** False: all pages count as dirty, whatever was sent before. */
+  tracked: boolean;
 }
 
 export interface Verdict {
@@ -33,7 +35,7 @@ const ROUNDS_MAX = 30;
 
 export const transferMs = (pages: number, bandwidth: number): number => (pages * PAGE_BYTES * 1000) / Math.max(bandwidth, 1);
 
-export function converge({ dirtyPages, heldBack, bandwidth, fixedMs, maxDowntimeMs }: Progress): Verdict {
+export function converge({ dirtyPages, heldBack, bandwidth, fixedMs, maxDowntimeMs, tracked }: Progress): Verdict {
   const now = dirtyPages.at(-1) ?? 0;
   const pagesMs = transferMs(now, bandwidth);
   const predictedMs = pagesMs + fixedMs;
@@ -45,17 +47,18 @@ export function converge({ dirtyPages, heldBack, bandwidth, fixedMs, maxDowntime
   if (pagesMs <= WORTH_A_ROUND_MS && within) {
     return { decision: 'freeze', predictedMs, reason: left };
   }
-  if (dirtyPages.length < ROUNDS_MAX && !stalls(dirtyPages)) {
+  if (tracked && dirtyPages.length < ROUNDS_MAX && !stalls(dirtyPages)) {
     return { decision: 'round', predictedMs, reason: left };
   }
+  const why = tracked ? "rounds don't shrink any more" : "this kernel can't tell which pages are written";
   if (within) {
-    return { decision: 'freeze', predictedMs, reason: `rounds don't shrink any more, and ${left}` };
+    return { decision: 'freeze', predictedMs, reason: `${why}, and ${left}` };
   }
   return {
     decision: 'diverge',
     predictedMs,
     reason:
-      `rounds don't shrink any more: ${left} at ${(bandwidth / 2 ** 20).toFixed(0)} MiB/s, and with ${fixedMs.toFixed(1)} ms ` +
+      `${why}: ${left} at ${(bandwidth / 2 ** 20).toFixed(0)} MiB/s, and with ${fixedMs.toFixed(1)} ms ` +
       `for the rest the process would stand still for ${predictedMs.toFixed(0)} ms, while ${maxDowntimeMs} ms are allowed`,
   };
 }

@@ -1,4 +1,5 @@
 /** What passes between the source's main thread and its tracing thread. */
+import type { TrackerName } from '../engine/engine.ts';
 import type { Round } from '../events.ts';
 import type { About } from '../journal.ts';
 
@@ -15,6 +16,7 @@ export interface SourceOrder {
   key: Uint8Array;
   streams: number;
   connections: number;
+  tracker: TrackerName;
   maxDowntimeMs: number;
   /** undefined: by what was predicted. */
   freezeTimeoutMs?: number;
@@ -35,7 +37,7 @@ export interface SourceOrder {
 }
 
 export type SourceNews =
-  | { type: 'arm'; stopMs: number }
+  | { type: 'arm'; stopMs: number; tracker: TrackerName }
   | { type: 'round'; round: Round; text: string }
   | { type: 'freeze'; reason: string; predictedMs: number }
   | { type: 'notice'; text: string }

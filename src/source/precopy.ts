@@ -50,7 +50,7 @@ export function precopy(source: Source, channel: Channel, order: SourceOrder, { 
     }
     dirtyPages.push(source.dirty());
     const lookMs = engine.nowMs() - endMs;
-    const verdict = converge({ dirtyPages, heldBack: sent.heldBack, bandwidth: way.bandwidth, fixedMs: fixedMs(order) + lookMs, maxDowntimeMs: order.maxDowntimeMs });
+    const verdict = converge({ dirtyPages, heldBack: sent.heldBack, bandwidth: way.bandwidth, fixedMs: fixedMs(order) + lookMs, maxDowntimeMs: order.maxDowntimeMs, tracked: order.tracker !== 'none' });
     tell({
       type: 'round',
       round: {
@@ -61,6 +61,7 @@ export function precopy(source: Source, channel: Channel, order: SourceOrder, { 
         bandwidth: sent.bytesSent / seconds,
         dirtyRate: armedAtMs === 0 ? 0 : (sent.pagesDirty * PAGE_BYTES * 1000) / Math.max(startMs - armedAtMs, 1),
         predictedDowntimeMs: verdict.predictedMs,
+        stoppedMs: sent.stoppedMs,
       } satisfies Round,
       text: `scan ${sent.scanMs.toFixed(1)} ms, ${sent.vmas} mappings, ${sent.pagesZero} zero pages, ${sent.pagesInherited} shared with parents, target: layout ${applied.layoutMs.toFixed(1)} ms; ${verdict.reason}`,
     });

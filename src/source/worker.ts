@@ -113,7 +113,7 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
     {
       copying: () => {
         hook.run('pre-dump');
-        tracing.tell({ type: 'arm', stopMs: source.arm() });
+        tracing.tell({ type: 'arm', stopMs: source.arm(), tracker: order.tracker });
         fault('source:armed');
         tracing.tell({ type: 'freeze', ...copy() });
         handed = hand(source, channel, order, copy);
@@ -195,6 +195,7 @@ trace<SourceOrder, SourceNews>((order, tracing) => {
   let source: Source | undefined;
   try {
     source = engine.openSource(order.pid, order, order.addresses, order.cgroups);
+    source.trackBy(order.tracker);
     channel = connect(order);
     tracing.opened(channel);
     fault('source:connected');

@@ -21,8 +21,8 @@ const done: DoneEvent = {
 const story: PhaulEvent[] = [
   { event: 'preflight', at: 0, side: 'source', pid: 7, comm: 'victim', host: 'beta', processes: 1, threads: 1, rssBytes: 4096, obstacles: [], notices: [] },
   { event: 'connect', at: 0, side: 'source', host: 'beta', agentVersion: '1.0.0', kernel: '6.18' },
-  { event: 'arm', at: 0, side: 'source', stopMs: 0.3 },
-  { event: 'round', at: 0, side: 'source', round: 1, pagesDirty: 4096, bytesSent: 2048, ms: 5, bandwidth: 1e6, dirtyRate: 0, predictedDowntimeMs: 3 },
+  { event: 'arm', at: 0, side: 'source', stopMs: 0.3, tracker: 'uffd' },
+  { event: 'round', at: 0, side: 'source', round: 1, pagesDirty: 4096, bytesSent: 2048, ms: 5, bandwidth: 1e6, dirtyRate: 0, predictedDowntimeMs: 3, stoppedMs: 0 },
   { event: 'log', at: 0, side: 'target', level: 'debug', text: 'staged 3 mappings' },
   { event: 'freeze', at: 0, side: 'source', reason: 'predicted downtime 3.0 ms is within 300 ms' },
   { event: 'commit', at: 0, side: 'source' },

@@ -25,6 +25,28 @@ test.serial('a static program that writes all the time moves there and back', as
   t.is(await bed.verdict('alpha', pid, 'static_writer'), 'ok');
 });
 
+test.serial('a kernel that can\'t tell which pages are written takes one round', async (t) => {
+  const pid = await bed.victim('static_writer.untracked', '16', '10000');
+  const { exitCode, done, stderr } = await bed.migrate('alpha', pid, 'beta', '--verify', '--tracker', 'none');
+  t.is(exitCode, 0, stderr);
+  t.is(done.rounds.length, 1);
+  t.true(done.bytesSent > 2 * 16 * 2 ** 20);
+  t.is(await bed.verdict('beta', pid, 'static_writer.untracked'), 'ok');
+});
+
+test.serial('a way of tracking that a kernel hasn\'t got is refused by name', async (t) => {
+  const pid = await bed.victim('static_writer.refused', '1', '1');
+  const { exitCode, done } = await bed.migrate('alpha', pid, 'beta', '--tracker', 'soft-dirty');
+  if (exitCode === 0) {
+    t.log('this kernel has soft-dirty bits');
+    t.is(await bed.verdict('beta', pid, 'static_writer.refused'), 'ok');
+    return;
+  }
+  t.is(exitCode, 1);
+  t.regex(done.error?.obstacles?.find(({ code }) => code === 'TRACKER')?.sentence ?? '', /CONFIG_MEM_SOFT_DIRTY/);
+  t.is(await bed.verdict('alpha', pid, 'static_writer.refused'), 'ok');
+});
+
 for (const [victim, what, ...args] of [
   ['churn', 'memory that is mapped, unmapped, moved and dropped meanwhile stays right', '32'],
   ['cow', 'what children share with their parent stays right, and shared, whoever is born and writes meanwhile', '4', 'restless'],
