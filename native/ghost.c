@@ -432,16 +432,18 @@ static bool is_made(const struct ghosts *g, const char *path)
 	return false;
 }
 
-static void remove_parents(struct ghosts *g)
+/* `keep`: what lies in them stays. */
+static void remove_parents(struct ghosts *g, bool keep)
 {
 	while (g->made_count) {
 		char *path = g->made[--g->made_count];
 
-		if (path)
+		if (path && !keep)
 			(void)rmdir(path);
 		free(path);
 	}
 	free(g->made);
+	g->made = NULL;
 }
 
 static int fill_chunks(struct image_reader *r, int fd)
@@ -779,7 +781,7 @@ static int make_empty(struct ghosts *g, const char *name, uint64_t size, struct 
 	}
 	if (*s->temporary)
 		(void)unlink(s->temporary);
-	remove_parents(g);
+	remove_parents(g, false);
 	return err;
 }
 
@@ -955,8 +957,9 @@ int ghosts_make(struct built_files *f, const struct image_set *images, int direc
 	for (size_t i = 0; i < g.count && !code; i++)
 		if (!seen_before(&g, i))
 			code = is_object(&g, g.entries[i]) ? take_object(&g, i) : make_one(&g, i);
-	remove_parents(&g);
+	remove_parents(&g, false);
 	code = code ?: make_all_memory(&g, images);
+	remove_parents(&g, !code);
 	image_free_all(entries, g.count);
 	return code;
 }

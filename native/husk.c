@@ -578,8 +578,8 @@ struct remote *husk_thread(struct husk *h, pid_t tid)
 {
 	if (tid == h->pid)
 		return &h->leader;
-	return bsearch(&(struct remote){ .tid = tid }, h->threads, h->thread_count, sizeof(*h->threads),
-		       remote_order);
+	return !h->thread_count ? NULL : bsearch(&(struct remote){ .tid = tid }, h->threads, h->thread_count,
+						 sizeof(*h->threads), remote_order);
 }
 
 /* Threads are reaped before the leader, or the wait for the leader would never end. */

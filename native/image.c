@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -376,6 +377,14 @@ int image_set_bytes(const struct image_set *set, const char *name, const void **
 	return 0;
 }
 
+int image_read_nth(const struct image_set *set, size_t i, const char **ret_base, struct image_reader *ret)
+{
+	if (i >= set->count)
+		return -ENOENT;
+	*ret_base = set->images[i].base->name;
+	return read_bytes(set->images[i].base, set->images[i].bytes, set->images[i].size, ret);
+}
+
 int image_set_merge(struct image_set *to, const struct image_set *from)
 {
 	int err = 0;
@@ -572,7 +581,19 @@ int image_malformed(const char *base, int64_t id, struct phaul_error *err)
 {
 	char name[NAME_MAX_SIZE];
 
-	snprintf(name, sizeof(name), id < 0 ? "%s" : "%s-%lld", base, (long long)id);
+	name_of(base, id, name);
 	return phaul_fail(err, -EPROTO, "images", "%s.img is missing or malformed: is the directory a whole checkpoint, "
 			  "and of a phaul of this version?", name);
+}
+
+int image_wrong(const char *base, int64_t id, struct phaul_error *err, const char *format, ...)
+{
+	char name[NAME_MAX_SIZE], text[160];
+	va_list args;
+
+	name_of(base, id, name);
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	return phaul_fail(err, -EPROTO, "images", "%s.img: %s", name, text);
 }

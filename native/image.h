@@ -57,6 +57,10 @@ int image_read_bytes(const char *base, const void *bytes, size_t size, struct im
 const char *image_set_name(const struct image_set *set, size_t i);
 /* All bytes of the image of this name, magic included. -ENOENT */
 int image_set_bytes(const struct image_set *set, const char *name, const void **ret, size_t *ret_size);
+/* And what it is ("core"), with a reader of it. -ENOENT: beyond the last; -EPROTO: its magic is wrong. */
+int image_read_nth(const struct image_set *set, size_t i, const char **ret_base, struct image_reader *ret);
+/* image_check.c: each image has whole entries of its type. The error names the image and the field. */
+int image_set_check(const struct image_set *set, struct phaul_error *err);
 
 /* Adds copies of all images of `from`, none of which `to` has. */
 int image_set_merge(struct image_set *to, const struct image_set *from);
@@ -74,6 +78,9 @@ int image_set_save(const struct image_set *set, struct image_sink *sink);
 bool image_is_file_name(const char *file);
 /* The error for an image that isn't there, or isn't what it should be. */
 int image_malformed(const char *base, int64_t id, struct phaul_error *err);
+/* The error for one in which a field says what can't be; what it is follows the image's name. */
+int image_wrong(const char *base, int64_t id, struct phaul_error *err, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
 int image_set_load(int directory, struct image_set **ret, struct phaul_error *err);
 
 #endif

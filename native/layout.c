@@ -219,21 +219,21 @@ static bool range_ok(uint64_t start, uint64_t size)
 	       size <= USER_END - start;
 }
 
-static int get_ranges(const struct image_set *set, const char *name, int64_t id, struct range_list *ret)
+static int get_ranges(const struct image_set *set, const char *name, int64_t id, struct range_list *ret, struct phaul_error *err)
 {
 	uint64_t at = 0;
 	void *bytes;
-	int err = get_raw(set, name, id, sizeof(*ret->at), ~0u, &bytes, &ret->count);
 
-	if (err)
-		return err;
+	if (get_raw(set, name, id, sizeof(*ret->at), ~0u, &bytes, &ret->count))
+		return image_malformed(name, id, err);
 	ret->at = bytes;
 	ret->capacity = ret->count;
 	for (size_t i = 0; i < ret->count; i++) {
 		const struct page_range *r = &ret->at[i];
 
 		if (r->pages > USER_END / PAGE || !range_ok(r->address, r->pages * PAGE) || r->address < at)
-			return -EPROTO;
+			return image_wrong(name, id, err, "range %zu, %llu pages at %llx: none that a process can have, or not behind the one "
+					   "before", i, (unsigned long long)r->pages, (unsigned long long)r->address);
 		at = r->address + r->pages * PAGE;
 	}
 	return 0;
@@ -337,8 +337,9 @@ static uint32_t flags_of(const VmaEntry *e)
 	return flags;
 }
 
-static int get_vma(const VmaEntry *e, const struct file_names *names, const char *text, unsigned *vvars,
-		   uint64_t after, struct vma *ret)
+/* NULL, or what can't be in it. */
+static const char *get_vma(const VmaEntry *e, const struct file_names *names, const char *text, unsigned *vvars,
+			   uint64_t after, struct vma *ret)
 {
 	static const char *const vvar_names[] = { "[vvar]", "[vvar_vclock]" };
 
@@ -350,20 +351,23 @@ static int get_vma(const VmaEntry *e, const struct file_names *names, const char
 	if (!e->has_phaul_flags)
 		ret->flags = flags_of(e);
 	if (ret->kind == VMA_VSYSCALL)
-		return 0;
-	if (e->end <= e->start || !range_ok(e->start, e->end - e->start) || e->start < after ||
-	    e->pgoff % PAGE)
-		return -EPROTO;
+		return NULL;
+	if (e->end <= e->start || !range_ok(e->start, e->end - e->start))
+		return "start and end are no range of pages that a process can have";
+	if (e->start < after)
+		return "it begins before the end of the one before it";
+	if (e->pgoff % PAGE)
+		return "pgoff is no multiple of a page";
 	if (ret->kind == VMA_VDSO)
 		ret->path = "[vdso]";
 	if (ret->kind == VMA_VVAR) {
 		if (*vvars == 2)
-			return -EPROTO;
+			return "it is a third vvar";
 		ret->path = vvar_names[(*vvars)++];
 	}
 	if (ret->kind == VMA_FILE) {
 		if (e->shmid >= names->count || !names->offset[e->shmid])
-			return -EPROTO;
+			return "shmid is no file of the images";
 		ret->path = text + names->offset[e->shmid];
 	}
 	if (ret->kind == VMA_SHMEM || ret->kind == VMA_SYSV)
@@ -371,42 +375,53 @@ static int get_vma(const VmaEntry *e, const struct file_names *names, const char
 	if (e->flags & MAP_HUGETLB)
 		ret->huge_shift = e->flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK;
 	if (ret->kind == VMA_SHMEM || ret->kind == VMA_SYSV ? !ret->shared : ret->kind == VMA_ANON && ret->shared)
-		return -EPROTO;
+		return "status and flags don't agree whether it is shared";
+	return NULL;
+}
+
+static int add_vmas(struct memory_map *map, const MmEntry *mm, const struct file_names *names, pid_t pid, struct phaul_error *err)
+{
+	unsigned vvars = 0;
+	uint64_t after = 0;
+
+	if (mm->n_vmas > VMAS_MAX)
+		return image_wrong("mm", pid, err, "there are %zu vmas, and a process has %u at most", mm->n_vmas, VMAS_MAX);
+	map->at = calloc(mm->n_vmas + 1, sizeof(*map->at));
+	map->capacity = mm->n_vmas;
+	if (!map->at)
+		return phaul_fail(err, -ENOMEM, "layout", "reading the mappings of pid %d", pid);
+	for (size_t i = 0; i < mm->n_vmas; i++) {
+		const VmaEntry *e = mm->vmas[i];
+		const char *why = e->status & STATUS_GUARD ? NULL :
+				  get_vma(e, names, map->text, &vvars, after, &map->at[map->count]);
+
+		if (why)
+			return image_wrong("mm", pid, err, "vmas[%zu], %llx-%llx: %s", i, (unsigned long long)e->start,
+					   (unsigned long long)e->end, why);
+		if (!(e->status & STATUS_GUARD))
+			after = map->at[map->count++].end;
+	}
 	return 0;
 }
 
-static int get_map(const struct image_set *set, pid_t pid, const struct built_files *files, struct memory_map *map)
+static int get_map(const struct image_set *set, pid_t pid, const struct built_files *files, struct memory_map *map,
+		   struct phaul_error *err)
 {
 	struct file_names names = {0};
 	struct image_reader r;
 	ProtobufCMessage *msg = NULL;
-	unsigned vvars = 0;
-	uint64_t after = 0;
-	int err = get_files(set, pid, files, map, &names);
-	MmEntry *mm;
+	int code = get_files(set, pid, files, map, &names);
 
-	if (!err)
-		err = image_read(set, "mm", pid, &r);
-	if (!err)
-		err = image_next(&r, &mm_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
-	mm = (MmEntry *)msg;
-	if (!err && mm->n_vmas > VMAS_MAX)
-		err = -EPROTO;
-	if (!err) {
-		map->at = calloc(mm->n_vmas + 1, sizeof(*map->at));
-		map->capacity = mm->n_vmas;
-		err = map->at ? 0 : -ENOMEM;
-	}
-	for (size_t i = 0; !err && i < mm->n_vmas; i++) {
-		if (mm->vmas[i]->status & STATUS_GUARD)
-			continue;
-		err = get_vma(mm->vmas[i], &names, map->text, &vvars, after, &map->at[map->count]);
-		after = map->at[map->count++].end;
-	}
+	if (code)
+		code = image_malformed("files", files ? -1 : pid, err);
+	else if (image_read(set, "mm", pid, &r) || image_next(&r, &mm_entry__descriptor, &msg) != 1)
+		code = image_malformed("mm", pid, err);
+	else
+		code = add_vmas(map, (MmEntry *)msg, &names, pid, err);
 	if (msg)
 		protobuf_c_message_free_unpacked(msg, NULL);
 	free(names.offset);
-	return err;
+	return code;
 }
 
 /* CRIU takes the kernel's [vvar] and the [vvar_vclock] behind it for one. */
@@ -440,33 +455,43 @@ static int split_vvar(struct memory_map *map)
 	return err;
 }
 
-int layout_read_map(const struct image_set *set, pid_t pid, const struct built_files *files, struct memory_map *ret)
+int layout_read_map(const struct image_set *set, pid_t pid, const struct built_files *files, struct memory_map *ret,
+		    struct phaul_error *err)
 {
-	int err;
+	int code;
 
 	memset(ret, 0, sizeof(*ret));
-	err = get_map(set, pid, files, ret) ?: split_vvar(ret);
-	if (err)
+	code = get_map(set, pid, files, ret, err);
+	if (!code && (code = split_vvar(ret)))
+		phaul_fail(err, code, "layout", "looking at where [vvar] of pid %d lies", pid);
+	if (code)
 		memory_map_free(ret);
-	return err;
+	return code;
 }
 
-int layout_read_guards(const struct image_set *set, pid_t pid, struct range_list *ret)
+int layout_read_guards(const struct image_set *set, pid_t pid, struct range_list *ret, struct phaul_error *err)
 {
 	struct image_reader r;
 	ProtobufCMessage *msg = NULL;
-	int err = get_ranges(set, "phaul-guards", pid, ret);
+	int code = get_ranges(set, "phaul-guards", pid, ret, err);
 	const MmEntry *mm;
 
-	if (err || ret->count || image_read(set, "mm", pid, &r) || image_next(&r, &mm_entry__descriptor, &msg) != 1)
-		return err;
+	if (code || ret->count || image_read(set, "mm", pid, &r) || image_next(&r, &mm_entry__descriptor, &msg) != 1)
+		return code;
 	mm = (MmEntry *)msg;
-	for (size_t i = 0; i < mm->n_vmas && !err; i++)
-		if (mm->vmas[i]->status & STATUS_GUARD)
-			err = range_ok(mm->vmas[i]->start, mm->vmas[i]->end - mm->vmas[i]->start) ?
-			      range_list_add(ret, mm->vmas[i]->start, mm->vmas[i]->end) : -EPROTO;
+	for (size_t i = 0; i < mm->n_vmas && !code; i++) {
+		const VmaEntry *e = mm->vmas[i];
+
+		if (!(e->status & STATUS_GUARD))
+			continue;
+		if (!range_ok(e->start, e->end - e->start))
+			code = image_wrong("mm", pid, err, "vmas[%zu], %llx-%llx: it is no guard region that a process can have", i,
+					   (unsigned long long)e->start, (unsigned long long)e->end);
+		else if (range_list_add(ret, e->start, e->end))
+			code = phaul_fail(err, -ENOMEM, "layout", "reading the guard regions of pid %d", pid);
+	}
 	protobuf_c_message_free_unpacked(msg, NULL);
-	return err;
+	return code;
 }
 
 int layout_read_round(const struct image_set *set, uint32_t *ret)
@@ -494,20 +519,20 @@ int layout_read_process(const struct image_set *set, pid_t pid, struct layout_pr
 	return err;
 }
 
-int layout_read(const struct image_set *set, pid_t pid, struct layout *ret)
+int layout_read(const struct image_set *set, pid_t pid, struct layout *ret, struct phaul_error *err)
 {
-	int err;
+	int code;
 
 	memset(ret, 0, sizeof(*ret));
-	err = get_map(set, pid, NULL, &ret->map) ?:
-	      get_ranges(set, "phaul-inherited", pid, &ret->inherited) ?:
-	      get_ranges(set, "phaul-absent", pid, &ret->gone.absent) ?:
-	      get_ranges(set, "phaul-sparse", pid, &ret->gone.sparse) ?:
-	      get_ranges(set, "phaul-populated", pid, &ret->gone.populated) ?:
-	      get_ranges(set, "phaul-guards", pid, &ret->gone.guards);
-	if (err)
+	code = get_map(set, pid, NULL, &ret->map, err) ?:
+	       get_ranges(set, "phaul-inherited", pid, &ret->inherited, err) ?:
+	       get_ranges(set, "phaul-absent", pid, &ret->gone.absent, err) ?:
+	       get_ranges(set, "phaul-sparse", pid, &ret->gone.sparse, err) ?:
+	       get_ranges(set, "phaul-populated", pid, &ret->gone.populated, err) ?:
+	       get_ranges(set, "phaul-guards", pid, &ret->gone.guards, err);
+	if (code)
 		layout_free(ret);
-	return err;
+	return code;
 }
 
 void layout_free(struct layout *layout)

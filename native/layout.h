@@ -32,7 +32,7 @@ int layout_put_inherited(struct image_set *set, pid_t pid, const struct range_li
 int layout_read_round(const struct image_set *set, uint32_t *ret);
 /* All 0 in images that know none. */
 int layout_read_process(const struct image_set *set, pid_t pid, struct layout_process *ret);
-int layout_read(const struct image_set *set, pid_t pid, struct layout *ret);
+int layout_read(const struct image_set *set, pid_t pid, struct layout *ret, struct phaul_error *err);
 void layout_free(struct layout *layout);
 
 /* The threads of a process, leader first. */
@@ -46,7 +46,8 @@ void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret);
 
 struct built_files;
 /* From the images of a process: its mappings, checked as those of layout_unpack() are; its guard regions. */
-int layout_read_map(const struct image_set *set, pid_t pid, const struct built_files *files, struct memory_map *ret);
-int layout_read_guards(const struct image_set *set, pid_t pid, struct range_list *ret);
+int layout_read_map(const struct image_set *set, pid_t pid, const struct built_files *files, struct memory_map *ret,
+		    struct phaul_error *err);
+int layout_read_guards(const struct image_set *set, pid_t pid, struct range_list *ret, struct phaul_error *err);
 
 #endif

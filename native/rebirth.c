@@ -15,7 +15,8 @@
 #include "objects/tty.h"
 #include "state.h"
 
-#define TASKS_MAX (1u << 20)
+#define PID_LIMIT (1u << 22)	/* the kernel's PID_MAX_LIMIT */
+#define TASKS_MAX (1u << 16)
 
 /* ---- reading ---- */
 
@@ -89,6 +90,29 @@ static void reborn_free(struct reborn *task)
 	free(task);
 }
 
+static bool is_pid(uint32_t number)
+{
+	return number && number <= PID_LIMIT;
+}
+
+/* Nothing else is ever signalled, waited for or asked for. */
+static int check_entry(struct rebirth *r, const PstreeEntry *entry)
+{
+	if (!is_pid(entry->pid) || !is_pid(entry->pgid) || !is_pid(entry->sid))
+		return image_wrong("pstree", -1, r->err, "pid %u, pgid %u, sid %u: these are numbers from 1 to %u", entry->pid, entry->pgid,
+				   entry->sid, PID_LIMIT);
+	if (!entry->n_threads || entry->threads[0] != entry->pid)
+		return image_wrong("pstree", -1, r->err, "threads of process %u do not begin with it", entry->pid);
+	for (size_t i = 1; i < entry->n_threads; i++)
+		if (!is_pid(entry->threads[i]))
+			return image_wrong("pstree", -1, r->err, "threads of process %u: %u is no number of a thread", entry->pid,
+					   entry->threads[i]);
+	for (size_t i = 0; i < r->count; i++)
+		if (r->tasks[i]->entry->pid == entry->pid)
+			return image_wrong("pstree", -1, r->err, "pid %u is there twice", entry->pid);
+	return 0;
+}
+
 static int add_task(struct rebirth *r, const struct image_set *images, PstreeEntry *entry)
 {
 	struct reborn **tasks = reallocarray(r->tasks, r->count + 1, sizeof(*tasks));
@@ -104,9 +128,11 @@ static int add_task(struct rebirth *r, const struct image_set *images, PstreeEnt
 		return phaul_fail(r->err, -ENOMEM, "restore", "listing the processes");
 	}
 	task->entry = entry;
-	if (!entry->n_threads || entry->threads[0] != entry->pid || find_parent(r, task)) {
+	if (check_entry(r, entry) || (find_parent(r, task) &&
+				      image_wrong("pstree", -1, r->err, "ppid %u of process %u: there is none before it that could "
+						  "have a child", entry->ppid, entry->pid))) {
 		reborn_free(task);
-		return image_malformed("pstree", -1, r->err);
+		return -EPROTO;
 	}
 	r->tasks[r->count++] = task;
 	if (layout_read_process(images, reborn_pid(task), &told))
@@ -434,9 +460,18 @@ static int64_t table_of(const struct rebirth *r, size_t i)
 	return r->tasks[i]->files_id;
 }
 
+/* It is the source that says when: its state must not come before its memory. */
+static int check_staged(struct rebirth *r)
+{
+	for (size_t i = 0; i < r->count; i++)
+		if (r->tasks[i]->state != TASK_DEAD && !r->tasks[i]->stage.layout.count)
+			return phaul_fail(r->err, -EPROTO, "restore", "the state of process %d came before its memory", reborn_pid(r->tasks[i]));
+	return 0;
+}
+
 int rebirth_build_threads(struct rebirth *r, const struct image_set *images)
 {
-	int code = 0;
+	int code = check_staged(r);
 
 	for (size_t i = 0; i < r->count && !code; i++)
 		if (r->tasks[i]->state != TASK_DEAD)
@@ -446,7 +481,7 @@ int rebirth_build_threads(struct rebirth *r, const struct image_set *images)
 
 int rebirth_build(struct rebirth *r, const struct image_set *images, struct phaul_built *ret)
 {
-	int code = inet_make_connections(&r->files, images, r->err);
+	int code = check_staged(r) ?: inet_make_connections(&r->files, images, r->err);
 
 	for (size_t i = 0; i < r->count && !code; i++)
 		if (r->tasks[i]->state != TASK_DEAD)

@@ -326,7 +326,7 @@ remote_addr batch_bytes(struct batch *b, const void *bytes, size_t size)
 	void *local;
 	remote_addr at = batch_space(b, size, &local);
 
-	if (at)
+	if (at && size)
 		memcpy(local, bytes, size);
 	return at;
 }

@@ -39,12 +39,13 @@ static int read_maps(struct phaul_restore *r)
 		struct reborn *task = r->tree.tasks[i];
 		const struct layout *parent = &r->tree.tasks[task->parent]->layout;
 		struct layout *own = &task->layout;
+		int code = task->state == TASK_DEAD ? 0 :
+			   layout_read_map(r->images, reborn_pid(task), &r->tree.files, &own->map, r->err) ?:
+			   shmem_note(&r->tree.shmem, &own->map, reborn_pid(task), r->err);
 
-		if (task->state == TASK_DEAD)
-			continue;
-		if (layout_read_map(r->images, reborn_pid(task), &r->tree.files, &own->map) || shmem_note(&r->tree.shmem, &own->map))
-			return image_malformed("mm", reborn_pid(task), r->err);
-		if (i && inherit_candidates(&parent->map, &own->map, &own->inherited))
+		if (code)
+			return code;
+		if (i && task->state != TASK_DEAD && inherit_candidates(&parent->map, &own->map, &own->inherited))
 			return phaul_fail(r->err, -ENOMEM, "restore", "comparing the mappings of pid %d with its parent's",
 					  reborn_pid(task));
 	}
@@ -118,9 +119,8 @@ static int make_guards(struct phaul_restore *r)
 
 		if (task->state == TASK_DEAD)
 			continue;
-		if (layout_read_guards(r->images, reborn_pid(task), &gone.guards))
-			code = image_malformed("phaul-guards", reborn_pid(task), r->err);
-		else if (stage_drop(&task->stage, &gone, r->err) < 0)
+		code = layout_read_guards(r->images, reborn_pid(task), &gone.guards, r->err);
+		if (!code && stage_drop(&task->stage, &gone, r->err) < 0)
 			code = r->err->code;
 		range_list_free(&gone.guards);
 	}
@@ -173,7 +173,7 @@ static int build(struct phaul_restore *r)
 {
 	struct rebirth *tree = &r->tree;
 	struct phaul_built built = {0};
-	int code = inventory_check(r->images, r->directory, r->err) ?: chain_open(r->directory, r->images, &r->chain, r->err) ?: read_all(r) ?:
+	int code = inventory_check(r->images, r->directory, r->err) ?: image_set_check(r->images, r->err) ?: chain_open(r->directory, r->images, &r->chain, r->err) ?: read_all(r) ?:
 		   hold_connections(r) ?: cgroups_read(&tree->cgroups, r->images, r->err) ?: cgroups_make(&tree->cgroups, r->err) ?:
 		   shmem_make(&tree->shmem, r->images, &r->chain, r->err) ?: choose_clocks(r) ?: rebirth_make(tree, r->images) ?:
 		   rebirth_settle(tree, r->images) ?: make_guards(r) ?: rebirth_place_threads(tree, r->images);

@@ -138,7 +138,7 @@ int shmem_dump(const struct memory_map *map, struct shmem_set *known, struct pag
 	return err;
 }
 
-int shmem_note(struct shmem_set *set, const struct memory_map *map)
+int shmem_note(struct shmem_set *set, const struct memory_map *map, pid_t pid, struct phaul_error *err)
 {
 	for (size_t i = 0; i < map->count; i++) {
 		const struct vma *vma = &map->at[i];
@@ -147,25 +147,18 @@ int shmem_note(struct shmem_set *set, const struct memory_map *map)
 
 		if (!is_shared(vma))
 			continue;
+		if (size < vma->offset || size > INT64_MAX)
+			return image_wrong("mm", pid, err, "mapping %llx-%llx: pgoff %llx is behind the end of any memory",
+					   (unsigned long long)vma->start, (unsigned long long)vma->end, (unsigned long long)vma->offset);
 		object = find(set, id_in_images(vma)) ?: add(set, id_in_images(vma));
 		if (!object)
-			return -ENOMEM;
+			return phaul_fail(err, -ENOMEM, "shared memory", "listing it");
+		/* One that is made has its size. */
+		if (object->at || object->fd >= 0)
+			continue;
 		object->huge_shift = vma->huge_shift;
-		if (size < vma->offset)
-			return -EPROTO;
 		object->size = size > object->size ? size : object->size;
 	}
-	return 0;
-}
-
-static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, struct phaul_error *err)
-{
-	const struct shmem *object = ctx;
-
-	if (at % PAGE || at > object->size || pages * PAGE > object->size - at)
-		return phaul_fail(err, -EPROTO, "shared memory", "pagemap-shmem-%llu.img tells of page %llx, which nobody "
-				  "has mapped", (unsigned long long)object->id, (unsigned long long)at);
-	memcpy(object->at + at, bytes, pages * PAGE);
 	return 0;
 }
 
@@ -174,14 +167,42 @@ static bool is_ghost(const struct shmem *object)
 	return object->id & GHOST_IDS;
 }
 
+/* Of it as it is now: its pages end with it, whatever is mapped. */
+static bool has_pages(const struct shmem *object, uint64_t at, uint64_t pages)
+{
+	bool there = object->at || (is_ghost(object) && object->fd >= 0);
+	uint64_t size = there ? (object->there + PAGE - 1) & ~(PAGE - 1) : 0;
+
+	return !(at % PAGE) && at <= size && pages <= (size - at) / PAGE;
+}
+
+static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, struct phaul_error *err)
+{
+	const struct shmem *object = ctx;
+
+	if (!has_pages(object, at, pages))
+		return phaul_fail(err, -EPROTO, "shared memory", "pagemap-shmem-%llu.img tells of page %llx, which nobody "
+				  "has mapped", (unsigned long long)object->id, (unsigned long long)at);
+	memcpy(object->at + at, bytes, pages * PAGE);
+	return 0;
+}
+
 /* Of one that has a descriptor. What is on a disk is not mapped: that may be full. */
 static int map_again(struct shmem *object)
 {
+	struct stat st;
+
+	object->there = object->size;
 	if (is_ghost(object))
 		return 0;
 	object->at = object->size ? mmap(NULL, object->size, PROT_READ | PROT_WRITE, MAP_SHARED, object->fd, 0) : NULL;
-	if (object->at != MAP_FAILED)
+	if (object->at != MAP_FAILED && !fstat(object->fd, &st)) {
+		if ((uint64_t)st.st_size < object->size)
+			object->there = st.st_size;
 		return 0;
+	}
+	if (object->at != MAP_FAILED && object->at)
+		munmap(object->at, object->size);
 	object->at = NULL;
 	return -errno;
 }
@@ -221,29 +242,31 @@ int shmem_take_ghost(struct shmem_set *set, uint64_t id)
 	return fcntl(object->named, F_DUPFD_CLOEXEC, 0);
 }
 
-int shmem_note_sizes(struct shmem_set *set, const struct image_set *images)
+int shmem_note_sizes(struct shmem_set *set, const struct image_set *images, struct phaul_error *err)
 {
 	struct image_reader reader;
 	const void *bytes;
 	uint64_t numbers[2];
-	int err = image_read(images, "phaul-shared", -1, &reader);
+	int code = image_read(images, "phaul-shared", -1, &reader);
 
-	while (!err && image_left(&reader)) {
+	while (!code && image_left(&reader)) {
 		struct shmem *object;
 
-		err = image_next_raw(&reader, sizeof(numbers), &bytes);
-		if (err)
-			break;
+		if (image_next_raw(&reader, sizeof(numbers), &bytes))
+			return image_malformed("phaul-shared", -1, err);
 		memcpy(numbers, bytes, sizeof(numbers));
+		if (numbers[1] > INT64_MAX)
+			return image_wrong("phaul-shared", -1, err, "shared memory %llu has %llu bytes, which is more than any",
+					   (unsigned long long)numbers[0], (unsigned long long)numbers[1]);
 		object = find(set, numbers[0]) ?: add(set, numbers[0]);
 		if (!object)
-			return -ENOMEM;
+			return phaul_fail(err, -ENOMEM, "shared memory", "listing it");
 		if (!object->at && object->fd < 0 && numbers[1] > object->size)
 			object->size = numbers[1];
-		else if (object->fd >= 0 && numbers[1] != object->size)
-			err = resize(object, numbers[1]);
+		else if (object->fd >= 0 && numbers[1] != object->size && (code = resize(object, numbers[1])))
+			phaul_fail(err, code, "shared memory", "making it %llu bytes large", (unsigned long long)numbers[1]);
 	}
-	return err == -ENOENT ? 0 : err;
+	return code == -ENOENT ? 0 : code;
 }
 
 static int make_named(struct shmem *object, const struct image_set *images, struct phaul_error *err)
@@ -272,6 +295,7 @@ static int make(struct shmem *object, const struct image_set *images, bool named
 	if (is_segment(object)) {
 		code = sysv_shm_make(images, shmem_segment(object->id), &object->sysv, err);
 		object->at = object->sysv.at;
+		object->there = object->size;
 		if (!code && object->size > ((object->sysv.size + PAGE - 1) & ~(PAGE - 1)))
 			code = phaul_fail(err, -EPROTO, "shared memory", "System V shared memory %d is mapped beyond its end",
 					  object->sysv.id);
@@ -279,6 +303,7 @@ static int make(struct shmem *object, const struct image_set *images, bool named
 	}
 	object->at = mmap(NULL, object->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE |
 			  (object->huge_shift ? MAP_HUGETLB | object->huge_shift << MAP_HUGE_SHIFT : 0), -1, 0);
+	object->there = object->size;
 	if (object->at != MAP_FAILED)
 		return 0;
 	object->at = NULL;
@@ -317,7 +342,7 @@ static int write_file(const struct shmem *object, const struct page_extent *e, c
 
 		put = pwrite(object->fd, zero ? zeros : data + done, most, e->address + done);
 		if (put <= 0)
-			return phaul_fail(err, put < 0 ? -errno : -EIO, "shared memory", "writing %zu bytes of a deleted file", size);
+			return phaul_fail(err, put < 0 ? -errno : -EIO, "shared memory", "writing %zu bytes of %s", size, object->name ?: "a deleted file");
 	}
 	return 0;
 }
@@ -326,14 +351,14 @@ int shmem_pages(const struct shmem_set *set, uint64_t id, const struct page_exte
 		const uint8_t *data, struct phaul_error *err)
 {
 	const struct shmem *object = find(set, id);
-	bool file = object && is_ghost(object) && object->fd >= 0;
-	uint64_t size = object && (object->at || file) ? (object->size + PAGE - 1) & ~(PAGE - 1) : 0;
+	/* A file system may be full, of which memory that is mapped tells by a signal. */
+	bool file = object && (is_ghost(object) || object->name);
 	int code = 0;
 
 	for (size_t i = 0; i < count && !code; i++) {
 		uint64_t bytes = extents[i].pages * PAGE;
 
-		if (extents[i].address > size || bytes > size - extents[i].address)
+		if (!object || !has_pages(object, extents[i].address, extents[i].pages))
 			return phaul_fail(err, -EPROTO, "shared memory", "the source sent page %llx of shared memory %llu, which has "
 					  "none there", (unsigned long long)extents[i].address, (unsigned long long)id);
 		if (file) {

@@ -13,7 +13,8 @@
 
 /* Made here, in our own memory, from where husks map them as well. */
 struct shmem {
-	uint64_t id, size;	/* bytes */
+	uint64_t id, size;	/* bytes, as far as it is mapped by anybody */
+	uint64_t there;		/* of these: a file may end before */
 	uint32_t huge_shift;	/* of its pages, if they are huge */
 	uint8_t *at;
 	int fd;			/* of a memfd, of a file in /dev/shm, or of a deleted one; -1 */
@@ -42,9 +43,9 @@ int shmem_dump(const struct memory_map *map, struct shmem_set *known, struct pag
 bool shmem_attachable(const struct shmem_set *set, const struct vma *vma);
 
 /* Takes note of the objects of a map, and how large they must be. */
-int shmem_note(struct shmem_set *set, const struct memory_map *map);
+int shmem_note(struct shmem_set *set, const struct memory_map *map, pid_t pid, struct phaul_error *err);
 /* What "phaul-shared" of a round says of their size; objects that nobody has mapped are noted, too. */
-int shmem_note_sizes(struct shmem_set *set, const struct image_set *images);
+int shmem_note_sizes(struct shmem_set *set, const struct image_set *images, struct phaul_error *err);
 /* Makes all that were noted, with their content from the chain's directories; NULL: it is still to come. */
 int shmem_make(struct shmem_set *set, const struct image_set *images, const struct chain *chain, struct phaul_error *err);
 /* Pages of one. Any thread. */

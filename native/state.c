@@ -171,33 +171,32 @@ static bool core_ok(const CoreEntry *core, bool leader)
 	       (core->thread_info->has_phaul_xstate || core->thread_info->fpregs) && (core->tc || !leader);
 }
 
-static int get_core(const struct image_set *images, pid_t tid, bool leader, struct thread_image *ret)
+static int get_core(const struct image_set *images, pid_t tid, bool leader, struct thread_image *ret, struct phaul_error *err)
 {
 	struct image_reader r;
 	ProtobufCMessage *msg = NULL;
-	int err = image_read(images, "core", tid, &r);
+	int code;
 
-	if (!err)
-		err = image_next(&r, &core_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
 	ret->tid = tid;
+	if (image_read(images, "core", tid, &r) || image_next(&r, &core_entry__descriptor, &msg) != 1)
+		return image_malformed("core", tid, err);
 	ret->core = (CoreEntry *)msg;
-	return err ? err : core_ok(ret->core, leader) ? seccomp_from_criu(images, ret->core) : -EPROTO;
-}
-
-static int malformed(struct phaul_error *err, pid_t pid, int code)
-{
-	return phaul_fail(err, code, "state", "what the source sent about pid %d is incomplete or malformed", pid);
+	if (!core_ok(ret->core, leader))
+		return image_wrong("core", tid, err, "thread_core, thread_info with gpregs and fpregs, or tc is missing");
+	code = seccomp_from_criu(images, ret->core);
+	return code == -EPROTO ? image_wrong("core", tid, err, "thread_core.seccomp_filter leads to no chain of filters in seccomp.img") :
+	       code ? phaul_fail(err, code, "state", "reading the seccomp filters of thread %d", tid) : 0;
 }
 
 /* Of the threads' "core-TID" images, the leader's aside. */
 static int get_cores(struct husk *h, const struct image_set *images, struct thread_image *threads,
-		     size_t *ret_count)
+		     size_t *ret_count, struct phaul_error *err)
 {
 	const char *name;
-	int err = 0;
+	int code = 0;
 
 	*ret_count = 0;
-	for (size_t i = 0; !err && (name = image_set_name(images, i)); i++) {
+	for (size_t i = 0; !code && (name = image_set_name(images, i)); i++) {
 		int tid, length = 0;
 
 		if (sscanf(name, "core-%d%n", &tid, &length) != 1 || name[length] || tid == h->pid)
@@ -205,9 +204,11 @@ static int get_cores(struct husk *h, const struct image_set *images, struct thre
 		/* Of another process of the tree. Whether all of ours are there is seen at the end. */
 		if (!husk_thread(h, tid))
 			continue;
-		err = *ret_count == h->thread_count ? -EPROTO : get_core(images, tid, false, &threads[(*ret_count)++]);
+		if (*ret_count == h->thread_count)
+			return image_wrong("core", tid, err, "it is one more than the process has threads");
+		code = get_core(images, tid, false, &threads[(*ret_count)++], err);
 	}
-	return err;
+	return code;
 }
 
 int state_build_threads(struct husk *h, const struct image_set *from, struct phaul_error *err)
@@ -215,12 +216,10 @@ int state_build_threads(struct husk *h, const struct image_set *from, struct pha
 	struct build b = { .pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .err = err };
 	struct thread_image *threads = calloc(h->thread_count + 1, sizeof(*threads));
 	size_t count = 0;
-	int code = threads ? get_cores(h, from, threads, &count) : -ENOMEM;
+	int code = threads ? get_cores(h, from, threads, &count, err) :
+			     phaul_fail(err, -ENOMEM, "state", "reading the threads of pid %d", h->pid);
 
-	if (code)
-		malformed(err, h->pid, code);
-	else
-		code = threads_build(&b, h, threads, count) ?: threads_arm(h, threads, count, err);
+	code = code ?: threads_build(&b, h, threads, count) ?: threads_arm(h, threads, count, err);
 	for (size_t i = 0; i < count; i++)
 		if (threads[i].core)
 			core_entry__free_unpacked(threads[i].core, NULL);
@@ -241,7 +240,9 @@ static int build_parts(struct build *b, const CoreEntry *core)
 		if (!process_parts[i]->build)
 			continue;
 		code = process_parts[i]->build(b, &batch, core);
-		if (code && b->err && b->err->code != code)
+		if (code == -EPROTO && b->err && b->err->code != code)
+			image_wrong("core", b->pid, b->err, "tc: the %s are malformed", process_parts[i]->name);
+		else if (code && b->err && b->err->code != code)
 			phaul_fail(b->err, code, "state", "building the %s of pid %d",
 				   process_parts[i]->name, b->pid);
 	}
@@ -251,12 +252,12 @@ static int build_parts(struct build *b, const CoreEntry *core)
 	return code;
 }
 
-static bool all_built(const struct husk *h)
+static int all_built(const struct husk *h, struct phaul_error *err)
 {
 	for (size_t i = 0; i < h->thread_count; i++)
 		if (h->threads[i].begun)
-			return false;
-	return true;
+			return image_malformed("core", h->threads[i].tid, err);
+	return 0;
 }
 
 static int build_all(struct husk *h, struct build *b, const struct thread_image *leader, struct phaul_built *ret)
@@ -283,9 +284,8 @@ int state_build_first(struct husk *h, const struct image_set *from, struct built
 		.pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .files = files, .err = err,
 	};
 	struct thread_image leader = { 0 };
-	int code = get_core(from, h->pid, true, &leader);
+	int code = get_core(from, h->pid, true, &leader, err) ?: mm_build(&b) ?: loginuid_build(&b, leader.core);
 
-	code = code ? malformed(err, h->pid, code) : mm_build(&b) ?: loginuid_build(&b, leader.core);
 	if (leader.core)
 		core_entry__free_unpacked(leader.core, NULL);
 	return code;
@@ -298,12 +298,8 @@ int state_build(struct husk *h, const struct image_set *from, struct built_files
 		.pid = h->pid, .images = from, .leader = &h->leader, .area = &h->area, .files = files, .table = table, .err = err,
 	};
 	struct thread_image leader = { 0 };
-	int code = all_built(h) ? get_core(from, h->pid, true, &leader) : -EPROTO;
+	int code = all_built(h, err) ?: get_core(from, h->pid, true, &leader, err) ?: build_all(h, &b, &leader, ret);
 
-	if (code)
-		malformed(err, h->pid, code);
-	else
-		code = build_all(h, &b, &leader, ret);
 	if (leader.core)
 		core_entry__free_unpacked(leader.core, NULL);
 	ret->threads += 1 + h->thread_count;

@@ -36,6 +36,7 @@ struct phaul_target {
 	char lost[1024];		/* with the release, in sentences: phaul_target_said() */
 	uint64_t threads_ns;		/* spent on building them so far */
 	size_t own_room;		/* for descriptors, in our own table */
+	bool told;			/* all: its state came */
 	/* Pages of a round wait until its layout is there. */
 	pthread_mutex_t lock;
 	pthread_cond_t opened;
@@ -217,11 +218,10 @@ static int read_layouts(struct phaul_target *tgt, const struct image_set *images
 
 		if (task->state == TASK_DEAD)
 			continue;
-		code = layout_read(images, reborn_pid(task), &task->layout) ?: shmem_note(&tree->shmem, &task->layout.map);
-		if (code)
-			phaul_fail(err, code, "layout", "the source's description of pid %d's memory is malformed", reborn_pid(task));
+		code = layout_read(images, reborn_pid(task), &task->layout, err) ?:
+		       shmem_note(&tree->shmem, &task->layout.map, reborn_pid(task), err);
 	}
-	code = code ?: shmem_note_sizes(&tree->shmem, images);
+	code = code ?: shmem_note_sizes(&tree->shmem, images, err);
 	return code ? code : shmem_make(&tree->shmem, images, NULL, err);
 }
 
@@ -246,6 +246,13 @@ static int lay_out(struct phaul_target *tgt, struct reborn *task, struct phaul_a
 		dropped = stage_drop(&task->stage, gone, err);
 	ret->pages_dropped += dropped > 0 ? dropped : 0;
 	return dropped < 0 ? dropped : code;
+}
+
+/* What it is told it may become is not taken back. */
+static int check_order(const struct phaul_target *tgt, struct phaul_error *err)
+{
+	return tgt->told ? phaul_fail(err, -EPROTO, "target", "the source went on about pid %d after it had told its state, which is "
+				      "the last thing", tgt->pid) : 0;
 }
 
 /* The tree becomes that of the round. */
@@ -282,7 +289,7 @@ int phaul_target_round(struct phaul_target *tgt, struct phaul_channel *ch, const
 	struct image_set *images = NULL;
 	struct pages_stats stats = {0};
 	uint64_t at = phaul_now_ns();
-	int code = image_set_unpack(bytes, size, &images, err);
+	int code = check_order(tgt, err) ?: image_set_unpack(bytes, size, &images, err);
 
 	memset(ret, 0, sizeof(*ret));
 	if (code)
@@ -318,11 +325,11 @@ int phaul_target_threads(struct phaul_target *tgt, const void *bytes, size_t siz
 {
 	uint64_t start = phaul_now_ns();
 	struct image_set *images = NULL;
-	int code;
+	int code = check_order(tgt, err);
 
 	join(tgt, true);
 	tgt->tree.err = err;
-	code = image_set_unpack(bytes, size, &images, err) ?: rebirth_build_threads(&tgt->tree, images);
+	code = code ?: image_set_unpack(bytes, size, &images, err) ?: rebirth_build_threads(&tgt->tree, images);
 	image_set_free(images);
 	tgt->threads_ns += phaul_now_ns() - start;
 	return code;
@@ -349,13 +356,14 @@ int phaul_target_build(struct phaul_target *tgt, const void *bytes, size_t size,
 	uint64_t start = phaul_now_ns();
 	struct rebirth *tree = &tgt->tree;
 	struct image_set *images = NULL;
-	int code;
+	int code = check_order(tgt, err);
 
 	join(tgt, true);
 	tree->err = err;
 	tree->files.moves = true;
+	tgt->told = true;
 	memset(ret, 0, sizeof(*ret));
-	code = image_set_unpack(bytes, size, &images, err) ?: rebirth_read_states(tree, images) ?:
+	code = code ?: image_set_unpack(bytes, size, &images, err) ?: rebirth_read_states(tree, images) ?:
 	       built_files_read(images, tree->tables, tree->table_count, &tree->files, err) ?:
 	       ghosts_make(&tree->files, images, -1, &tree->shmem, err) ?:
 	       memfds_make(&tree->files, images, NULL, &tree->shmem, err) ?:

@@ -427,6 +427,7 @@ static int tell_some(struct build *b, struct husk *h, const struct thread_image 
 			code = tell(b, h, &batches[i], tid, threads[i].core);
 		if (code)
 			return b->err && b->err->code == code ? code :
+			       code == -EPROTO ? image_wrong("core", tid, b->err, "thread_core: signals_p, phaul_filters or creds are malformed") :
 			       phaul_fail(b->err, code, "threads", "preparing thread %d", tid);
 	}
 	return batch_start(batches, count, b->err) ?: batch_wait(batches, count, b->err);
@@ -475,6 +476,8 @@ int threads_build(struct build *b, struct husk *h, const struct thread_image *th
 		const ThreadCoreEntry *thread = threads[i].core->thread_core;
 		int change = credentials_change(b, thread->creds);
 
+		if (change == -EPROTO)
+			return image_wrong("core", threads[i].tid, b->err, "thread_core.creds.groups are more than any thread has");
 		if (change < 0)
 			return phaul_fail(b->err, change, "threads", "looking at the credentials of pid %d",
 					  b->pid);
@@ -557,6 +560,8 @@ int threads_arm(struct husk *h, const struct thread_image *threads, size_t count
 		struct remote *r = husk_thread(h, threads[i].tid);
 		int code = r ? arm(threads[i].tid, threads[i].core) : -ESRCH;
 
+		if (code == -EPROTO)
+			return image_wrong("core", threads[i].tid, err, "thread_info: phaul_xstate or fpregs is nothing that this CPU has");
 		if (code)
 			return phaul_fail(err, code, "threads", "setting the registers of thread %d",
 					  threads[i].tid);

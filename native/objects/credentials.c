@@ -233,6 +233,8 @@ int credentials_change(struct build *b, const CredsEntry *wanted)
 
 	if (err)
 		return err;
+	if (wanted && wanted->n_groups > GROUPS_MAX)
+		return -EPROTO;
 	return wanted && !same(wanted, b->own) ? 1 + wanted->n_groups : 0;
 }
 

@@ -212,10 +212,10 @@ static int read_one(void *ctx, size_t index, struct phaul_error *err)
 
 	snprintf(number, sizeof(number), "%d", d->fd);
 	code = descriptor_read(r->links, r->infos, number, d);
-	if (code)
+	if (code) {
 		descriptor_free(d);
-	if (code == -ENOENT)
-		d->fd = -1;
+		*d = (struct descriptor){ .fd = -1, .own = -1 };
+	}
 	(void)err;
 	return code == -ENOENT ? 0 : code;
 }
@@ -367,10 +367,9 @@ int descriptors_read(pid_t pid, struct descriptor_table *ret, struct phaul_error
 		closedir(links);
 	if (infos >= 0)
 		close(infos);
-	if (!failed) {
+	if (!failed && ret->count)
 		qsort(ret->at, ret->count, sizeof(*ret->at), by_number);
-		failed = number_descriptions(ret, 1);
-	}
+	failed = failed ?: number_descriptions(ret, 1);
 	if (failed) {
 		descriptors_free(ret);
 		return phaul_fail(err, failed, "descriptors", "reading the descriptors of pid %d",

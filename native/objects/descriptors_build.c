@@ -27,7 +27,9 @@
 
 /* What the kernel allows at most (fs.nr_open); images are not trusted to stay below. */
 #define NUMBER_MAX (1 << 20)
+#ifndef FILE_ID_MAX	/* less for the fuzzers, which would have no time for anything else */
 #define FILE_ID_MAX (1 << 22)
+#endif
 #define CODE_PAGE 4096
 
 int file_number(const struct build *b, uint32_t id)
@@ -214,7 +216,7 @@ static int by_number(const void *a, const void *b)
 }
 
 /* Takes the messages over, each to the place of its id. */
-static int sort_files(struct built_files *f, FileEntry **files, size_t count)
+static int sort_files(struct built_files *f, FileEntry **files, size_t count, struct phaul_error *err)
 {
 	uint32_t highest = 0;
 
@@ -222,7 +224,7 @@ static int sort_files(struct built_files *f, FileEntry **files, size_t count)
 		if (files[i]->id > highest)
 			highest = files[i]->id;
 	if (highest > FILE_ID_MAX)
-		return -EPROTO;
+		return image_wrong("files", -1, err, "id %u is higher than any (%u)", highest, FILE_ID_MAX);
 	f->count = highest + 1;
 	f->at = calloc(f->count, sizeof(*f->at));
 	f->made = malloc(f->count * sizeof(*f->made));
@@ -231,12 +233,12 @@ static int sort_files(struct built_files *f, FileEntry **files, size_t count)
 	f->kept = calloc(f->count, sizeof(*f->kept));
 	f->finished = calloc(f->count, sizeof(*f->finished));
 	if (!f->at || !f->made || !f->ghosts || !f->uses || !f->kept || !f->finished)
-		return -ENOMEM;
+		return phaul_fail(err, -ENOMEM, "descriptors", "listing %u files", highest);
 	memset(f->made, -1, f->count * sizeof(*f->made));
 	memset(f->ghosts, -1, f->count * sizeof(*f->ghosts));
 	for (size_t i = 0; i < count; i++) {
 		if (f->at[files[i]->id])
-			return -EPROTO;
+			return image_wrong("files", -1, err, "id %u is there twice", files[i]->id);
 		f->at[files[i]->id] = files[i];
 		files[i] = NULL;
 	}
@@ -251,11 +253,11 @@ static int by_id(const void *a, const void *b)
 }
 
 /* One for each description that the process has, under however many numbers. */
-static int count_uses(const struct image_set *images, pid_t pid, struct built_files *f)
+static int count_uses(const struct image_set *images, pid_t pid, struct built_files *f, struct phaul_error *err)
 {
 	ProtobufCMessage **numbers;
 	size_t count;
-	int err = image_read_all(images, "fdinfo", pid, &fdinfo_entry__descriptor, &numbers, &count);
+	int code = image_read_all(images, "fdinfo", pid, &fdinfo_entry__descriptor, &numbers, &count);
 	FdinfoEntry **sorted = (FdinfoEntry **)numbers;
 
 	if (count)
@@ -264,7 +266,7 @@ static int count_uses(const struct image_set *images, pid_t pid, struct built_fi
 		if (sorted[i]->id < f->count && (!i || sorted[i]->id != sorted[i - 1]->id))
 			f->uses[sorted[i]->id]++;
 	image_free_all(numbers, count);
-	return err;
+	return code ? image_malformed("fdinfo", pid, err) : 0;
 }
 
 int built_files_read(const struct image_set *images, const pid_t *tables, size_t count, struct built_files *ret,
@@ -279,17 +281,18 @@ int built_files_read(const struct image_set *images, const pid_t *tables, size_t
 	memset(ret, 0, sizeof(*ret));
 	ret->flags = flags;
 	ret->moves = moves;
-	code = image_read_all(images, "files", -1, &file_entry__descriptor, &files, &file_count);
-	if (!code)
-		code = sort_files(ret, (FileEntry **)files, file_count);
+	if (image_read_all(images, "files", -1, &file_entry__descriptor, &files, &file_count))
+		code = image_malformed("files", -1, err);
+	else
+		code = sort_files(ret, (FileEntry **)files, file_count, err);
 	image_free_all(files, file_count);
 	for (size_t i = 0; i < count && !code; i++)
-		code = count_uses(images, tables[i], ret);
-	if (!code)
-		code = unix_queues_count_uses(images, ret);
+		code = count_uses(images, tables[i], ret, err);
+	if (!code && unix_queues_count_uses(images, ret))
+		code = image_malformed("sk-queues", -1, err);
 	if (code)
 		built_files_free(ret);
-	return code ? phaul_fail(err, code, "descriptors", "reading the images files and fdinfo") : 0;
+	return code;
 }
 
 void built_files_free(struct built_files *f)
@@ -348,8 +351,7 @@ static int read_images(struct build *b)
 			    &b->number_count);
 	b->numbers = (FdinfoEntry **)numbers;
 	if (err)
-		return phaul_fail(b->err, err, "descriptors", "reading the image fdinfo-%d",
-				  (int)b->table);
+		return image_malformed("fdinfo", b->table, b->err);
 	if (b->number_count)
 		qsort(b->numbers, b->number_count, sizeof(*b->numbers), by_number);
 	return 0;
@@ -361,15 +363,9 @@ static int check_numbers(struct build *b)
 		const FdinfoEntry *n = b->numbers[i];
 
 		if (n->fd >= NUMBER_MAX || (i && n->fd == b->numbers[i - 1]->fd))
-			return phaul_fail(b->err, -EPROTO, "descriptors",
-					  "image fdinfo: fd %u is twice there, "
-					  "or too high",
-					  n->fd);
+			return image_wrong("fdinfo", b->table, b->err, "fd %u is there twice, or higher than any", n->fd);
 		if (n->id >= b->files->count || !b->files->at[n->id])
-			return phaul_fail(b->err, -EPROTO, "descriptors",
-					  "image files: there is no entry %u, "
-					  "which fd %u needs",
-					  n->id, n->fd);
+			return image_wrong("fdinfo", b->table, b->err, "fd %u has id %u, which is not in files.img", n->fd, n->id);
 	}
 	return 0;
 }

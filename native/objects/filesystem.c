@@ -47,22 +47,20 @@ static int build(struct build *b, struct batch *batch, const CoreEntry *core)
 	ProtobufCMessage *msg = NULL;
 	char cwd[PATH_MAX], root[PATH_MAX];
 	const FsEntry *fs;
-	int err = image_read(b->images, "fs", b->pid, &r);
+	int err = 0;
 
 	(void)core;
-	if (!err)
-		err = image_next(&r, &fs_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
-	if (err)
-		return err;
+	if (image_read(b->images, "fs", b->pid, &r) || image_next(&r, &fs_entry__descriptor, &msg) != 1)
+		return image_malformed("fs", b->pid, b->err);
 	fs = (FsEntry *)msg;
-	err = built_files_path(b->files, fs->cwd_id, cwd);
+	if (built_files_path(b->files, fs->cwd_id, cwd) || built_files_path(b->files, fs->root_id, root))
+		err = image_wrong("fs", b->pid, b->err, "cwd_id %u or root_id %u is no file in files.img", fs->cwd_id, fs->root_id);
 	if (!err && access(cwd, F_OK) < 0)
 		err = phaul_fail(b->err, -errno, "filesystem", "entering %s, the current directory of the process; "
 				 "make it on this host", cwd);
 	if (!err)
 		batch_call(batch, "change to its current directory", SYS_chdir,
 			   batch_bytes(batch, cwd, strlen(cwd) + 1));
-	err = err ?: built_files_path(b->files, fs->root_id, root);
 	/* Of what is opened by name there is nothing left to do. */
 	if (!err && strcmp(root, "/"))
 		batch_call(batch, "change its root (chroot)", SYS_chroot, batch_bytes(batch, root, strlen(root) + 1));

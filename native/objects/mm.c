@@ -213,21 +213,19 @@ int mm_build(struct build *b)
 	struct image_reader r;
 	ProtobufCMessage *msg = NULL;
 	char exe[PATH_MAX];
-	int err = image_read(b->images, "mm", b->pid, &r);
 	const MmEntry *mm;
+	int err;
 
-	if (!err)
-		err = image_next(&r, &mm_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
+	if (image_read(b->images, "mm", b->pid, &r) || image_next(&r, &mm_entry__descriptor, &msg) != 1)
+		return image_malformed("mm", b->pid, b->err);
 	mm = (MmEntry *)msg;
-	if (!err && (mm->n_mm_saved_auxv > AUXV_MAX || mm->n_phaul_auxv_more > AUXV_MAX - mm->n_mm_saved_auxv))
-		err = -EPROTO;
-	if (!err)
-		err = built_files_path(b->files, mm->exe_file_id, exe);
-	if (err)
-		phaul_fail(b->err, err, "mm", "reading the memory layout that the source sent");
+	if (mm->n_mm_saved_auxv > AUXV_MAX || mm->n_phaul_auxv_more > AUXV_MAX - mm->n_mm_saved_auxv)
+		err = image_wrong("mm", b->pid, b->err, "mm_saved_auxv has %zu words, and %u are possible",
+				  mm->n_mm_saved_auxv + mm->n_phaul_auxv_more, AUXV_MAX);
+	else if (built_files_path(b->files, mm->exe_file_id, exe))
+		err = image_wrong("mm", b->pid, b->err, "exe_file_id %u is no file in files.img", mm->exe_file_id);
 	else
 		err = tell(b, mm, exe);
-	if (msg)
-		protobuf_c_message_free_unpacked(msg, NULL);
+	protobuf_c_message_free_unpacked(msg, NULL);
 	return err;
 }

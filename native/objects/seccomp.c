@@ -165,7 +165,9 @@ int seccomp_from_criu(const struct image_set *images, CoreEntry *core)
 	err = image_read(images, "seccomp", -1, &r) ?: image_next(&r, &seccomp_entry__descriptor, &msg) == 1 ? 0 : -EPROTO;
 	all = (SeccompEntry *)msg;
 	while (!err) {
-		if (at >= all->n_seccomp_filters || thread->n_phaul_filters > all->n_seccomp_filters)
+		/* A filter that leads to itself would be copied for ever. */
+		if (at >= all->n_seccomp_filters || thread->n_phaul_filters >= all->n_seccomp_filters ||
+		    thread->n_phaul_filters == FILTERS_MAX || all->seccomp_filters[at]->filter.len > BPF_MAXINSNS * sizeof(struct sock_filter))
 			err = -EPROTO;
 		else
 			err = add_older(thread, all->seccomp_filters[at]);

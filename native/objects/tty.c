@@ -401,8 +401,12 @@ static int open_slave(struct ttys *t, const FileEntry *file, const TtyInfoEntry 
 	fd = open(reg && number == e->pty->index ? reg->name : path, flags);
 	if (fd < 0)
 		return phaul_fail(t->err, -errno, "terminals", "opening %s", path);
-	if (reg && (fchown(fd, e->uid, e->gid) < 0 || fchmod(fd, reg->mode & 07777) < 0))
-		return phaul_fail(t->err, -errno, "terminals", "giving %s its owner", path);
+	if (reg && (fchown(fd, e->uid, e->gid) < 0 || fchmod(fd, reg->mode & 07777) < 0)) {
+		int err = phaul_fail(t->err, -errno, "terminals", "giving %s its owner", path);
+
+		close(fd);
+		return err;
+	}
 	return fd;
 }
 
