@@ -27,6 +27,7 @@ import {
 import { movedAddressSchema, type MovedAddress } from '../addresses.ts';
 import { PROTOCOLS, readBoundSockets, readConnections, type BoundSocket } from '../sockets.ts';
 import { collectFiles, planFileSchema, sharedMemoryOf, type Holder } from './files.ts';
+import { residentBytes } from './resident.ts';
 
 // Bounds of what a peer may send: Linux itself allows no more, or no real process comes near.
 const PIDS_MAX = 2 ** 22;
@@ -161,8 +162,7 @@ export async function readPlan(pid: number, { tcp, movedAddresses }: Company = {
     cwd: root.cwd,
     uid: Math.max(...members.map(({ status }) => effective(status.get('Uid')))),
     gid: Math.max(...members.map(({ status }) => effective(status.get('Gid')))),
-    // Pages of files and of shared memory are there once, whoever maps them.
-    rssBytes: kilobytes(root.status.get('VmRSS')) + sum(({ pid: other, status }) => (other === pid ? 0 : kilobytes(status.get('RssAnon')))),
+    rssBytes: await residentBytes([root, ...members.slice(1)]),
     swapBytes: sum(({ status }) => kilobytes(status.get('VmSwap'))),
     hugeBytes: Math.max(...members.map(({ status }) => kilobytes(status.get('HugetlbPages')))),
     vszBytes: sum(({ status }) => kilobytes(status.get('VmSize'))),

@@ -118,3 +118,13 @@ test('descriptors that come and go while a plan is made are no error', async (t)
     t.regex(exe, /python3/);
   }
 });
+
+test('memory that a parent shares with its children counts once', async (t) => {
+  const children = 4;
+  const child = spawn('python3', ['-c', `import os, time\nb = bytearray(64 << 20)\nfor i in range(${children}):\n  if os.fork() == 0: break\nelse: print("ready", flush=True)\ntime.sleep(60)`], { stdio: ['ignore', 'pipe', 'inherit'], detached: true });
+  t.teardown(() => process.kill(-child.pid!, 'SIGKILL'));
+  await once(child.stdout!, 'data');
+  const { processes, rssBytes } = await readPlan(child.pid!);
+  t.is(processes.length, 1 + children);
+  t.true(rssBytes >= 64 << 20 && rssBytes < 2 * (64 << 20), `${rssBytes} bytes`);
+});
