@@ -88,8 +88,8 @@ async function depart(bed: FaultBed, point: FaultPoint, { act, after, mib, cgrou
     await bed.startService(point.startsWith('target:') ? point : 'target:discarding', point.startsWith('target:') ? action : 'stall:0', ...within);
   }
   const departure = await bed.depart(point, action, [], ownProgram === true ? 'own' : victim, mib === undefined ? [] : [String(mib)]);
-  if (!isInside) {
-    await bed.arrived(departure);
+  // One that never comes to the step has failed before.
+  if (!isInside && (await Promise.race([bed.arrived(departure).then(() => true), departure.ending.then(() => false)]))) {
     await act(bed, departure);
     bed.openGate();
     await after?.(bed, departure);

@@ -57,7 +57,8 @@ const killOther: Mishap['act'] = async (bed, departure) => {
 
 /** A process that has the pid which the husk should get. */
 async function takePid(bed: FaultBed, { pid }: Departure): Promise<void> {
-  await bed.on('beta', 'sh', '-c', `echo ${pid - 1} >/proc/sys/kernel/ns_last_pid; exec setsid sleep 20 </dev/null >/dev/null 2>&1 &`);
+  const last = '/proc/sys/kernel/ns_last_pid';
+  await bed.on('beta', 'sh', '-c', `read before <${last}; echo ${pid - 1} >${last}; setsid sleep 20 </dev/null >/dev/null 2>&1 & echo $before >${last}`);
 }
 
 const fill = (host: Host) => async (bed: FaultBed): Promise<void> => {
