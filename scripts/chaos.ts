@@ -89,7 +89,7 @@ async function depart(bed: FaultBed, point: FaultPoint, { act, after, mib, cgrou
   }
   const departure = await bed.depart(point, action, [], ownProgram === true ? 'own' : victim, mib === undefined ? [] : [String(mib)]);
   // One that never comes to the step has failed before.
-  if (!isInside && (await Promise.race([bed.arrived(departure).then(() => true), departure.ending.then(() => false)]))) {
+  if (!isInside && (await Promise.race([bed.arrived(departure).then(() => true, () => false), departure.ending.then(() => false)]))) {
     await act(bed, departure);
     bed.openGate();
     await after?.(bed, departure);
