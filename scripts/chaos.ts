@@ -216,10 +216,21 @@ const root = values.break === undefined ? process.cwd() : brokenCopy(values.brea
 const bed = new ChaosBed(`chaos-${process.pid}`, join(root, 'bin/phaul'));
 const random = randomOf(Number(values.seed));
 const rounds: Round[] = [];
+/** The machine was too slow for what looks at it, which says nothing about phaul; what each was is printed. */
+let unjudged = 0;
 try {
   await bed.up();
   while (rounds.length < ROUNDS) {
-    const one = await round(bed, random);
+    const one = await round(bed, random).catch(async (thrown: unknown) => {
+      unjudged++;
+      process.stdout.write(`      a round could not be judged: ${(thrown as Error).message}\n      ${await whyStuck(bed)}\n`);
+      await bed.stopServices();
+      bed.openGate();
+      await Promise.all(Object.values(mishaps).map(async ({ undo }) => undo?.(bed)));
+    });
+    if (one === undefined) {
+      continue;
+    }
     rounds.push(one);
     const isBad = one.misreported || ['LOST', 'DOUBLED', 'CORRUPT', 'STUCK'].includes(one.result);
     process.stdout.write(`${String(rounds.length).padStart(4)}  ${one.mishap} at ${one.step}: ${one.result}${one.misreported ? ', MISREPORTED' : ''}, ${one.ms} ms${isBad ? `\n      ${one.detail}` : ''}\n`);
@@ -233,5 +244,5 @@ try {
 const count = (...results: Result[]): number => rounds.filter(({ result }) => results.includes(result)).length;
 process.stdout.write(`\n${table(rounds)}\n\n`);
 const bad = { lost: count('LOST'), doubled: count('DOUBLED'), corrupt: count('CORRUPT'), stuck: count('STUCK'), misreported: rounds.filter(({ misreported }) => misreported).length };
-process.stdout.write(`${JSON.stringify({ rounds: rounds.length, exactlyOne: rounds.length - bad.lost - bad.doubled, ...bad })}\n`);
+process.stdout.write(`${JSON.stringify({ rounds: rounds.length, exactlyOne: rounds.length - bad.lost - bad.doubled, ...bad, ...(unjudged > 0 && { unjudged }) })}\n`);
 process.exitCode = Object.values(bad).some((some) => some > 0) ? 1 : 0;

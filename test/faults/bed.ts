@@ -128,8 +128,11 @@ exec ${this.#phaul} "$@"
         resolve({ exitCode, at: Date.now(), done: last.event === 'done' ? last : undefined, stderr: this.#read(`${name}.log`) });
       }),
     );
+    let hasEnded = false;
+    void ending.then(() => (hasEnded = true));
     if (own) {
-      await until(`an agent for ${point}`, () => !existsSync(this.report('next')));
+      await until(`an agent for ${point}`, () => hasEnded || !existsSync(this.report('next')));
+      rmSync(this.report('next'), { force: true });
     }
     return { point, name, pid, enter: child.pid ?? 0, ending };
   }
