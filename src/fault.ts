@@ -1,8 +1,9 @@
 /**
  * Faults at named steps, for tests: PHAUL_FAULT="source:before-commit:kill", "target:built:error",
- * "source:frozen:stall:20" (seconds), "target:built:stall:/tmp/gate" (while that file is there), "target:built:clock:-3600".
+ * "source:frozen:stall:20" (seconds), "target:built:stall:/tmp/gate" (while that file is there), "target:built:clock:-3600",
+ * "source:frozen:hang:/tmp/fifo" (in the kernel, until somebody writes to that).
  */
-import { existsSync, writeSync } from 'node:fs';
+import { existsSync, openSync, writeSync } from 'node:fs';
 import { PhaulError } from './errors.ts';
 import type { ActivityOf } from './handover/follow.ts';
 import { sourceRules, targetRules, type Rules } from './handover/rules.ts';
@@ -64,6 +65,10 @@ export function fault(point: FaultPoint): void {
   }
   if (action === 'clock') {
     jump(Number(how));
+    return;
+  }
+  if (action === 'hang') {
+    openSync(how, 'r');
     return;
   }
   if (how.startsWith('/')) {

@@ -27,6 +27,9 @@ export function failureOf(thrown: unknown): Failure {
   return { code, message, obstacles };
 }
 
+/** After its termination a thread is given so long to leave the kernel. */
+const HANG_MS = 2_000;
+
 /** D: what the Worker is told, M: what it tells meanwhile, R: what it returns. */
 export class Tracer<D, M, R> {
   readonly latch = new Latch();
@@ -35,6 +38,7 @@ export class Tracer<D, M, R> {
   readonly #worker: Worker;
   #channel: bigint | undefined;
   readonly #port: Promise<number>;
+  #fail: (why: PhaulError) => void = () => {};
 
   /**
    * The Worker is worker.ts beside the module `url`, or worker.js where phaul is installed as a package. It loads its
@@ -48,6 +52,7 @@ export class Tracer<D, M, R> {
       tellPort = resolve;
     });
     this.result = new Promise((resolve, reject) => {
+      this.#fail = reject;
       worker.on('message', (message: TracerMessage<M>) => {
         if (message.type === 'channel') {
           this.#channel = message.address;
@@ -88,9 +93,17 @@ export class Tracer<D, M, R> {
     return true;
   }
 
-  /** For a Worker that is not needed, or that doesn't react: the kernel undoes what its thread did to others. */
+  /**
+   * For a Worker that is not needed, or that doesn't react: the kernel undoes what its thread did to others. One that hangs in
+   * the kernel (a disk that doesn't answer) can't be ended, and what it has stopped stands still: then all of phaul ends.
+   */
   end(): void {
-    void this.#worker.terminate();
+    const timer = setTimeout(() => {
+      this.#fail(this.#ended('it hangs in the kernel'));
+      this.#worker.unref();
+      process.once('exit', () => process.kill(process.pid, 'SIGKILL'));
+    }, HANG_MS).unref();
+    void this.#worker.terminate().then(() => clearTimeout(timer));
   }
 
   #abort(): void {

@@ -71,6 +71,20 @@ test.serial('a freeze that takes longer than --freeze-timeout is ended, and the 
   t.is(await bed.verdict('alpha', pid, name), 'ok');
 });
 
+test.serial('a freeze that hangs in the kernel ends with phaul', async (t) => {
+  const fifo = bed.report('fifo');
+  await bed.on('alpha', 'mkfifo', fifo);
+  const { pid, name, ending } = await bed.depart('source:frozen', `hang:${fifo}`, ['--freeze-timeout', '1000']);
+  const { exitCode, done } = await ending;
+  t.is(exitCode, 137);
+  t.is(done?.error?.code, 'ERR_TIMEOUT');
+  t.is(await bed.settled(pid, ['alpha runs, beta gone']), 'alpha runs, beta gone');
+  await bed.on('alpha', 'kill', '-USR2', String(pid));
+  const gap = Number((await bed.hear(name, 'gap')).split(' ')[1]);
+  t.true(gap > 900 && gap < 30_000, `it stood still for ${gap} ms`);
+  t.is(await bed.verdict('alpha', pid, name), 'ok');
+});
+
 test.serial('a side that stops for ever in the rounds is noticed by the other one', async (t) => {
   bed.shutGate();
   const there = await bed.depart('target:round-1', `stall:${bed.gate}`);
