@@ -119,12 +119,15 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
         handed = hand(source, channel, order, copy);
         hook.run('network-lock');
         fault('source:before-commit');
+        return 'ready';
+      },
+      noting: () => {
+        journal.write('committing');
+        // As late as it can be said that the process runs on, even if that disk hangs.
         if (!tracing.latch.decide()) {
           throw new PhaulError('ERR_INTERRUPTED', 'The migration was cancelled.');
         }
-        return 'ready';
       },
-      noting: () => journal.write('committing'),
       stopping: () => {
         source.commit();
         bound = true;

@@ -135,6 +135,7 @@ function moveSource(world: World, { sourceRules: rules }: Model, move: Emit): vo
     fails(original === 'frozen');
   } else if (isIn('noting')) {
     move('source writes committing', ends('done', (to) => note(to.source, 'committing')));
+    move('source writes committing, and is told to give up', ends('failed', (to) => note(to.source, 'committing')), true);
     fails();
   } else if (isIn('stopping')) {
     move('source binds the original', ends('done', (to) => (to.source.original = 'bound')));
