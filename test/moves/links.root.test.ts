@@ -92,7 +92,7 @@ test.serial('a side that stops for ever in the rounds is noticed by the other on
   await bed.signal(there, '-STOP');
   const { exitCode, done } = await there.ending;
   t.is(exitCode, 1);
-  t.regex(done?.error?.message ?? '', /beta.*(stopped|silent|answer)/);
+  t.regex(done?.error?.message ?? '', /beta.*(stopped|silent|answer|was to take it over)/);
   await bed.signal(there, '-KILL');
   t.is(await bed.verdict('alpha', there.pid, there.name), 'ok');
 
