@@ -336,6 +336,12 @@ static bool is_transient(const struct member *m, int code)
 	       (m->tracked && !has_memory(m));
 }
 
+/* By its marks in pagemap. */
+static bool can_tell_shared(const struct phaul_source *src)
+{
+	return src->tracker == &tracker_uffd;
+}
+
 /* What they share is sent once if its husk is forked by one that has its memory already: with the round after its parent's. */
 static int waits_for_parent(const struct member *m, const struct member *parent, bool *ret, struct phaul_error *err)
 {
@@ -368,7 +374,7 @@ static void note_sharing(struct member *m, struct member *parent)
 {
 	if (!parent)
 		m->shares = m->shares || (!m->told.count && shares_with_outside(m));
-	else if (inherit_is_same_program(&parent->known, &m->known))
+	else if (!(m->shares && parent->shares) && inherit_is_same_program(&parent->known, &m->known))
 		m->shares = parent->shares = true;
 }
 
@@ -391,7 +397,7 @@ static int look_at_member(struct phaul_source *src, struct member *m, struct pha
 {
 	struct member *parent = find(src->members, m - src->members, m->task.ppid);
 	bool waits = false;
-	int code = parent && src->round <= HELD_ROUNDS ? waits_for_parent(m, parent, &waits, err) : 0;
+	int code = parent && can_tell_shared(src) && src->round <= HELD_ROUNDS ? waits_for_parent(m, parent, &waits, err) : 0;
 
 	if (code || m->task.state == TASK_DEAD)
 		return code;
@@ -666,12 +672,15 @@ static int find_inherited(struct phaul_source *src, bool last, uint64_t *ret_pag
 
 	for (size_t i = 1; i < src->count && !code; i++) {
 		struct member *m = &src->members[i], *parent = find(src->members, i, m->task.ppid);
-		struct inherit_from from = { &parent->told, last ? &parent->gone.dirty : &parent->dirty, parent->tracker.pagemap, last };
+		struct range_list *dirty = last ? &m->gone.dirty : &m->dirty, *parents = last ? &parent->gone.dirty : &parent->dirty;
+		struct inherit_from from = { &parent->told, parents, parent->tracker.pagemap, last };
 
 		range_list_reset(&m->inherited);
-		if (m->tracked && !m->told.count && parent->told.count)
-			code = inherit_find(&from, &m->known, m->tracker.pagemap, last ? &m->gone.dirty : &m->dirty,
-					    &m->inherited);
+		if (!can_tell_shared(src) || !m->tracked || m->told.count || !parent->told.count)
+			continue;
+		range_list_order(dirty);
+		range_list_order(parents);
+		code = inherit_find(&from, &m->known, m->tracker.pagemap, dirty, &m->inherited);
 		*ret_pages += m->inherited.pages;
 	}
 	return code ? phaul_fail(err, code, "source", "looking for what processes below pid %d share", src->pid) : 0;
@@ -771,7 +780,8 @@ static void add_fresh(const struct member *m, const struct member *parent, struc
 
 	ret->fresh_pages += pages;
 	ret->fresh_own_pages += pages;
-	if (!parent->told.count || ret->fresh_pages > INHERITED_IN_FREEZE_MAX || memory_map_read(m->task.pid, false, &map, NULL))
+	if (!parent->told.count || parent->tracker.kind != &tracker_uffd || ret->fresh_pages > INHERITED_IN_FREEZE_MAX ||
+	    memory_map_read(m->task.pid, false, &map, NULL))
 		return;
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", m->task.pid);
 	pagemap = open(path, O_RDONLY | O_CLOEXEC);

@@ -91,6 +91,34 @@ int range_list_add(struct range_list *list, uint64_t start, uint64_t end)
 	return 0;
 }
 
+static int by_address(const void *a, const void *b)
+{
+	const struct page_range *x = a, *y = b;
+
+	return x->address < y->address ? -1 : x->address > y->address;
+}
+
+void range_list_order(struct range_list *list)
+{
+	struct range_list ordered = { .at = list->at, .capacity = list->capacity };
+	bool is_ordered = true;
+
+	for (size_t i = 1; i < list->count; i++)
+		is_ordered = is_ordered && range_end(&list->at[i - 1]) <= list->at[i].address;
+	if (is_ordered)
+		return;
+	qsort(list->at, list->count, sizeof(*list->at), by_address);
+	for (size_t i = 0; i < list->count; i++) {
+		uint64_t start = list->at[i].address, end = range_end(&list->at[i]);
+		uint64_t known = ordered.count ? range_end(&ordered.at[ordered.count - 1]) : 0;
+
+		/* Never more than there were. */
+		if (end > known)
+			(void)range_list_add(&ordered, start > known ? start : known, end);
+	}
+	*list = ordered;
+}
+
 int range_list_common(const struct range_list *a, const struct range_list *b, struct range_list *ret)
 {
 	int err = 0;

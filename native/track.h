@@ -37,6 +37,8 @@ static inline uint64_t range_end(const struct page_range *range)
 
 /* Adds [start, end) of addresses; joins it to the last one if they touch. */
 int range_list_add(struct range_list *list, uint64_t start, uint64_t end);
+/* Makes it ascending, and its ranges apart. */
+void range_list_order(struct range_list *list);
 /* Of ascending lists, added to `ret`: what is in both; what is in `a` alone. */
 int range_list_common(const struct range_list *a, const struct range_list *b, struct range_list *ret);
 int range_list_without(const struct range_list *a, const struct range_list *b, struct range_list *ret);

@@ -195,6 +195,20 @@ static int candidates(const char *childs, const uint64_t (*ranges)[2], size_t co
 	return failed;
 }
 
+static int order(void)
+{
+	const struct page_range mixed[] = { { 0x9000, 2 }, { 0x1000, 8 }, { 0x2000, 1 }, { 0xb000, 1 }, { 0x8000, 2 } };
+	struct range_list list = { calloc(5, sizeof(*mixed)), 5, 5, 14 };
+	const uint64_t ordered[][2] = { { 0x1000, 0xc000 } };
+	int failed;
+
+	memcpy(list.at, mixed, sizeof(mixed));
+	range_list_order(&list);
+	failed = is(&list, ordered, 1, "what was out of order") || list.pages != 11;
+	range_list_free(&list);
+	return failed;
+}
+
 static int lists(void)
 {
 	struct page_range left[] = { { 0x1000, 3 }, { 0x8000, 1 }, { 0xa000, 6 } }, right[] = { { 0x2000, 1 }, { 0x8000, 4 }, { 0xf000, 9 } };
@@ -217,7 +231,7 @@ int main(void)
 {
 	const uint64_t given[][2] = { { 0x14000, 0x18000 }, { 0x40000, 0x50000 }, { 0x70000, 0x78000 } };
 
-	if (lists() || candidates(childs_map, given, 3) || candidates(other_program, NULL, 0))
+	if (order() || lists() || candidates(childs_map, given, 3) || candidates(other_program, NULL, 0))
 		return 1;
 	if (!tracker_uffd.usable()) {
 		puts("skipped: this kernel has no userfaultfd with WP_ASYNC");
