@@ -27,17 +27,17 @@ class Host(object):
 
     def load(self, process=None, sign=1):
         """The larger of both shares; with a process, what it would be with it, or without it."""
-        memory = self.memory_used + (sign * process["rss_bytes"] if process else 0)
+        memory = self.memory_used + (sign * process["memory_bytes"] if process else 0)
         cpus = self.cpus_used + (sign * process["cpus"] if process else 0)
         return max(memory / self.memory_total, cpus / self.cpus_total)
 
     def has_room(self, process, keep_free):
-        return self.memory_used + process["rss_bytes"] <= (1 - keep_free) * self.memory_total
+        return self.memory_used + process["memory_bytes"] <= (1 - keep_free) * self.memory_total
 
     def change(self, process, sign):
-        self.memory_used += sign * process["rss_bytes"]
+        self.memory_used += sign * process["memory_bytes"]
         self.cpus_used += sign * process["cpus"]
-        self.given += sign * process["rss_bytes"]
+        self.given += sign * process["memory_bytes"]
 
 
 def from_facts(name, facts):
@@ -56,10 +56,10 @@ def choose(hosts, process):
 
 
 def spread(processes, facts, targets, keep_free=0.1):
-    """Moves for all of them: [{pid, name, rss_bytes, to}], to is None where no target has room."""
+    """Moves for all of them: [{pid, name, memory_bytes, to}], to is None where no target has room."""
     hosts = [from_facts(name, facts[name]) for name in targets]
     moves = []
-    for process in sorted(processes, key=lambda one: (-one["rss_bytes"], one["pid"])):
+    for process in sorted(processes, key=lambda one: (-one["memory_bytes"], one["pid"])):
         fitting = [host for host in hosts if host.has_room(process, keep_free)]
         best = choose(fitting, process) if fitting else None
         if best:
@@ -75,13 +75,13 @@ def weighed(process):
 def balance(processes, facts, threshold=0.1, minimum=0.02, keep_free=0.1):
     """
     Moves after which no host has a share of these processes that is much larger than another's: {host: [process]} to
-    [{pid, name, rss_bytes, from, to}]. Only what may move is weighed, and each process moves once at most.
+    [{pid, name, memory_bytes, from, to}]. Only what may move is weighed, and each process moves once at most.
     """
     hosts = {}
     processes = dict((name, [weighed(process) for process in own]) for name, own in processes.items())
     for name, own in processes.items():
         whole = from_facts(name, facts[name])
-        hosts[name] = Host(name, whole.memory_total, sum(one["rss_bytes"] for one in own), whole.cpus_total, sum(one["cpus"] for one in own))
+        hosts[name] = Host(name, whole.memory_total, sum(one["memory_bytes"] for one in own), whole.cpus_total, sum(one["cpus"] for one in own))
     room = dict((name, from_facts(name, facts[name])) for name in hosts)
     staying = dict((name, [one for one in own if one["movable"]]) for name, own in processes.items())
     moves = []

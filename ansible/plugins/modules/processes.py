@@ -65,8 +65,8 @@ processes:
     command:
       description: Its command line.
       type: str
-    rss_bytes:
-      description: Resident memory of all of them.
+    memory_bytes:
+      description: Memory that all of them need wherever they are, which leaves out what files have of it.
       type: int
     cpus:
       description: CPUs that all of them keep busy.
@@ -90,7 +90,7 @@ processes:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.phaul.fleet.plugins.module_utils.phaul import REACH, Phaul, cpu_seconds, roots, tree
+from ansible_collections.phaul.fleet.plugins.module_utils.phaul import REACH, Phaul, cpu_seconds, memory_bytes, roots, tree
 
 
 def main():
@@ -121,7 +121,7 @@ def main():
                     pid=process.pid,
                     name=report["comm"],
                     command=process.command,
-                    rss_bytes=report["rssBytes"],
+                    memory_bytes=memory_bytes(members[process.pid]),
                     cpus=round(cpus[process.pid], 3),
                     processes=report["processes"],
                     movable=not report["obstacles"],
