@@ -234,7 +234,8 @@ int shared_track_cover_open(struct shared_track *t, pid_t pid, struct phaul_erro
 	return code && code != -ENOENT ? phaul_fail(err, code, "track", "opening the memfds and deleted files of pid %d", pid) : 0;
 }
 
-/* Only those with a name can change. */
+/* Only those with a name can change. Of a page that the end was in, no more than that was written on the other host, even if
+ * it had grown when it was read: it is sent again. */
 static int follow_size(struct shared_object *o)
 {
 	size_t before = pages_of(o);
@@ -245,6 +246,8 @@ static int follow_size(struct shared_object *o)
 		return 0;
 	if (fstat(o->fd, &st) < 0)
 		return -errno;
+	if (before && (uint64_t)st.st_size > o->size && o->size % PAGE)
+		o->sums[before - 1] ^= ~0ull;
 	o->size = st.st_size;
 	sums = reallocarray(o->sums, pages_of(o) + 1, sizeof(*sums));
 	if (!sums)

@@ -182,8 +182,7 @@ const V1_PIDS = '/sys/fs/cgroup/pids';
   const made = await bed.migrate('beta', pid, 'alpha', '--manage-cgroups', 'soft', '--cgroup-root', `pids:/phaul-moved-${pid}`);
   t.is(made.exitCode, 0, made.stderr);
   t.true((await groups('alpha')).includes(`:pids:/phaul-moved-${pid}\n`));
-  await bed.on('alpha', 'kill', '-KILL', `-${pid}`);
-  await sleep(200);
-  await bed.on('alpha', 'bash', '-c', `rmdir ${V1_PIDS}/phaul-moved-${pid} /sys/fs/cgroup/*/phaul-${pid}/below /sys/fs/cgroup/*/phaul-${pid}`);
+  // Groups are busy until what was killed in them is gone.
+  await bed.on('alpha', 'bash', '-c', `kill -KILL -${pid}; for group in ${V1_PIDS}/phaul-moved-${pid} /sys/fs/cgroup/*/phaul-${pid}/below /sys/fs/cgroup/*/phaul-${pid}; do timeout 20 bash -c 'until rmdir $0 || [ ! -e $0 ]; do sleep 0.1; done' $group; done`);
   t.false(existsSync(`${V1_PIDS}/phaul-moved-${pid}`));
 });
