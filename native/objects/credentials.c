@@ -178,30 +178,53 @@ static int husk_creds(struct build *b)
 	return read_creds(&b->scratch, b->pid, b->pid, &b->own);
 }
 
-static bool same(const CredsEntry *a, const CredsEntry *b)
+static bool same_user(const CredsEntry *a, const CredsEntry *b)
 {
-	return a->uid == b->uid && a->euid == b->euid && a->suid == b->suid && a->fsuid == b->fsuid &&
-	       a->gid == b->gid && a->egid == b->egid && a->sgid == b->sgid && a->fsgid == b->fsgid &&
-	       caps(a->n_cap_inh, a->cap_inh) == caps(b->n_cap_inh, b->cap_inh) &&
+	return a->uid == b->uid && a->euid == b->euid && a->suid == b->suid && a->fsuid == b->fsuid;
+}
+
+static bool same_group(const CredsEntry *a, const CredsEntry *b)
+{
+	return a->gid == b->gid && a->egid == b->egid && a->sgid == b->sgid && a->fsgid == b->fsgid;
+}
+
+static bool same_groups(const CredsEntry *a, const CredsEntry *b)
+{
+	return a->n_groups == b->n_groups && (!a->n_groups || !memcmp(a->groups, b->groups, a->n_groups * sizeof(*a->groups)));
+}
+
+static bool same_caps(const CredsEntry *a, const CredsEntry *b)
+{
+	return caps(a->n_cap_inh, a->cap_inh) == caps(b->n_cap_inh, b->cap_inh) &&
 	       caps(a->n_cap_prm, a->cap_prm) == caps(b->n_cap_prm, b->cap_prm) &&
 	       caps(a->n_cap_eff, a->cap_eff) == caps(b->n_cap_eff, b->cap_eff) &&
 	       caps(a->n_cap_bnd, a->cap_bnd) == caps(b->n_cap_bnd, b->cap_bnd) &&
-	       caps(a->n_cap_amb, a->cap_amb) == caps(b->n_cap_amb, b->cap_amb) &&
-	       a->secbits == b->secbits && a->n_groups == b->n_groups &&
-	       (!a->n_groups || !memcmp(a->groups, b->groups, a->n_groups * sizeof(*a->groups)));
+	       caps(a->n_cap_amb, a->cap_amb) == caps(b->n_cap_amb, b->cap_amb) && a->secbits == b->secbits;
 }
 
-static void set_ids(struct batch *batch, const CredsEntry *c)
+static bool same(const CredsEntry *a, const CredsEntry *b)
+{
+	return same_user(a, b) && same_group(a, b) && same_groups(a, b) && same_caps(a, b);
+}
+
+/* Only what differs: each of these calls costs a thread a copy of all that it is. */
+static void set_ids(struct batch *batch, const CredsEntry *c, const CredsEntry *have)
 {
 	/* Capabilities must outlive the change of user, until they are set themselves. */
-	batch_call(batch, "keep capabilities while it changes its user", SYS_prctl, PR_SET_SECUREBITS,
-		   SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS, 0, 0, 0);
-	batch_call(batch, "set its groups", SYS_setgroups, c->n_groups,
-		   batch_bytes(batch, c->groups, c->n_groups * sizeof(*c->groups)));
-	batch_call(batch, "set its group", SYS_setresgid, c->gid, c->egid, c->sgid);
-	batch_call(batch, NULL, SYS_setfsgid, c->fsgid);
-	batch_call(batch, "set its user", SYS_setresuid, c->uid, c->euid, c->suid);
-	batch_call(batch, NULL, SYS_setfsuid, c->fsuid);
+	if (!same_user(c, have))
+		batch_call(batch, "keep capabilities while it changes its user", SYS_prctl, PR_SET_SECUREBITS,
+			   SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS, 0, 0, 0);
+	if (!same_groups(c, have))
+		batch_call(batch, "set its groups", SYS_setgroups, c->n_groups,
+			   batch_bytes(batch, c->groups, c->n_groups * sizeof(*c->groups)));
+	if (!same_group(c, have)) {
+		batch_call(batch, "set its group", SYS_setresgid, c->gid, c->egid, c->sgid);
+		batch_call(batch, NULL, SYS_setfsgid, c->fsgid);
+	}
+	if (!same_user(c, have)) {
+		batch_call(batch, "set its user", SYS_setresuid, c->uid, c->euid, c->suid);
+		batch_call(batch, NULL, SYS_setfsuid, c->fsuid);
+	}
 }
 
 static void set_caps(struct batch *batch, const CredsEntry *c, uint64_t had_bnd)
@@ -253,8 +276,9 @@ int credentials_build_thread(struct build *b, struct batch *batch, const ThreadC
 				  (unsigned long long)caps(2, c->cap_bnd),
 				  (unsigned long long)caps(2, b->own->cap_bnd));
 	if (!same(c, b->own)) {
-		set_ids(batch, c);
-		set_caps(batch, c, caps(2, b->own->cap_bnd));
+		set_ids(batch, c, b->own);
+		if (!same_user(c, b->own) || !same_caps(c, b->own))
+			set_caps(batch, c, caps(2, b->own->cap_bnd));
 		/* Reset by each of those changes. */
 		batch_call(batch, NULL, SYS_prctl, PR_SET_DUMPABLE, b->dumpable, 0, 0, 0);
 	}
