@@ -66,8 +66,8 @@ export class FaultBed extends Bed {
   }
 
   /** No other way leads to an agent that ssh starts: beta's phaul finds the next one's fault in a file. */
-  override async up(): Promise<void> {
-    await super.up();
+  override async up(hosts = 2): Promise<void> {
+    await super.up(hosts);
     // An agent that has a pid which the process needs is left for another one, that has no fault.
     await this.on('beta', 'sh', '-c', 'echo 20000 >/proc/sys/kernel/ns_last_pid');
     const wrapper = `#!/bin/sh
@@ -106,7 +106,11 @@ exec ${this.#phaul} "$@"
   /** A victim on its way to beta, with a fault on one side. */
   async depart(point: FaultPoint, action: string, options: string[] = [], victim = 'patient', args: string[] = []): Promise<Departure> {
     const name = `${victim}.${++this.#count}`;
-    const pid = await this.victim(name, ...args);
+    return this.departAs(name, await this.victim(name, ...args), point, action, options);
+  }
+
+  /** The same of a process that is there; `name`: of the logs. */
+  async departAs(name: string, pid: number, point: FaultPoint, action: string, options: string[] = []): Promise<Departure> {
     const isSource = point.startsWith('source:');
     const log = this.report(`${name}.log`);
     const own = this.#services.length === 0;

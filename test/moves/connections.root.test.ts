@@ -2,9 +2,10 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { Bed } from './bed.ts';
+import type { FaultPoint } from '../../src/fault.ts';
+import { FaultBed, until } from '../faults/bed.ts';
 
-const bed = new Bed('connections-test');
+const bed = new FaultBed('connections-test');
 const ADDRESSES = ['10.77.0.100/24', 'fd77::100/64'];
 const moveIps = ADDRESSES.flatMap((address) => ['--move-ip', address]);
 
@@ -179,6 +180,45 @@ for (const [fault, where] of IN_DOUBT) {
       const back = await bed.migrate('beta', pid, 'alpha', ...moveIps);
       t.is(back.exitCode, 0, back.stderr);
     }
+    for (const { n, problem } of await endClients(clients)) {
+      t.is(problem, '');
+      t.true(n > 10);
+    }
+    await bed.on('alpha', 'kill', '-KILL', String(pid));
+  });
+}
+
+/** At the address of beta's host too, which a link that goes down would take from it. */
+const CUT = 'add table inet cut; add chain inet cut in { type filter hook input priority -300; policy drop; }; add chain inet cut out { type filter hook output priority -300; policy drop; }';
+
+const CUTS: [point: FaultPoint, cut: 'for three seconds' | 'until phaul gives up', where: ('alpha' | 'beta')[]][] = [
+  ['source:frozen', 'until phaul gives up', ['alpha']],
+  ['target:built', 'for three seconds', ['alpha', 'beta']],
+  ['target:commit-received', 'for three seconds', ['beta']],
+  ['source:after-commit', 'for three seconds', ['beta']],
+];
+
+for (const [point, cut, where] of CUTS) {
+  test.serial(`a link that is cut at ${point} ${cut} leaves the address on one host, and the connections there`, async (t) => {
+    const pid = await bed.start('alpha', 'python3', bed.report('server.py'), ...ADDRESSES.map(plain));
+    await sleep(500);
+    const clients = await startClients();
+    bed.shutGate();
+    const departure = await bed.departAs(`cut.${point}`, pid, point, `stall:${bed.gate}`, moveIps);
+    await bed.arrived(departure);
+    await bed.on('beta', 'nft', CUT);
+    bed.openGate();
+    await (cut === 'for three seconds' ? sleep(3_000) : departure.ending);
+    const given = await has('alpha', ADDRESSES[0]!);
+    await bed.on('beta', 'nft', 'delete table inet cut');
+    const { exitCode, stderr } = await departure.ending;
+    const host = exitCode === 0 ? 'beta' : 'alpha';
+    t.true(where.includes(host) && exitCode !== 3, stderr);
+    t.true(cut === 'for three seconds' || given, 'it is given back while the link is cut');
+    await until('all as it is to stay', () => settled(host));
+    await sleep(500);
+    const back = host === 'alpha' ? undefined : await bed.migrate('beta', pid, 'alpha', ...moveIps);
+    t.is(back?.exitCode ?? 0, 0, back?.stderr);
     for (const { n, problem } of await endClients(clients)) {
       t.is(problem, '');
       t.true(n > 10);
