@@ -11,7 +11,7 @@
 #include "error.h"
 #include "inherit.h"
 #include "objects/aio.h"
-#include "objects/inet_socket.h"
+#include "objects/inet_connection.h"
 #include "objects/tty.h"
 #include "state.h"
 

@@ -10,7 +10,7 @@
 #include "inventory.h"
 #include "layout.h"
 #include "network_lock.h"
-#include "objects/inet_socket.h"
+#include "objects/inet_connection.h"
 #include "objects/memfd.h"
 #include "objects/tty.h"
 #include "objects/unix_socket.h"

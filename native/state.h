@@ -13,7 +13,7 @@ struct state_of_tree {
 	struct shmem_set *shmem;	/* shmem.h, and where it is written; NULL: it can't be */
 	struct page_writer *pages;
 	const struct unix_queues *queues;	/* unix_socket.h */
-	struct paused_set *paused;	/* objects/inet_socket.h; NULL: connections don't come along */
+	struct paused_set *paused;	/* objects/inet_connection.h; NULL: connections don't come along */
 	struct ghost_set *ghosts;	/* ghost.h; NULL: there are none */
 	struct mapped_files *mapped;	/* objects/mm.h */
 	struct cgroup_sets *cgroups;	/* objects/cgroup.h */

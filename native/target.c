@@ -10,7 +10,7 @@
 #include "error.h"
 #include "ghost.h"
 #include "layout.h"
-#include "objects/inet_socket.h"
+#include "objects/inet_connection.h"
 #include "objects/locks.h"
 #include "objects/memfd.h"
 #include "network_lock.h"

@@ -2,7 +2,7 @@
 #ifndef PHAUL_TREE_STATE_H
 #define PHAUL_TREE_STATE_H
 
-#include "objects/inet_socket.h"
+#include "objects/inet_connection.h"
 #include "objects/mm.h"
 #include "objects/unix_socket.h"
 #include "state.h"

@@ -8,7 +8,7 @@
 #include "layout.h"
 #include "locks.pb-c.h"
 #include "memfd.pb-c.h"
-#include "objects/inet_socket.h"
+#include "objects/inet_connection.h"
 #include "objects/unix_socket.h"
 #include "page_file.h"
 #include "rebirth.h"

@@ -22,8 +22,6 @@
 
 #define SOCKETS_WORTH_THREADS 32
 
-extern const struct descriptor_kind inet_socket;
-
 /* ---- reading ---- */
 
 static int pidfd_of(pid_t pid)

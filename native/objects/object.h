@@ -28,7 +28,7 @@ struct check {
 	const struct tree *tree;	/* that moves together; NULL in the freeze */
 	struct pipe_holder *pipe_holders;	/* who else holds pipes and sockets; descriptors_check's */
 	size_t pipe_holder_count;
-	struct connection_key *connections;	/* of the whole tree; inet_socket.c's */
+	struct connection_key *connections;	/* of the whole tree; inet_connection.c's */
 	size_t connection_count;
 };
 
@@ -102,7 +102,7 @@ struct dump {
 	const struct creds_answers *leader_told;
 	struct socket_defaults *socket_defaults;	/* socket_options.h */
 	uint32_t next_file_id;		/* for file_entry ids; descriptors take theirs first */
-	struct paused_set *paused;	/* inet_socket.h */
+	struct paused_set *paused;	/* inet_connection.h */
 	const struct unix_queues *queues;	/* unix_socket.h; NULL: there are none */
 	size_t filters_shared;		/* seccomp.c */
 	struct cgroup_sets *cgroups;	/* cgroup.h; NULL: they are told of elsewhere */

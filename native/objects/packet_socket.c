@@ -34,17 +34,9 @@
 static const int others[] = { PACKET_QDISC_BYPASS, PACKET_TX_HAS_OFF, PACKET_IGNORE_OUTGOING };
 #define OTHERS (sizeof(others) / sizeof(*others))
 
-static int number(int fd, int level, int name)
-{
-	socklen_t size = sizeof(int);
-	int value = -1;
-
-	return getsockopt(fd, level, name, &value, &size) < 0 ? -1 : value;
-}
-
 static bool is(const struct descriptor *d)
 {
-	return S_ISSOCK(d->st.st_mode) && d->own >= 0 && number(d->own, SOL_SOCKET, SO_DOMAIN) == AF_PACKET;
+	return S_ISSOCK(d->st.st_mode) && d->own >= 0 && socket_option(d->own, SOL_SOCKET, SO_DOMAIN) == AF_PACKET;
 }
 
 /* ---- rings, mapped ---- */
@@ -190,7 +182,7 @@ static void put_others(struct store *s, int own)
 {
 	for (size_t i = 0; i < OTHERS; i++) {
 		size_t n = s->entry.n_phaul_options;
-		int value = number(own, SOL_PACKET, others[i]);
+		int value = socket_option(own, SOL_PACKET, others[i]);
 
 		if (value <= 0)
 			continue;

@@ -119,6 +119,15 @@ static const struct {
 };
 _Static_assert(ARRAY_SIZE(others) + 2 < SOCKET_OPTIONS_OTHERS, "all of them fit");
 
+int socket_option(int fd, int level, int name)
+{
+	int value = -1;
+	socklen_t size = sizeof(value);
+
+	(void)getsockopt(fd, level, name, &value, &size);
+	return value;
+}
+
 static int get(int fd, int level, int name, int *ret)
 {
 	socklen_t size = sizeof(*ret);

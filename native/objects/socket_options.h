@@ -24,6 +24,8 @@ struct socket_options {
 	struct sock_filter program[FILTER_MAX];
 };
 
+/* Of whole numbers; -1 also if there is no such option. */
+int socket_option(int fd, int level, int name);
 int socket_options_dump(int fd, struct socket_options *store, struct socket_defaults **known,
 			InetSkEntry *image);
 /* As if nothing had been set. */
