@@ -64,10 +64,13 @@ void notice(struct check *c, const char *code, const char *subject, const char *
 /* All but descriptors. Returns false if there is nothing else to look at. */
 static bool check_process(struct check *c, const struct proc_status *status)
 {
+	const char *state;
+
 	/* Also one that is about to end. */
 	if (!proc_status_field(status, "VmSize") && c->tree && c->pid != c->tree->tasks[0].pid)
 		return false;
-	if (!proc_status_field(status, "VmSize") && proc_status_field(status, "State")[0] != 'Z') {
+	state = proc_status_field(status, "State");
+	if (!proc_status_field(status, "VmSize") && (!state || *state != 'Z')) {
 		obstacle(c, "PROCESS_KERNEL", "process", "pid %d is a kernel thread, which belongs to this host", c->pid);
 		return false;
 	}
@@ -133,7 +136,7 @@ int phaul_check(int pid, uint32_t flags, char *ret_text, size_t size, struct pha
 	if (!size)
 		return phaul_fail(err, -EINVAL, "check", "no room for the answer");
 	ret_text[0] = 0;
-	if (code == -ENOENT || proc_status_number(&status, "Tgid") != pid)
+	if (code == -ENOENT || (!code && proc_status_number(&status, "Tgid") != pid))
 		return phaul_fail(err, -ESRCH, "check", "there is no process %d here", pid);
 	if (code)
 		return phaul_fail(err, code, "check", "looking at pid %d", pid);

@@ -14,7 +14,7 @@ static const struct parts *conversation;
 static size_t at;			/* the part that is next */
 static struct page_sink sink;
 
-/* pages.c is not linked: frames come out of the input. */
+/* Frames come out of the input: these two are in the place of those of pages.c. */
 int pages_receive_start(struct phaul_channel *ch, const struct page_sink *to)
 {
 	(void)ch;
@@ -100,7 +100,7 @@ int converse(const struct parts *parts, struct phaul_error *err)
 		memcpy(&pid, pid_at->bytes, sizeof(pid));
 	if (addresses_at && addresses_at->size && addresses_at->size < sizeof(addresses))
 		memcpy(addresses, addresses_at->bytes, addresses_at->size);
-	code = phaul_target_open(pid > 1 ? pid : 4242, 0, addresses, &tgt, err);
+	code = phaul_target_open(pid > 1 ? pid : 4242, 0, addresses, "", "", &tgt, err);
 	if (!code) {
 		code = phaul_target_receive(tgt, NULL, err);
 		for (at = 0; at < parts->count && !code; )

@@ -5,13 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "phaul.h"
-
 /* Each fuzzer has one. 0. */
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-/* With FUZZ_TELL in the environment, how a call of the library ended. Returns `code`. */
-int tell(int code, const struct phaul_error *err);
 
 /* mutate.c: change an input in place, or make one of two. They return its size. */
 size_t LLVMFuzzerCustomMutator(uint8_t *bytes, size_t size, size_t max, unsigned int seed);

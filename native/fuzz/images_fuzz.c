@@ -3,6 +3,7 @@
 
 #include "fuzz.h"
 #include "ghosts.pb-c.h"
+#include "inventory.h"
 #include "ipc.pb-c.h"
 #include "kernel.h"
 #include "layout.h"
@@ -58,7 +59,8 @@ static void read_registers(const struct image_set *set, uint32_t tid)
 	image_free_all(all, count);
 }
 
-static void read_memory(const struct image_set *set, pid_t pid, const struct built_files *files, struct phaul_error *err)
+static void read_memory(const struct image_set *set, const struct chain *chain, pid_t pid, const struct built_files *files,
+			struct phaul_error *err)
 {
 	struct memory_map map;
 	struct range_list guards = {0};
@@ -73,20 +75,25 @@ static void read_memory(const struct image_set *set, pid_t pid, const struct bui
 	range_list_free(&guards);
 	if (!layout_read(set, pid, &layout, err))
 		layout_free(&layout);
-	(void)page_file_read(set, KERNEL_DIRECTORY, "pagemap", pid, take_pages, NULL, err);
+	(void)page_file_read(chain, "pagemap", pid, take_pages, NULL, err);
 	for (size_t i = 0; i < shared.count; i++)
-		(void)page_file_read(set, KERNEL_DIRECTORY, "pagemap-shmem", shared.at[i].id, take_pages, NULL, err);
+		(void)page_file_read(chain, "pagemap-shmem", shared.at[i].id, take_pages, NULL, err);
 	shmem_free(&shared, true);
 }
 
-static void read_all(const struct image_set *set, struct phaul_error *err)
+static void read_all(const struct image_set *set, const struct chain *chain, struct phaul_error *err)
 {
 	struct rebirth tree = { .err = err };
 	struct connection_pair *pairs = NULL;
+	struct cgroups groups = {0};
+	struct clocks clocks;
 	uint32_t round;
 	size_t count;
 
 	(void)layout_read_round(set, &round);
+	(void)clocks_of_images(set, &clocks);
+	if (!cgroups_read(&groups, set, err))
+		cgroups_free(&groups);
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
 		ProtobufCMessage **all;
 
@@ -100,7 +107,7 @@ static void read_all(const struct image_set *set, struct phaul_error *err)
 		for (size_t i = 0; i < tree.count; i++) {
 			const PstreeEntry *entry = tree.tasks[i]->entry;
 
-			read_memory(set, entry->pid, &tree.files, err);
+			read_memory(set, chain, entry->pid, &tree.files, err);
 			for (size_t n = 0; n < entry->n_threads; n++)
 				read_registers(set, entry->threads[n]);
 		}
@@ -115,13 +122,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	const struct part *set_at;
 	struct image_set *set;
 	struct phaul_error err;
+	struct chain chain;
 
 	parts_read(bytes, size, &parts);
 	kernel_begin(&parts);
 	set_at = parts_find(&parts, "set");
 	if (set_at && !tell(image_set_unpack(set_at->bytes, set_at->size, &set, &err), &err)) {
+		(void)tell(inventory_check(set, KERNEL_DIRECTORY, &err), &err);
 		(void)tell(image_set_check(set, &err), &err);
-		read_all(set, &err);
+		if (!tell(chain_open(KERNEL_DIRECTORY, set, &chain, &err), &err)) {
+			read_all(set, &chain, &err);
+			chain_close(&chain);
+		}
 		image_set_free(set);
 	}
 	kernel_end();

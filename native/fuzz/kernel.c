@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fuzz.h"
-
 #define ERRNO_MAX 133
 
 
@@ -32,9 +30,9 @@ uint32_t kernel_calls(void)
 }
 
 AGREES(access) AGREES(chdir) AGREES(chmod) AGREES(chown) AGREES(chroot) AGREES(dup2) AGREES(execve) AGREES(faccessat)
-AGREES(fallocate) AGREES(fchmod) AGREES(fchown) AGREES(fsync) AGREES(linkat) AGREES(nanosleep) AGREES(nftw) AGREES(pause)
+AGREES(fallocate) AGREES(fchmod) AGREES(fchmodat) AGREES(fchown) AGREES(fchownat) AGREES(fsconfig) AGREES(fsync) AGREES(linkat) AGREES(madvise) AGREES(mkdirat) AGREES(nanosleep) AGREES(nftw) AGREES(pause)
 AGREES(poll) AGREES(pthread_sigmask) AGREES(remove) AGREES(rename) AGREES(renameat2) AGREES(rmdir) AGREES(sendfile)
-AGREES(sigprocmask) AGREES(tee) AGREES(unlink) AGREES(usleep) AGREES(utimensat)
+AGREES(sigprocmask) AGREES(tee) AGREES(unlink) AGREES(unshare) AGREES(usleep) AGREES(utimensat)
 
 /* None of our children runs what would end so. */
 void kernel__exit(int status)

@@ -8,12 +8,13 @@
  *	maps, status, ...	what is below /proc/PID under that name, of every process
 	fd/3, fdinfo/3, task/12	what is in its directories: a link's text, a file's text, nothing
  *	wire		what comes through a TLS connection
- * All others are files of the directory.
+ * All others are files of the directory; "parent/..." are those of the one before.
  */
 #ifndef PHAUL_FUZZ_KERNEL_H
 #define PHAUL_FUZZ_KERNEL_H
 
 #include "parts.h"
+#include "phaul.h"
 
 #define KERNEL_DIRECTORY 3
 
@@ -22,5 +23,7 @@ void kernel_begin(const struct parts *files);
 void kernel_end(void);
 /* That it was asked since the beginning. */
 uint32_t kernel_calls(void);
+/* With FUZZ_TELL in the environment, how a call of the library ended. Returns `code`. */
+int tell(int code, const struct phaul_error *err);
 
 #endif

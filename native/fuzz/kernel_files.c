@@ -74,6 +74,8 @@ static const char default_status[] =
 
 static const struct { const char *name, *text; } defaults[] = {
 	{ "maps", default_maps }, { "status", default_status }, { "oom_score_adj", "0\n" }, { "loginuid", "4294967295\n" },
+	{ "timens_offsets", "monotonic 0 0\nboottime 0 0\n" }, { "boot_id", "01234567-89ab-cdef-0123-456789abcdef\n" },
+	{ "cgroup", "0::/\n" },
 };
 
 static mode_t last_made;		/* what it is, until it is opened */
@@ -111,13 +113,13 @@ static const char *proc_name(const char *path)
 }
 
 /* "fd/" of "/proc/12/fd", if the input has such. */
-static bool is_proc_directory(const char *path, char ret[16])
+static bool is_proc_directory(const char *path, char ret[32])
 {
 	const char *name = proc_name(path);
 
 	if (!name || (strcmp(name, "fd") && strcmp(name, "fdinfo") && strcmp(name, "task")))
 		return false;
-	snprintf(ret, 16, "%s/", name);
+	snprintf(ret, 32, "%s/", name);
 	return true;
 }
 
@@ -176,23 +178,47 @@ int kernel_open(const char *path, int flags, ...)
 	return kernel_new_fd(&f, __builtin_return_address(0));
 }
 
+/* Of the directory of images, or one in it or below /proc: what the parts in it begin with. NULL: it is none. */
+static const char *below(int directory)
+{
+	const struct file *f = directory < FIRST_FD ? NULL : kernel_file(directory);
+
+	return directory == KERNEL_DIRECTORY ? "" : f && S_ISDIR(f->mode) ? f->below : NULL;
+}
+
+static bool any_below(const char *name)
+{
+	for (size_t i = 0; i < kernel_input->count; i++)
+		if (!strncmp(kernel_input->at[i].name, name, strlen(name)) && kernel_input->at[i].name[strlen(name)] == '/')
+			return true;
+	return false;
+}
+
 int kernel_openat(int directory, const char *path, int flags, ...)
 {
-	const struct file *d = directory < FIRST_FD ? NULL : kernel_file(directory);
-	char name[64];
+	const char *in = below(directory);
+	struct file f = { .mode = S_IFREG | 0600 };
+	char name[96];
 	const struct part *p;
 
-	if (directory != KERNEL_DIRECTORY && !d)
+	if (!in)
 		return kernel_open(path, flags);
-	snprintf(name, sizeof(name), "%s%s", d ? d->below : "", path);
+	snprintf(name, sizeof(name), "%s%s", in, path);
 	p = parts_find(kernel_input, name);
-	if (!strcmp(path, "."))
-		return NEW_FD(.mode = S_IFDIR);
-	if (!p) {
+	if (p) {
+		f.bytes = p->bytes;
+		f.size = p->size;
+	} else if (!strcmp(path, ".")) {
+		f.mode = S_IFDIR;
+		strcpy(f.below, in);
+	} else if (any_below(name) && strlen(name) + 1 < sizeof(f.below)) {
+		f.mode = S_IFDIR;
+		snprintf(f.below, sizeof(f.below), "%.*s/", (int)sizeof(f.below) - 2, name);
+	} else if (!(flags & O_CREAT)) {
 		errno = ENOENT;
 		return -1;
 	}
-	return NEW_FD(.mode = S_IFREG | 0600, .bytes = p->bytes, .size = p->size);
+	return kernel_new_fd(&f, __builtin_return_address(0));
 }
 
 int kernel_mknod(const char *path, mode_t mode, dev_t rdev)
@@ -237,13 +263,17 @@ static int give_stat(const struct file *f, struct stat *ret)
 {
 	if (!f || kernel_refuses())
 		return -1;
-	*ret = (struct stat){ .st_mode = f->mode, .st_size = f->size, .st_rdev = f->rdev, .st_nlink = 1, .st_ino = 7, .st_dev = 7 };
+	*ret = (struct stat){
+		.st_mode = f->mode, .st_size = f->size, .st_rdev = f->rdev, .st_nlink = 1, .st_ino = 7 + strlen(f->below), .st_dev = 7,
+	};
 	return 0;
 }
 
 int kernel_fstat(int fd, struct stat *ret)
 {
-	return give_stat(kernel_file(fd), ret);
+	static const struct file directory = { .mode = S_IFDIR };
+
+	return give_stat(fd == KERNEL_DIRECTORY ? &directory : kernel_file(fd), ret);
 }
 
 int kernel_stat(const char *path, struct stat *ret)
@@ -271,6 +301,13 @@ int kernel_fstatat(int directory, const char *path, struct stat *ret, int flags)
 	return kernel_stat(path, ret);
 }
 
+int kernel_statfs(const char *path, struct statfs *ret)
+{
+	(void)path;
+	memset(ret, 0, sizeof(*ret));
+	return kernel_answer(0);
+}
+
 int kernel_fstatfs(int fd, struct statfs *ret)
 {
 	memset(ret, 0, sizeof(*ret));
@@ -281,30 +318,35 @@ int kernel_fstatfs(int fd, struct statfs *ret)
 struct listing {
 	size_t at;
 	int fd;
-	char below[16];
+	char below[32];
 	struct dirent entry;
 };
 
 DIR *kernel_fdopendir(int fd)
 {
-	struct listing *l = kernel_refuses() ? NULL : calloc(1, sizeof(*l));
+	const char *in = below(fd);
+	struct listing *l = !in || kernel_refuses() ? NULL : calloc(1, sizeof(*l));
 
-	if (l)
+	if (l) {
 		l->fd = fd;
+		strcpy(l->below, in);
+	}
 	return (DIR *)l;
 }
 
+/* Nothing is in others than those of processes. */
 DIR *kernel_opendir(const char *path)
 {
-	struct file f = { .mode = S_IFDIR };
-	int fd = is_proc_directory(path, f.below) ? kernel_new_fd(&f, __builtin_return_address(0)) : NEW_FD(.below = "-");
-	struct listing *l = fd < 0 ? NULL : (struct listing *)kernel_fdopendir(fd);
+	struct file f = { .mode = S_IFDIR, .below = "-" };
+	int fd;
+	DIR *dir;
 
-	if (l)
-		strcpy(l->below, kernel_file(fd)->below);
-	else if (fd >= 0)
+	(void)is_proc_directory(path, f.below);
+	fd = kernel_new_fd(&f, __builtin_return_address(0));
+	dir = fd < 0 ? NULL : kernel_fdopendir(fd);
+	if (!dir && fd >= 0)
 		kernel_close(fd);
-	return (DIR *)l;
+	return dir;
 }
 
 struct dirent *kernel_readdir(DIR *dir)
@@ -314,7 +356,7 @@ struct dirent *kernel_readdir(DIR *dir)
 	while (l->at < kernel_input->count) {
 		const char *name = kernel_input->at[l->at++].name;
 
-		if (strncmp(name, l->below, strlen(l->below)))
+		if (strncmp(name, l->below, strlen(l->below)) || strchr(name + strlen(l->below), '/'))
 			continue;
 		snprintf(l->entry.d_name, sizeof(l->entry.d_name), "%s", name + strlen(l->below));
 		return &l->entry;
@@ -337,19 +379,19 @@ int kernel_dirfd(DIR *dir)
 	return ((struct listing *)dir)->fd;
 }
 
+/* A link's text is a part; one that leads to a directory of the input needs none. */
 ssize_t kernel_readlinkat(int directory, const char *name, char *ret, size_t size)
 {
-	const struct file *d = kernel_file(directory);
-	char whole[64];
+	const char *in = below(directory);
+	char whole[96];
 	const struct part *p;
 
-	snprintf(whole, sizeof(whole), "%s%s", d ? d->below : "", name);
+	snprintf(whole, sizeof(whole), "%s%s", in ?: "", name);
 	p = parts_find(kernel_input, whole);
-	if (!d || !p || kernel_refuses()) {
-		errno = d && !p ? ENOENT : errno;
+	errno = in ? ENOENT : EBADF;
+	if (!in || (!p && !any_below(whole)) || kernel_refuses())
 		return -1;
-	}
-	size = p->size < size ? p->size : size;
+	size = p && p->size < size ? p->size : p ? size : 0;
 	if (size)
 		memcpy(ret, p->bytes, size);
 	return size;
@@ -389,18 +431,27 @@ ssize_t kernel_read(int fd, void *to, size_t size)
 
 ssize_t kernel_pwrite(int fd, const void *from, size_t size, off_t at)
 {
+	struct file *f = kernel_file(fd);
+
 	(void)from;
-	if (!kernel_file(fd) || kernel_refuses())
+	if (!f || kernel_refuses())
 		return -1;
-	if (at >= 0)
-		return size;
-	errno = EINVAL;
-	return -1;
+	if (at < 0 || size > INT64_MAX - (uint64_t)at) {
+		errno = at < 0 ? EINVAL : EFBIG;
+		return -1;
+	}
+	f->size = !f->bytes && at + size > f->size ? at + size : f->size;
+	return size;
 }
 
 ssize_t kernel_write(int fd, const void *from, size_t size)
 {
-	return kernel_pwrite(fd, from, size, 0);
+	struct file *f = kernel_file(fd);
+	ssize_t n = f ? kernel_pwrite(fd, from, size, f->pos) : -1;
+
+	if (n > 0)
+		f->pos += n;
+	return n;
 }
 
 off_t kernel_lseek(int fd, off_t at, int whence)
@@ -460,7 +511,7 @@ int kernel_ioctl(int fd, unsigned long request, void *argument)
 /* ---- what makes descriptors ---- */
 
 MAKES_FD(epoll_create1) MAKES_FD(eventfd) MAKES_FD(fanotify_init) MAKES_FD(inotify_init1) MAKES_FD(timerfd_create) MAKES_FD(signalfd)
-MAKES_FD(open_by_handle_at)
+MAKES_FD(open_by_handle_at) MAKES_FD(fsopen) MAKES_FD(fsmount)
 AGREES(fanotify_mark) AGREES(inotify_rm_watch) AGREES(timerfd_settime) AGREES(timerfd_gettime)
 
 int kernel_memfd_create(const char *name, unsigned int flags)

@@ -30,7 +30,7 @@ struct file {
 	mode_t mode;
 	dev_t rdev;
 	int number;			/* of a terminal, or of watches so far, or that it has in another process */
-	char below[16];			/* of a directory of /proc: what the parts in it begin with */
+	char below[32];			/* of a directory: what the parts in it begin with */
 	const void *opened_by;
 };
 

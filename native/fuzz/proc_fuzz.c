@@ -15,6 +15,7 @@ static void dump_descriptors(int pid, struct phaul_error *err)
 	struct dump d = { .pid = pid, .ns_pid = pid, .flags = all, .next_file_id = 1000, .err = err };
 	struct descriptor_table table;
 	struct shmem_set shared = {0};
+	struct mapped_files mapped = {0};
 	struct memory_map map;
 
 	if (descriptors_read(pid, &table, err))
@@ -26,7 +27,9 @@ static void dump_descriptors(int pid, struct phaul_error *err)
 	if (!memory_map_read(pid, true, &map, err)) {
 		(void)memory_map_gap(&map);
 		d.map = &map;
+		d.mapped = &mapped;
 		(void)mm_dump(&d, 0);
+		mapped_files_free(&mapped);
 		memory_map_free(&map);
 	}
 	shmem_free(&shared, true);

@@ -1,4 +1,5 @@
 /* regress.c - SEEDS: what the fuzzers have found, or were written for, each by itself. Run under the sanitizers. */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -9,7 +10,6 @@
 #include <unistd.h>
 
 #include "conversation.h"
-#include "fuzz.h"
 #include "image.h"
 #include "kernel.h"
 
@@ -69,10 +69,18 @@ static void seed_close(struct seed *s)
 	free(s->bytes);
 }
 
+/* "pagemap-" are those of processes, and not of memory that they share. */
+static bool is_of(const char *name, const char *base)
+{
+	size_t size = strlen(base);
+
+	return !strncmp(name, base, size) && (base[size - 1] != '-' || isdigit((unsigned char)name[size]));
+}
+
 static const struct part *part_of(const struct seed *s, const char *base)
 {
 	for (size_t i = 0; i < s->parts.count; i++)
-		if (!strncmp(s->parts.at[i].name, base, strlen(base)))
+		if (is_of(s->parts.at[i].name, base))
 			return &s->parts.at[i];
 	fprintf(stderr, "the seed has no %s\n", base);
 	exit(1);
@@ -104,10 +112,13 @@ static void change(struct seed *s, const char *base, const ProtobufCMessageDescr
 
 static int restore(const struct seed *s)
 {
+	struct phaul_restore *r;
 	int pid, code;
 
 	kernel_begin(&s->parts);
-	code = phaul_restore(KERNEL_DIRECTORY, 0, &pid, &err);
+	code = phaul_restore_open(KERNEL_DIRECTORY, 0, "", &r, &pid, &err);
+	if (!code)
+		phaul_restore_close(r);
 	kernel_end();
 	return code;
 }
@@ -139,6 +150,11 @@ static void wrong_pid(void *m)
 static void wrong_pages(void *m)
 {
 	((PagemapEntry *)m)->nr_pages = 1ull << 60;
+}
+
+static void too_many_pages(void *m)
+{
+	((PagemapEntry *)m)->nr_pages = 1ull << 34;
 }
 
 static void wrong_address(void *m)
@@ -185,7 +201,8 @@ static void refuse_fields(void)
 {
 	expect_refusal("threads", "pstree.img", &pstree_entry__descriptor, 0, wrong_thread, "pstree.img", "2147483648 is no number of a thread");
 	expect_refusal("tree", "pstree.img", &pstree_entry__descriptor, 1, wrong_pid, "pstree.img", "pid 4294967295");
-	expect_refusal("tree", "pagemap-", &pagemap_entry__descriptor, 1, wrong_pages, "pagemap-", "nr_pages 1152921504606846976");
+	expect_refusal("tree", "pagemap-", &pagemap_entry__descriptor, 1, wrong_pages, "pagemap-", "nr_pages");
+	expect_refusal("tree", "pagemap-", &pagemap_entry__descriptor, 2, too_many_pages, "pages-", "tells of 17179869185 pages");
 	expect_refusal("tree", "pagemap-", &pagemap_entry__descriptor, 1, wrong_address, "pagemap-", "vaddr");
 	expect_refusal("tree", "mm-", &mm_entry__descriptor, 0, wrong_vma, "mm-", "vmas[2]");
 	expect_refusal("tree", "files.img", &file_entry__descriptor, 0, wrong_file, "files.img", "id 2147483648");
@@ -213,6 +230,27 @@ static void refuse_order(void)
 	free(bytes);
 }
 
+/* ---- what /proc says ---- */
+
+/* One that ends while it is looked at. */
+static void state_is_missing(void)
+{
+	static struct parts parts;
+	char status[64], text[4096];
+	int32_t pid;
+	size_t size;
+	uint8_t *bytes = slurp("proc", "signals", &size);
+
+	parts_read(bytes, size, &parts);
+	memcpy(&pid, parts_find(&parts, "pid")->bytes, sizeof(pid));
+	parts_remove(&parts, "status");
+	parts_add(&parts, "status", status, snprintf(status, sizeof(status), "Name:\tshort\nTgid:\t%d\n", pid));
+	kernel_begin(&parts);
+	expect(phaul_check(pid, 0, text, sizeof(text), &err) > 0 && strstr(text, "PROCESS_KERNEL"), "a status without a state");
+	kernel_end();
+	free(bytes);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -222,5 +260,6 @@ int main(int argc, char **argv)
 	seeds = argv[1];
 	refuse_fields();
 	refuse_order();
+	state_is_missing();
 	return failures != 0;
 }

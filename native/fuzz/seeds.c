@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "ghosts.pb-c.h"
 #include "image.h"
 #include "pages.h"
 #include "parts.h"
@@ -154,6 +155,7 @@ static void add_pagemap(struct parts *to, const char *name, const uint8_t *bytes
 		if (i) {
 			e->compat_nr_pages = 1;
 			e->nr_pages = 1;
+			e->has_phaul_sum = false;
 		}
 		word = protobuf_c_message_get_packed_size(m);
 		memcpy(at, &word, sizeof(word));
@@ -162,6 +164,42 @@ static void add_pagemap(struct parts *to, const char *name, const uint8_t *bytes
 			break;
 	}
 	parts_add(to, name, out, at - out);
+}
+
+/* Without its sums, as criu's have none: whatever is changed would be found by them. */
+static void add_inventory(struct parts *to, const char *name, const uint8_t *bytes, size_t size)
+{
+	struct image_reader r;
+	ProtobufCMessage *m;
+	InventoryEntry *e;
+	uint8_t *out;
+	uint32_t word;
+
+	if (image_read_bytes("inventory", bytes, size, &r) || image_next(&r, &inventory_entry__descriptor, &m) != 1)
+		die("reading %s", name);
+	e = (InventoryEntry *)m;
+	e->n_phaul_images = 0;
+	e->has_phaul_sha256 = false;
+	word = protobuf_c_message_get_packed_size(m);
+	out = malloc(8 + word);
+	memcpy(out, bytes, 4);
+	memcpy(out + 4, &word, sizeof(word));
+	parts_add(to, name, out, 8 + protobuf_c_message_pack(m, out + 8));
+}
+
+/* Of a large file no content: it is all a hole. */
+static void add_ghost(struct parts *to, const char *name, const uint8_t *bytes, size_t size)
+{
+	struct image_reader r;
+	ProtobufCMessage *m;
+
+	if (size <= FILE_MAX) {
+		parts_add(to, name, bytes, size);
+		return;
+	}
+	if (image_read_bytes("ghost-file", bytes, size, &r) || image_next(&r, &ghost_file_entry__descriptor, &m) != 1)
+		die("reading %s", name);
+	parts_add(to, name, bytes, r.at - bytes);
 }
 
 /* For the kernel of the fuzzers: what files are. */
@@ -207,6 +245,10 @@ static void add_directory(struct parts *to, const char *path)
 			parts_add(to, d->d_name, calloc(2, PAGE), 2 * PAGE);
 		else if (!strncmp(d->d_name, "pagemap", 7))
 			add_pagemap(to, d->d_name, bytes, size);
+		else if (!strncmp(d->d_name, "ghost-file-", 11))
+			add_ghost(to, d->d_name, bytes, size);
+		else if (!strcmp(d->d_name, "inventory.img"))
+			add_inventory(to, d->d_name, bytes, size);
 		else if (size <= FILE_MAX)
 			parts_add(to, d->d_name, bytes, size);
 	}
@@ -301,11 +343,14 @@ static void dump(const char *to, const char *programs, const char *victim)
 	const uint32_t flags = PHAUL_TO_DIRECTORY | PHAUL_FILE_LOCKS | PHAUL_LINK_REMAP | PHAUL_TCP_ESTABLISHED;
 	char directory[] = "/tmp/phaul-seeds.XXXXXX", command[600], report[64];
 	static struct parts parts, images;
+	struct phaul_checkpoint *c;
 	struct phaul_dumped dumped;
+	uint64_t frozen_ns;
 	pid_t pid = start(programs, victim, report);
 	int fd = mkdtemp(directory) ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 
-	if (fd < 0 || phaul_dump(pid, fd, flags, 5000, &dumped, &err))
+	if (fd < 0 || phaul_checkpoint_open(pid, fd, NULL, flags, "", 5000, &c, &err) || phaul_checkpoint_write(c, &dumped, &err) ||
+	    phaul_checkpoint_close(c, PHAUL_KILL, &frozen_ns, &err))
 		die("dumping %s", victim);
 	end();
 	parts.count = 0;
@@ -447,7 +492,7 @@ static void record(struct record *r, pid_t pid)
 		die("listening");
 	pthread_create(&accepting, NULL, accept_it, r->channel);
 	if (phaul_channel_connect("127.0.0.1", phaul_channel_port(r->channel), key, 1, 10000, &ch, &err) ||
-	    phaul_source_open(pid, PHAUL_TCP_ESTABLISHED, NULL, &src, &err))
+	    phaul_source_open(pid, PHAUL_TCP_ESTABLISHED, "", "", &src, &err))
 		die("connecting");
 	pthread_join(accepting, NULL);
 	pthread_create(&pages, NULL, hear_pages, r);

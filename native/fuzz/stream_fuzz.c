@@ -1,4 +1,6 @@
-/* stream_fuzz.c - what comes through the page channel once it is deciphered: notes, and frames of pages. */
+/* stream_fuzz.c - what comes through the page channel once it is deciphered: notes, frames of pages, and what a page server and the
+ * one who dumps to it tell each other.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +9,7 @@
 #include "fuzz.h"
 #include "kernel.h"
 #include "pages.h"
+#include "pages_before.h"
 
 #define FRAME_PAGES 64
 #define USER_END 0x7ffffffff000ull
@@ -68,17 +71,43 @@ static void hear_pages(struct phaul_channel *ch)
 		pump_stop(ch);
 }
 
+/* What another host wants to have written here, and what it has of the checkpoint before. */
+static void serve(struct phaul_channel *ch)
+{
+	struct phaul_error err;
+	uint64_t bytes;
+
+	(void)tell(phaul_page_server(ch, KERNEL_DIRECTORY, &bytes, &err), &err);
+}
+
+static void hear_digests(struct phaul_channel *ch)
+{
+	struct pages_elsewhere e = {0};
+	struct pages_before before;
+	struct phaul_error err;
+	static const uint8_t pages[2 * 4096];
+	bool same[2];
+
+	if (!tell(pages_hear(&e, ch, &err), &err) && !pages_before_open(NULL, &e, "pagemap", 4242, &before, &err)) {
+		(void)pages_before_compare(&before, 0x400000, 2, pages, same, &err);
+		pages_before_close(&before);
+	}
+	pages_elsewhere_free(&e);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
+	static void (*const all[])(struct phaul_channel *ch) = { hear_notes, hear_pages, serve, hear_digests };
 	static struct parts parts;
 	struct phaul_channel ch = { .stream_count = 1, .note = { .fd = -1 }, .pages = { { .fd = -1 } } };
 
 	ch.note.channel = ch.pages[0].channel = &ch;
 	parts_read(bytes, size, &parts);
-	kernel_begin(&parts);
-	hear_notes(&ch);
-	kernel_begin(&parts);
-	hear_pages(&ch);
-	kernel_end();
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+		kernel_begin(&parts);
+		ch.note_head.pending = false;
+		all[i](&ch);
+		kernel_end();
+	}
 	return 0;
 }
