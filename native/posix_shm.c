@@ -42,8 +42,12 @@ static int find(const struct image_set *images, uint64_t id, struct entry *ret, 
 		err = ret->name_size > PATH_MAX ? -EPROTO : image_next_raw(&r, ret->name_size, &bytes);
 		if (err || ret->id != id)
 			continue;
-		*ret_name = strndup(bytes, ret->name_size);
-		return *ret_name ? 0 : -ENOMEM;
+		*ret_name = malloc(ret->name_size + 1);
+		if (!*ret_name)
+			return -ENOMEM;
+		memcpy(*ret_name, bytes, ret->name_size);
+		(*ret_name)[ret->name_size] = 0;
+		return 0;
 	}
 	return err ? err : -ENOENT;
 }
