@@ -26,7 +26,7 @@ export interface MoveIp {
 }
 
 export function parseMoveIp(text: string): MoveIp {
-  const [, address = '', prefix = '', device, deviceThere] = /^([^/@]+)\/(\d{1,3})(?:@([^\s@:/]{1,15})(?::([^\s@:/]{1,15}))?)?$/.exec(text) ?? [];
+  const [, address = '', prefix = '', device, deviceThere] = /^([^/@%]+)\/(\d{1,3})(?:@([^\s@:/]{1,15})(?::([^\s@:/]{1,15}))?)?$/.exec(text) ?? [];
   const family = isIP(address);
   if (family === 0 || Number(prefix) > (family === 4 ? 32 : 128)) {
     throw new PhaulError('ERR_USAGE', `"${text}" is no address to move: write ADDRESS/PREFIX[@DEVICE[:DEVICE THERE]], such as 10.0.0.7/24 or 10.0.0.7/24@eth0:ens3, as "ip address" shows it.`);

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { WebSocket, WebSocketServer } from 'ws';
 import { asPhaulError, isErrorCode, PhaulError } from './errors.ts';
+import { parseJson } from './json.ts';
 import { envelope, MESSAGE_BYTES_MAX, OBSTACLES_MAX, requests, type Method, type Params, type Result } from './messages.ts';
 
 /**
@@ -72,7 +73,7 @@ export class Control {
     }
     const parsed = requests[method].result.safeParse(await answer);
     if (!parsed.success) {
-      throw new PhaulError('ERR_PROTOCOL', `${this.#peer} answered "${method}" with something else than was asked: ${parsed.error.message}`);
+      throw new PhaulError('ERR_PROTOCOL', `${this.#peer} answered "${method}" with something else than was asked: ${shortened(parsed.error.message)}`);
     }
     return parsed.data as Result<M>;
   }
@@ -151,7 +152,7 @@ export class Control {
       const parsed = requests[name].params.safeParse(params);
       const handler = this.#handlers[name] as ((params: unknown) => unknown) | undefined;
       if (!parsed.success || handler === undefined) {
-        throw new PhaulError('ERR_PROTOCOL', parsed.success ? `"${method}" is not for this side.` : `"${method}" has wrong parameters: ${parsed.error.message}`);
+        throw new PhaulError('ERR_PROTOCOL', parsed.success ? `"${method}" is not for this side.` : `"${method}" has wrong parameters: ${shortened(parsed.error.message)}`);
       }
       return { result: await handler(parsed.data) };
     } catch (thrown) {
@@ -161,14 +162,8 @@ export class Control {
   }
 }
 
-/** undefined if it isn't. */
-export function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
+/** A message of the largest size may have a fault in each of its bytes. */
+const shortened = (text: string): string => (text.length > 1000 ? `${text.slice(0, 1000)} ...` : text);
 
 /** The side that asks. */
 export async function connectControl(duplex: Duplex, peer: string, handshakeTimeoutMs: number): Promise<Control> {

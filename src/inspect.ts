@@ -1,7 +1,7 @@
 /** phaul inspect: what a checkpoint holds, from its images alone. */
 import { z } from 'zod';
 import { PhaulError } from './errors.ts';
-import { readImage } from './images.ts';
+import { readEntries } from './images.ts';
 import { inspectChain, memoryOf, type InspectedLink, type InspectedMemory } from './inspectChain.ts';
 
 const STATES: Record<number, string> = { 1: 'running', 2: 'ended', 3: 'stopped' };
@@ -104,14 +104,11 @@ function textOf(files: Files, id: number): string {
   return entry?.reg?.name ?? files.get(entry?.fifo?.regf_id ?? entry?.tty?.regf_id ?? 0)?.reg?.name ?? '';
 }
 
-const parse = <T extends z.ZodType>(directory: string, name: string, message: string, schema: T): z.infer<T>[] =>
-  readImage(directory, name, message).map((entry) => schema.parse(entry));
-
 function inspectProcess(directory: string, { pid, threads, ...place }: z.infer<typeof pstree>, files: Files): InspectedProcess {
-  const { tc } = parse(directory, `core-${pid}`, 'core_entry', core)[0] ?? {};
-  const memory = parse(directory, `mm-${pid}`, 'mm_entry', mm)[0];
-  const places = parse(directory, `fs-${pid}`, 'fs_entry', fs)[0];
-  const table = parse(directory, `ids-${pid}`, 'task_kobj_ids_entry', ids)[0]?.files_id ?? pid;
+  const { tc } = readEntries(directory, `core-${pid}`, 'core_entry', core)[0] ?? {};
+  const memory = readEntries(directory, `mm-${pid}`, 'mm_entry', mm)[0];
+  const places = readEntries(directory, `fs-${pid}`, 'fs_entry', fs)[0];
+  const table = readEntries(directory, `ids-${pid}`, 'task_kobj_ids_entry', ids)[0]?.files_id ?? pid;
   const nameOf = (id: number | undefined): string | undefined => files.get(id ?? 0)?.reg?.name;
   return {
     pid,
@@ -124,7 +121,7 @@ function inspectProcess(directory: string, { pid, threads, ...place }: z.infer<t
     mappings: memory?.vmas.length ?? 0,
     mappedBytes: (memory?.vmas ?? []).reduce((sum, { start, end }) => sum + end - start, 0),
     memory: memoryOf(directory, `pagemap-${pid}`),
-    descriptors: parse(directory, `fdinfo-${table}`, 'fdinfo_entry', fdinfo).map(({ fd, id, type }) => ({ fd, kind: KINDS[type] ?? type, text: textOf(files, id) })),
+    descriptors: readEntries(directory, `fdinfo-${table}`, 'fdinfo_entry', fdinfo).map(({ fd, id, type }) => ({ fd, kind: KINDS[type] ?? type, text: textOf(files, id) })),
     children: [],
   };
 }
@@ -142,14 +139,18 @@ export function inspect(directory: string): Inspected {
 }
 
 function inspectRoot(directory: string): InspectedProcess {
-  const files: Files = new Map(parse(directory, 'files', 'file_entry', file).map((entry) => [entry.id, entry]));
-  const processes = parse(directory, 'pstree', 'pstree_entry', pstree).map((entry) => inspectProcess(directory, entry, files));
+  const files: Files = new Map(readEntries(directory, 'files', 'file_entry', file).map((entry) => [entry.id, entry]));
+  const processes = readEntries(directory, 'pstree', 'pstree_entry', pstree).map((entry) => inspectProcess(directory, entry, files));
   const [root] = processes;
   if (root === undefined) {
     throw new PhaulError('ERR_USAGE', `${directory} holds no process: pstree.img is empty.`);
   }
-  for (const process of processes.slice(1)) {
-    (processes.find(({ pid }) => pid === process.ppid) ?? root).children.push(process);
+  for (const [i, process] of processes.slice(1).entries()) {
+    const parent = processes.slice(0, i + 1).find(({ pid }) => pid === process.ppid);
+    if (parent === undefined) {
+      throw new PhaulError('ERR_USAGE', `${directory}/pstree.img says that process ${process.pid} is a child of ${process.ppid}, which is not before it. Is it of a checkpoint, and whole?`);
+    }
+    parent.children.push(process);
   }
   return root;
 }

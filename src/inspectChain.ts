@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { PAGE_BYTES } from './engine/engine.ts';
 import { PhaulError } from './errors.ts';
-import { readImage } from './images.ts';
+import { readEntries } from './images.ts';
 
 const PE_PARENT = 1;
 const number = z.union([z.number(), z.string()]).transform(Number).default(0);
@@ -38,8 +38,7 @@ export interface InspectedLink {
 /** `name` without ".img", such as "pagemap-12". */
 export function memoryOf(directory: string, name: string): InspectedMemory {
   const memory = { bytes: 0, parentBytes: 0 };
-  for (const entry of readImage(directory, name, 'pagemap_entry', 'pagemap_head').slice(1)) {
-    const { nr_pages, compat_nr_pages, flags, in_parent } = pagemap.parse(entry);
+  for (const { nr_pages, compat_nr_pages, flags, in_parent } of readEntries(directory, name, 'pagemap_entry', pagemap, 'pagemap_head')) {
     const bytes = (nr_pages || compat_nr_pages) * PAGE_BYTES;
     memory.bytes += bytes;
     memory.parentBytes += in_parent || (flags & PE_PARENT) !== 0 ? bytes : 0;

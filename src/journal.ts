@@ -5,8 +5,10 @@
  * after a host that died all but an end is in doubt, which the boot id of the first line tells.
  */
 import { closeSync, fdatasyncSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { z } from 'zod';
 import { PhaulError } from './errors.ts';
 import type { Side } from './events.ts';
+import { parseJson } from './json.ts';
 import type { ReachOptions } from './options.ts';
 import { JOURNAL_DIRECTORY } from './places.ts';
 
@@ -103,26 +105,40 @@ export interface Entry {
   at: number;
 }
 
-/** Undefined if there is no journal of this migration. A torn line doesn't count. */
+const instance = z.object({ pid: z.int().min(1), startedAt: z.number(), boot: z.string() });
+const original = z.object({
+  reach: z.object({ destination: z.string(), acceptNewHostKey: z.boolean(), identityFile: z.string().optional(), sshConfigFile: z.string().optional() }),
+  address: z.string(),
+  hook: z.string().optional(),
+  addresses: z.string(),
+  stopped: z.array(z.int()),
+});
+
+/** Of what another phaul wrote, or a disk has damaged, each field by itself is as if it weren't there. */
+const line = z.object({
+  state: z.string(),
+  at: z.number().catch(0),
+  comm: z.string().optional().catch(undefined),
+  host: z.string().optional().catch(undefined),
+  process: instance.optional().catch(undefined),
+  by: instance.optional().catch(undefined),
+  original: original.optional().catch(undefined),
+});
+
+/** Undefined if there is no journal of this migration. */
 export function readJournal(id: string, side: Side): Entry | undefined {
-  let text: string;
   try {
-    text = readFileSync(pathOf(id, side), 'utf8');
+    return parseJournal(readFileSync(pathOf(id, side), 'utf8'));
   } catch {
     return undefined;
   }
-  const lines = text.split('\n').map(parse).filter((line) => line !== undefined);
-  const [first, last] = [lines.at(0), lines.at(-1)];
-  return first === undefined || last === undefined ? undefined : { state: last.state, about: first, began: first.at, at: last.at };
 }
 
-function parse(line: string): ({ state: string; at: number } & Partial<About>) | undefined {
-  try {
-    const parsed = JSON.parse(line) as { state?: unknown; at?: unknown } | null;
-    return typeof parsed?.state === 'string' ? { ...parsed, state: parsed.state, at: Number(parsed.at) } : undefined;
-  } catch {
-    return undefined;
-  }
+/** A torn line doesn't count; undefined if there is no other. */
+export function parseJournal(text: string): Entry | undefined {
+  const lines = text.split('\n').map((words) => line.safeParse(parseJson(words)).data).filter((parsed) => parsed !== undefined);
+  const [first, last] = [lines.at(0), lines.at(-1)];
+  return first === undefined || last === undefined ? undefined : { state: last.state, about: first as Partial<About>, began: first.at, at: last.at };
 }
 
 export interface Journalled extends Entry {

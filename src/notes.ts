@@ -12,8 +12,10 @@
  *   ABORT            ------>                    instead of COMMIT
  *                    <------    FAILED          instead of any answer
  */
-import type { Applied, Built, Channel } from './engine/engine.ts';
+import { z } from 'zod';
+import type { Channel } from './engine/engine.ts';
 import { isErrorCode, PhaulError } from './errors.ts';
+import { parseJson } from './json.ts';
 
 /** From NOTE_USER on. */
 export const PING = 16;
@@ -25,14 +27,20 @@ export const RUNNING = 21;
 export const ABORT = 22;
 export const FAILED = 23;
 
+const amount = z.number().min(0);
+/** Sentences for the operator about what is different there. */
+const said = z.array(z.string().max(4096)).max(1000);
+
 /** What each answer carries, as JSON. */
-export interface Answers {
-  [PONG]: object;
-  /** `said`: sentences for the operator about what is different there. */
-  [APPLIED]: Applied & { said: string[]; sums?: string };
-  [READY]: Built;
-  [RUNNING]: { releaseMs: number; said: string[] };
-}
+const answers = {
+  [PONG]: z.object({}),
+  [APPLIED]: z.object({
+    round: amount, vmas: amount, bytes: amount, pagesDropped: amount, layoutMs: amount, waitMs: amount, said, sums: z.string().optional(),
+  }),
+  [READY]: z.object({ buildMs: amount, threadsMs: amount, filesMs: amount, threads: amount, descriptors: amount }),
+  [RUNNING]: z.object({ releaseMs: amount, said }),
+};
+export type Answers = { [K in keyof typeof answers]: z.infer<(typeof answers)[K]> };
 
 /**
  * How long after RUNNING the source looks for packets that still came to it, each after the one before: an announcement
@@ -55,13 +63,9 @@ export function fail(channel: Channel, { code, message }: PhaulError): void {
 }
 
 function parse(payload: Buffer): Record<string, unknown> {
-  try {
-    const content: unknown = JSON.parse(payload.toString());
-    if (typeof content === 'object' && content !== null) {
-      return content as Record<string, unknown>;
-    }
-  } catch {
-    // The same as what isn't an object.
+  const content = parseJson(payload.toString());
+  if (typeof content === 'object' && content !== null && !Array.isArray(content)) {
+    return content as Record<string, unknown>;
   }
   throw new PhaulError('ERR_PROTOCOL', 'The other host sent a note that is no JSON object.');
 }
@@ -80,9 +84,11 @@ export function lastWords(channel: Channel, host: string): PhaulError | undefine
   return undefined;
 }
 
+const failure = z.object({ code: z.string().catch(''), message: z.string().min(1).transform((text) => text.slice(0, 4096)).catch('It failed, and did not say why.') });
+
 function failed(content: Record<string, unknown>, host: string): PhaulError {
-  const code = String(content['code']);
-  return new PhaulError(isErrorCode(code) ? code : 'ERR_PEER', `On ${host}: ${String(content['message'])}`);
+  const { code, message } = failure.parse(content);
+  return new PhaulError(isErrorCode(code) ? code : 'ERR_PEER', `On ${host}: ${message}`);
 }
 
 /** On a slow link what was sent before is still under way: for as long as that gets less, nobody has stopped. */
@@ -110,5 +116,9 @@ export function hear<K extends keyof Answers>(channel: Channel, kind: K, timeout
   if (note.kind !== kind) {
     throw new PhaulError('ERR_PROTOCOL', `${host} sent note ${note.kind} where ${kind} was due.`);
   }
-  return content as unknown as Answers[K];
+  const parsed = answers[kind].safeParse(content);
+  if (!parsed.success) {
+    throw new PhaulError('ERR_PROTOCOL', `${host} sent a note ${kind} with something else than belongs in it: ${parsed.error.issues[0]?.path.join('.')}: ${parsed.error.issues[0]?.message}.`);
+  }
+  return parsed.data as Answers[K];
 }

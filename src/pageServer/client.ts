@@ -8,7 +8,7 @@ import { asPhaulError, isErrorCode, PhaulError } from '../errors.ts';
 import type { PageServerOptions, PreDumpOptions } from '../options.ts';
 import { reach, type Reached } from '../reach.ts';
 import { version } from '../version.ts';
-import { parseJson } from '../control.ts';
+import { parseJson } from '../json.ts';
 import { answer, DISCARD, KEY_BYTES, type Answer } from './words.ts';
 
 const COMMAND = 'phaul page-server --stdio';

@@ -1,31 +1,18 @@
 /** phaul page-server: one checkpoint of another host comes to a directory of this one. */
 import { closeSync, writeSync } from 'node:fs';
-import { hostname } from 'node:os';
 import { createInterface } from 'node:readline';
 import { dedup } from '../checkpoint/dedup.ts';
 import { openEmpty, removeImages } from '../checkpoint/directory.ts';
-import { parseJson } from '../control.ts';
 import { engine } from '../engine/library.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
-import { version } from '../version.ts';
-import { DISCARD, KEY_BYTES, order, STREAMS, type Answer, type Order } from './words.ts';
+import { DISCARD, KEY_BYTES, parseOrder, STREAMS, type Answer, type Order } from './words.ts';
 
 const ACCEPT_TIMEOUT_MS = 30_000;
 
 /** At once: this thread is about to wait in the engine. */
 const say = (words: Answer): void => void writeSync(1, `${JSON.stringify(words)}\n`);
 
-async function readOrder(lines: AsyncIterator<string, undefined>): Promise<Order> {
-  const { value: line } = await lines.next();
-  const words = line === undefined ? undefined : (parseJson(line) as { version?: string } | undefined);
-  if (words === undefined) {
-    throw new PhaulError('ERR_PROTOCOL', 'Nobody said what to receive: "phaul dump --page-server" starts this by itself.');
-  }
-  if (words.version !== version) {
-    throw new PhaulError('ERR_PEER_VERSION', `${hostname()} has phaul ${version}, the host that dumps has ${words.version ?? 'another'}: install the same version on both.`);
-  }
-  return order.parse(words);
-}
+const readOrder = async (lines: AsyncIterator<string, undefined>): Promise<Order> => parseOrder((await lines.next()).value);
 
 function receive({ directory, previous, address, key }: Order): number {
   const fd = openEmpty(directory, previous);

@@ -1,7 +1,11 @@
 /** What a dump and its page server on another host say to each other: one line of JSON each, on the server's stdin and stdout. */
+import { hostname } from 'node:os';
 import { z } from 'zod';
+import { PhaulError } from '../errors.ts';
+import { parseJson } from '../json.ts';
+import { version } from '../version.ts';
 
-export const order = z.object({
+const order = z.object({
   version: z.string(),
   directory: z.string(),
   /** The checkpoint before, seen from that directory. */
@@ -13,6 +17,22 @@ export const order = z.object({
   key: z.string(),
 });
 export type Order = z.infer<typeof order>;
+
+/** A phaul of another version may order something else. */
+export function parseOrder(line: string | undefined): Order {
+  const { success, data: about } = z.object({ version: z.string().optional() }).safeParse(line === undefined ? undefined : parseJson(line));
+  if (!success) {
+    throw new PhaulError('ERR_PROTOCOL', 'Nobody said what to receive: "phaul dump --page-server" starts this by itself.');
+  }
+  if (about.version !== version) {
+    throw new PhaulError('ERR_PEER_VERSION', `${hostname()} has phaul ${version}, the host that dumps has ${about.version ?? 'another'}: install the same version on both.`);
+  }
+  const parsed = order.safeParse(parseJson(line ?? ''));
+  if (!parsed.success) {
+    throw new PhaulError('ERR_PROTOCOL', `The host that dumps said what can't be: ${parsed.error.issues[0]?.path.join('.')}: ${parsed.error.issues[0]?.message}.`);
+  }
+  return parsed.data;
+}
 
 export const answer = z.union([
   z.object({ port: z.number().int() }),

@@ -26,6 +26,7 @@ export interface Destination {
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const SSH_PORT = 22;
+const PORT_MAX = 65_535;
 
 type Settings = Record<string, string | string[] | undefined>;
 
@@ -78,6 +79,9 @@ export async function resolveDestination(text: string, configFile: string | unde
   const user = asked.user ?? one(settings['user']) ?? userInfo().username;
   const hostName = (one(settings['hostname']) ?? asked.host).replaceAll('%h', asked.host);
   const port = asked.port ?? Number(one(settings['port']) ?? SSH_PORT);
+  if (!Number.isInteger(port) || port < 1 || port > PORT_MAX) {
+    throw new PhaulError('ERR_REACH_CONFIG', `"${asked.port ?? one(settings['port'])}", which ${asked.host} is to be reached at, is no port: a port is a number from 1 to ${PORT_MAX}.`);
+  }
   const expand = (path: string): string =>
     path
       .replace(/^~(?=\/|$)/, homedir())

@@ -22,8 +22,24 @@ export const fingerprint = (key: Buffer): string => `SHA256:${createHash('sha256
 /** How known_hosts writes a host on another port than ssh's own. */
 export const hostEntry = (host: string, port: number): string => (port === 22 ? host : `[${host}]:${port}`);
 
-const escaped = (text: string): string => text.replace(/[.+^${}()|\\[\]]/g, '\\$&');
-const wildcard = (pattern: string): RegExp => new RegExp(`^${escaped(pattern).replaceAll('*', '.*').replaceAll('?', '.')}$`, 'i');
+
+/** From left to right, and back to the last star only: an expression would try all ways that there are. */
+export function matchesPattern(pattern: string, name: string): boolean {
+  let [p, n, star, retry] = [0, 0, -1, 0];
+  while (n < name.length) {
+    if (pattern[p] === '*') {
+      [star, retry] = [p++, n];
+    } else if (p < pattern.length && (pattern[p] === '?' || pattern[p] === name[n])) {
+      p++;
+      n++;
+    } else if (star >= 0) {
+      [p, n] = [star + 1, ++retry];
+    } else {
+      return false;
+    }
+  }
+  return /^\**$/.test(pattern.slice(p));
+}
 
 function matchesHash(field: string, name: string): boolean {
   const [, , salt = '', hash = ''] = field.split('|');
@@ -36,7 +52,7 @@ export function matchesHosts(field: string, name: string): boolean {
     return matchesHash(field, name);
   }
   const patterns = field.split(',');
-  const matches = (pattern: string): boolean => wildcard(pattern).test(name);
+  const matches = (pattern: string): boolean => matchesPattern(pattern.toLowerCase(), name.toLowerCase());
   return !patterns.some((pattern) => pattern.startsWith('!') && matches(pattern.slice(1))) && patterns.some((pattern) => !pattern.startsWith('!') && matches(pattern));
 }
 
@@ -66,8 +82,8 @@ export async function knownKeys(files: string[], host: string, port: number): Pr
   return found.flat();
 }
 
-/** The type is the first string of the key itself. */
-export const keyType = (key: Buffer): string => key.subarray(4, 4 + key.readUInt32BE(0)).toString();
+/** The type is the first string of the key itself; "" if it is none. */
+export const keyType = (key: Buffer): string => (key.length < 4 ? '' : key.subarray(4, 4 + key.readUInt32BE(0)).toString());
 
 export function judge(known: KnownKey[], key: Buffer): HostKeyVerdict {
   const text = key.toString('base64');
