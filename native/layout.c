@@ -16,6 +16,7 @@
 #include "shmem.h"
 
 #define USER_END 0x7ffffffff000ull
+#define VSYSCALL 0xffffffffff600000ull
 #define PAGE 4096ull
 #define VMAS_MAX (1u << 20)
 #define FILES_MAX (1u << 20)
@@ -351,7 +352,7 @@ static const char *get_vma(const VmaEntry *e, const struct file_names *names, co
 	if (!e->has_phaul_flags)
 		ret->flags = flags_of(e);
 	if (ret->kind == VMA_VSYSCALL)
-		return NULL;
+		return e->start == VSYSCALL && e->end == VSYSCALL + PAGE ? NULL : "that is not where the kernel has its vsyscall page";
 	if (e->end <= e->start || !range_ok(e->start, e->end - e->start))
 		return "start and end are no range of pages that a process can have";
 	if (e->start < after)

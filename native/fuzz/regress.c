@@ -167,6 +167,16 @@ static void wrong_vma(void *m)
 	((MmEntry *)m)->vmas[2]->end = 1;
 }
 
+/* In the last 2 MiB of all addresses: who counts chunks of 2 MiB up to its end never gets there. */
+static void wrong_vsyscall(void *m)
+{
+	MmEntry *e = m;
+
+	e->vmas[e->n_vmas - 1]->status = 1 << 2;
+	e->vmas[e->n_vmas - 1]->start = 0xfffffffffff00000;
+	e->vmas[e->n_vmas - 1]->end = 0xfffffffffff01000;
+}
+
 static void wrong_file(void *m)
 {
 	((FileEntry *)m)->id = 1u << 31;
@@ -205,6 +215,7 @@ static void refuse_fields(void)
 	expect_refusal("tree", "pagemap-", &pagemap_entry__descriptor, 2, too_many_pages, "pages-", "tells of 17179869185 pages");
 	expect_refusal("tree", "pagemap-", &pagemap_entry__descriptor, 1, wrong_address, "pagemap-", "vaddr");
 	expect_refusal("tree", "mm-", &mm_entry__descriptor, 0, wrong_vma, "mm-", "vmas[2]");
+	expect_refusal("tree", "mm-", &mm_entry__descriptor, 0, wrong_vsyscall, "mm-", "vsyscall page");
 	expect_refusal("tree", "files.img", &file_entry__descriptor, 0, wrong_file, "files.img", "id 2147483648");
 	expect_refusal("tree", "fdinfo-", &fdinfo_entry__descriptor, 0, wrong_number, "fdinfo-", "id 4000");
 	expect_refusal("timers", "core-", &core_entry__descriptor, 0, wrong_groups, "core-", "creds");
