@@ -1,6 +1,7 @@
 /* original.c - processes that a phaul has left stopped when it died after its commit, or gave up: ended, or let go on. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -8,13 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "address.h"
 #include "error.h"
+#include "memory_map.h"
+#include "posix_shm.h"
 #include "tcp.h"
 #include "tree.h"
+
+#define REMOVE_TRIES 100
+#define REMOVE_US 5000
 
 static bool is_connection(int fd)
 {
@@ -52,19 +59,90 @@ static void silence(pid_t pid)
 		close(process);
 }
 
+/* Files in /dev/shm, by which they share memory: these moved with them. */
+struct shared_files {
+	struct { int fd; char *path; } *at;
+	size_t count;
+};
+
+static bool has(const struct shared_files *f, const char *path)
+{
+	for (size_t i = 0; i < f->count; i++)
+		if (!strcmp(f->at[i].path, path))
+			return true;
+	return false;
+}
+
+/* What can't be remembered stays; so does another file that has the name by now. */
+static void remember(struct shared_files *f, const struct vma *vma)
+{
+	int fd = open(vma->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	char *path = strdup(vma->path);
+	void *larger = reallocarray(f->at, f->count + 1, sizeof(*f->at));
+	struct stat st;
+
+	f->at = larger ?: f->at;
+	if (larger && path && fd >= 0 && !fstat(fd, &st) && st.st_ino == vma->inode) {
+		f->at[f->count].fd = fd;
+		f->at[f->count++].path = path;
+		return;
+	}
+	free(path);
+	if (fd >= 0)
+		close(fd);
+}
+
+static void remember_all(struct shared_files *f, pid_t pid)
+{
+	struct memory_map map;
+
+	if (memory_map_read(pid, false, &map, NULL))
+		return;
+	for (size_t i = 0; i < map.count; i++)
+		if (map.at[i].shared && posix_shm_is_name(map.at[i].path) && !has(f, map.at[i].path))
+			remember(f, &map.at[i]);
+	memory_map_free(&map);
+}
+
+/* As soon as the killed have let go of them, unless others have them. */
+static void remove_all(struct shared_files *f)
+{
+	size_t left = f->count;
+
+	for (int tries = 0; left && tries < REMOVE_TRIES; tries++) {
+		left = 0;
+		for (size_t i = 0; i < f->count; i++) {
+			posix_shm_leave(f->at[i].fd, f->at[i].path);
+			left += !access(f->at[i].path, F_OK);
+		}
+		if (left)
+			usleep(REMOVE_US);
+	}
+	for (size_t i = 0; i < f->count; i++) {
+		close(f->at[i].fd);
+		free(f->at[i].path);
+	}
+	free(f->at);
+}
+
 int phaul_original_end(int pid, struct phaul_error *err)
 {
+	struct shared_files shared = {0};
 	struct tree tree;
 	int code = tree_list(pid, &tree, err);
 
 	if (code)
 		return code;
-	for (size_t i = 0; i < tree.count; i++)
-		if (tree.tasks[i].state != TASK_DEAD)
-			silence(tree.tasks[i].pid);
+	for (size_t i = 0; i < tree.count; i++) {
+		if (tree.tasks[i].state == TASK_DEAD)
+			continue;
+		silence(tree.tasks[i].pid);
+		remember_all(&shared, tree.tasks[i].pid);
+	}
 	for (size_t i = 0; i < tree.count && !code; i++)
 		if (tree.tasks[i].state != TASK_DEAD && kill(tree.tasks[i].pid, SIGKILL) < 0 && errno != ESRCH)
 			code = phaul_fail(err, -errno, "original", "ending pid %d", tree.tasks[i].pid);
+	remove_all(&shared);
 	tree_free(&tree);
 	return code;
 }

@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 11
+#define PHAUL_ABI_VERSION 13
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -158,6 +158,8 @@ PHAUL_API int phaul_source_final(struct phaul_source *src, struct phaul_channel 
 /* From here on the original may not run: when this thread ends it stands still, stopped (state T), until somebody knows what
  * became of the copy: phaul_original_end(), phaul_original_resume(). The addresses are taken off this host. */
 PHAUL_API int phaul_source_commit(struct phaul_source *src, struct phaul_error *err);
+/* Committed, and about to say so: what only one of them can have (locks on files) is given up here. */
+PHAUL_API void phaul_source_pass(struct phaul_source *src);
 PHAUL_API int phaul_source_kill(struct phaul_source *src, struct phaul_error *err);
 /* Committed: sends PACKETS, those that came for the moved addresses since the freeze, or since the last call. */
 PHAUL_API int phaul_source_packets(struct phaul_source *src, struct phaul_channel *ch, struct phaul_error *err);
@@ -178,7 +180,7 @@ PHAUL_API int phaul_source_checksum(struct phaul_source *src, char *ret_text, si
 /* ---- an original that was left stopped ---- */
 
 /* Ends the process and all that descend from it; the peers of its TCP connections, which are somewhere else now, are told
- * nothing. */
+ * nothing. Names of memory that it alone shared go, too. */
 PHAUL_API int phaul_original_end(int pid, struct phaul_error *err);
 /* Lets them go on, but for `except`, pids that stood still before they were frozen ("12 14"). `addresses` are put on this host again. */
 PHAUL_API int phaul_original_resume(int pid, const char *addresses, const char *except, struct phaul_error *err);

@@ -988,9 +988,12 @@ int phaul_source_commit(struct phaul_source *src, struct phaul_error *err)
 	src->committed = !code;
 	if (code)
 		tree_continue(&src->tree);
-	else
-		pass_locks(src, false);
 	return code;
+}
+
+void phaul_source_pass(struct phaul_source *src)
+{
+	pass_locks(src, false);
 }
 
 int phaul_source_kill(struct phaul_source *src, struct phaul_error *err)

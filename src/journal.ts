@@ -38,6 +38,8 @@ export interface About {
     addresses: string;
     /** Of the tree, those that stood still before they were moved. */
     stopped: number[];
+    /** How many locks on files it had. */
+    locks: number;
   };
 }
 
@@ -112,6 +114,7 @@ const original = z.object({
   hook: z.string().optional(),
   addresses: z.string(),
   stopped: z.array(z.int()),
+  locks: z.int().default(0),
 });
 
 /** Of what another phaul wrote, or a disk has damaged, each field by itself is as if it weren't there. */

@@ -6,7 +6,7 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { engine } from './engine/library.ts';
 import { asPhaulError, PhaulError } from './errors.ts';
-import type { Side } from './events.ts';
+import { plural, type Side } from './events.ts';
 import { sourceEvidence } from './handover/look.ts';
 import { verdict, type Verdict } from './handover/verdict.ts';
 import { addToJournal, listJournals, readJournal, type Entry } from './journal.ts';
@@ -98,12 +98,16 @@ async function end(one: Case): Promise<void> {
   addToJournal(one.id, 'source', 'gone');
 }
 
-function resume(one: Case): void {
+/** Returns what is to be said about it. */
+function resume(one: Case): string {
   const { original } = one.entry.about;
   engine.resumeOriginal(one.pid, original?.addresses ?? '', original?.stopped ?? []);
   addToJournal(one.id, 'source', 'thawed');
   const { id, pid, comm, host } = one;
   new Hook({ id, pid, comm, host, address: original?.address ?? '', ...(original?.hook !== undefined && { hook: original.hook }) }, true).undo();
+  return original === undefined || original.locks === 0
+    ? ''
+    : ` It had ${plural(original.locks, 'lock')} on files, which it may have no more ("grep ' ${pid} ' /proc/locks"): restart it if other programs use these files.`;
 }
 
 const inDoubt = async (one: Case, { because }: Verdict, why: string): Promise<Resolution> => {
@@ -150,8 +154,7 @@ async function resolveOriginal(one: Case, other: Other): Promise<Resolution> {
         await end(one);
         return settled(one, host, `Process ${pid} (${comm}) runs on ${host}: ${found.because}. The original was stopped here, and is ended now.`);
       case 'resume':
-        resume(one);
-        return settled(one, hostname(), `Process ${pid} (${comm}) runs on ${hostname()} again: ${found.because}.`);
+        return settled(one, hostname(), `Process ${pid} (${comm}) runs on ${hostname()} again: ${found.because}.${resume(one)}`);
       case 'wait':
         if (here.phaul || here.original === 'held' || engine.nowMs() - sinceMs > PATIENCE_MS) {
           throw busy(one, found.because);
@@ -184,8 +187,7 @@ async function keep(one: Case, where: 'here' | 'there'): Promise<Resolution> {
     await end(one);
     return settled(one, host, `The original of process ${pid} (${comm}) was stopped here, and is ended now, as you said that it runs on ${host}.`);
   }
-  resume(one);
-  return settled(one, hostname(), `Process ${pid} (${comm}) runs on ${hostname()} again, as you said that it can't run on ${host}.`);
+  return settled(one, hostname(), `Process ${pid} (${comm}) runs on ${hostname()} again, as you said that it can't run on ${host}.${resume(one)}`);
 }
 
 function nothingLeft(one: Case, isHere: boolean, there: OutcomeState | undefined, { because }: Verdict, why: string): Resolution {

@@ -101,6 +101,8 @@ export interface Source {
   final(channel: Channel): void;
   checksum(): string;
   commit(): void;
+  /** Before the commit is said: gives up what only one of them can have. */
+  pass(): void;
   /** After commit(): sends what came for the moved addresses since the freeze, or since the last call. */
   packets(channel: Channel): void;
   kill(): void;

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, TrackerName, Written } from './engine.ts';
 
-const ABI_VERSION = 11;
+const ABI_VERSION = 13;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_STOPPED = 4;
@@ -84,6 +84,7 @@ const load = () => {
     freeze: lib.func('int phaul_source_freeze(void *src, int timeout_ms, _Out_ phaul_freeze *ret, _Out_ phaul_error *err)'),
     final: lib.func('int phaul_source_final(void *src, void *ch, _Inout_ phaul_freeze *ret, _Out_ phaul_error *err)'),
     commit: lib.func('int phaul_source_commit(void *src, _Out_ phaul_error *err)'),
+    pass: lib.func('void phaul_source_pass(void *src)'),
     sourcePackets: lib.func('int phaul_source_packets(void *src, void *ch, _Out_ phaul_error *err)'),
     kill: lib.func('int phaul_source_kill(void *src, _Out_ phaul_error *err)'),
     abandon: lib.func('int phaul_source_abandon(void *src, int stopped, _Out_ phaul_error *err)'),
@@ -316,6 +317,10 @@ class LibrarySource extends Handle implements Source {
 
   commit(): void {
     must((error) => native().commit(this.pointer, error));
+  }
+
+  pass(): void {
+    native().pass(this.pointer);
   }
 
   packets(channel: LibraryChannel): void {

@@ -121,6 +121,7 @@ const firstDifference = (here: string, there: string): string => {
 
 /** The point of no return: from here on the target may let the process go, whatever becomes of this side. */
 export function commit(source: Source, channel: Channel, order: SourceOrder, { freeze, rttMs, readyMs }: Handed): Arrived {
+  source.pass();
   if (order.addresses !== '') {
     source.packets(channel);
   }

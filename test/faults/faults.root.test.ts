@@ -185,6 +185,36 @@ test.serial('what is held can be settled from its own host, by way of the other 
   }
 });
 
+test.serial('an original that is ended later leaves no files in /dev/shm, but for those that others have', async (t) => {
+  const files = async (host: string): Promise<string> => (await bed.on(host, 'sh', '-c', 'ls /dev/shm | grep phaul-victim')).stdout.trim();
+  const departures = [await bed.depart('source:after-commit', 'kill', [], 'sysv'), await bed.depart('source:after-commit', 'kill', [], 'sysv')];
+  const [alone, common] = departures as [Departure, Departure];
+  for (const { pid, ending } of departures) {
+    await ending;
+    t.is(await bed.settled(pid, ['alpha stopped, beta runs']), 'alpha stopped, beta runs');
+  }
+  const other = await bed.start('alpha', 'sh', '-c', `exec 3</dev/shm/phaul-victim-${common.pid}; exec sleep 1000`);
+  for (const { pid, name } of departures) {
+    t.is((await bed.resolve(pid)).exitCode, 0);
+    t.is(await bed.settled(pid, [THERE]), THERE);
+    t.is(await bed.verdict('beta', pid, name), 'ok');
+  }
+  t.is(await files('alpha'), `phaul-victim-${common.pid}`, `and not ${alone.pid}'s`);
+  t.is(await files('beta'), '');
+  await bed.on('alpha', 'sh', '-c', `kill ${other}; rm /dev/shm/phaul-victim-${common.pid}`);
+});
+
+test.serial('who lets an original go on later is told of locks that it may have lost', async (t) => {
+  const { pid, name, ending } = await bed.depart('target:releasing', 'kill', [], 'locks');
+  t.is((await ending).exitCode, 3);
+  t.is(await bed.settled(pid, ['alpha stopped, beta gone']), 'alpha stopped, beta gone');
+  const { exitCode, text } = await bed.resolve(pid, '--keep', 'here');
+  t.is(exitCode, 0, text);
+  t.regex(text, new RegExp(`runs on alpha again, .*It had [1-9]\\d* locks on files, which it may have no more \\("grep ' ${pid} ' /proc/locks"\\)`));
+  await bed.on('alpha', 'kill', '-KILL', String(pid));
+  t.deepEqual(bed.lines(name), ['ready']);
+});
+
 test.serial('an original that somebody has let go on, while its copy runs, is said', async (t) => {
   const { pid, ending } = await bed.depart('source:after-commit', 'kill');
   await ending;
