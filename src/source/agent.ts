@@ -28,6 +28,8 @@ export class SourceAgent {
   readonly #rounds: Round[] = [];
   readonly #emit: Emit;
   readonly #timers: NodeJS.Timeout[] = [];
+  #freezeLimitMs = FREEZE_SPARE_MS;
+  #freezeTimer: NodeJS.Timeout | undefined;
   #order: SourceOrder | undefined;
   #reconnect: Reconnect | undefined;
   #why: PhaulError | undefined;
@@ -75,7 +77,13 @@ export class SourceAgent {
         break;
       case 'freeze':
         this.#emit({ event: 'freeze', reason: news.reason });
-        this.#limitFreeze(this.#order?.freezeTimeoutMs ?? 2 * news.predictedMs + FREEZE_SPARE_MS);
+        this.#freezeLimitMs = this.#order?.freezeTimeoutMs ?? 2 * news.predictedMs + FREEZE_SPARE_MS;
+        break;
+      case 'stands':
+        clearTimeout(this.#freezeTimer);
+        if (news.still) {
+          this.#limitFreeze(this.#freezeLimitMs);
+        }
         break;
       case 'notice':
         this.#emit({ event: 'notice', text: news.text });
@@ -91,13 +99,15 @@ export class SourceAgent {
     }
   }
 
-  #after(ms: number, act: () => void): void {
-    this.#timers.push(setTimeout(act, ms));
+  #after(ms: number, act: () => void): NodeJS.Timeout {
+    const timer = setTimeout(act, ms);
+    this.#timers.push(timer);
+    return timer;
   }
 
   #limitFreeze(ms: number): void {
     const { pid, host } = this.#order as SourceOrder;
-    this.#after(ms, () =>
+    this.#freezeTimer = this.#after(ms, () =>
       this.cancel(new PhaulError('ERR_TIMEOUT', `Process ${pid} stood still for ${formatMs(ms)} while ${host} was to take it over, which is ${this.#order?.freezeTimeoutMs === undefined ? 'too long' : 'all that --freeze-timeout allows'}: it runs on here.`)),
     );
   }

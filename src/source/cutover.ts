@@ -62,13 +62,15 @@ function roundTrip(channel: Channel, host: string): number {
  * Processes that the last round did not know would have all their memory to be sent while they stand still. They go on,
  * and rounds are made until a freeze would be short again.
  */
-function freezeKnown(source: Source, order: SourceOrder, copyAgain: () => void): Freeze {
+function freezeKnown(source: Source, order: SourceOrder, copyAgain: () => void, stands: (still: boolean) => void): Freeze {
   for (let tries = 1; ; tries++) {
+    stands(true); // before: it takes longer than a freeze
     const freeze = source.freeze(FREEZE_TIMEOUT_MS);
     if ((tries <= CHOOSY_TRIES ? freeze.freshPages : freeze.freshOwnPages) <= FRESH_PAGES_MAX) {
       return freeze;
     }
     source.thaw();
+    stands(false);
     if (tries === FREEZE_TRIES) {
       throw new PhaulError('ERR_DIVERGES', `Process ${order.pid} (${order.comm}) has new children whenever it is stopped to be moved: try again when it has fewer.`);
     }
@@ -80,9 +82,9 @@ function freezeKnown(source: Source, order: SourceOrder, copyAgain: () => void):
 const isTransient = (thrown: unknown): boolean => thrown instanceof PhaulError && (thrown.cause as { errno?: number } | undefined)?.errno === EAGAIN;
 
 /** A server that is stopped at the wrong moment, with connections that it has not accepted yet, goes on to accept them. */
-function freezeAndSend(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void): { freeze: Freeze; sums: string } {
+function freezeAndSend(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void, stands: (still: boolean) => void): { freeze: Freeze; sums: string } {
   for (let tries = 1; ; tries++) {
-    const freeze = freezeKnown(source, order, copyAgain);
+    const freeze = freezeKnown(source, order, copyAgain, stands);
     fault('source:frozen');
     try {
       const sums = order.verify ? source.checksum() : '';
@@ -93,18 +95,19 @@ function freezeAndSend(source: Source, channel: Channel, order: SourceOrder, cop
         throw thrown;
       }
       source.yield();
+      stands(false);
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ACCEPT_MS);
     }
   }
 }
 
-/** Until nothing is left to be done but to commit. */
-export function hand(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void): Handed {
+/** Until nothing is left to be done but to commit. `stands` is told when the process is stopped, and when it goes on here. */
+export function hand(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void, stands: (still: boolean) => void): Handed {
   const rttMs = roundTrip(channel, order.host);
   engine.setPriority('freeze');
   channel.setPriority('freeze');
   source.quiesce(QUIESCE_MS);
-  const { freeze, sums } = freezeAndSend(source, channel, order, copyAgain);
+  const { freeze, sums } = freezeAndSend(source, channel, order, copyAgain, stands);
   fault('source:final-sent');
   const applied = hear(channel, APPLIED, READY_TIMEOUT_MS, order.host);
   if (order.verify && applied.sums !== sums) {

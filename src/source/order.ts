@@ -40,6 +40,8 @@ export type SourceNews =
   | { type: 'arm'; stopMs: number; tracker: TrackerName }
   | { type: 'round'; round: Round; text: string }
   | { type: 'freeze'; reason: string; predictedMs: number }
+  /** From here on the process stands still, or not any more. */
+  | { type: 'stands'; still: boolean }
   | { type: 'notice'; text: string }
   | { type: 'commit' }
   | { type: 'doubt'; why: string }

@@ -103,8 +103,9 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
   let arrived = undefined as Arrived | undefined;
   let bound = false;
   let why: unknown;
+  const stands = (still: boolean): void => tracing.tell({ type: 'stands', still });
   const giveBack = (act: () => void): void => {
-    quietly(act, () => journal.write('thawed'));
+    quietly(act, () => stands(false), () => journal.write('thawed'));
     noticing(tracing, () => hook.undo());
   };
   const end = follow(
@@ -116,7 +117,7 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
         tracing.tell({ type: 'arm', stopMs: source.arm(), tracker: order.tracker });
         fault('source:armed');
         tracing.tell({ type: 'freeze', ...copy() });
-        handed = hand(source, channel, order, copy);
+        handed = hand(source, channel, order, copy, stands);
         hook.run('network-lock');
         fault('source:before-commit');
         return 'ready';
