@@ -5,8 +5,8 @@
 import { z } from 'zod';
 import { planSchema } from './source/plan.ts';
 
-/** Raised when an older peer could misunderstand; hello carries it outside of any schema. */
-export const PROTOCOL_VERSION = 4;
+/** Raised when an older peer could misunderstand anything, also of what the engines tell each other: layouts, frames, images. */
+export const PROTOCOL_VERSION = 5;
 
 /** A plan lists every mapped and open file: some MiB for the largest of processes. */
 export const MESSAGE_BYTES_MAX = 32 << 20;

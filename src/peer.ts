@@ -1,11 +1,10 @@
 /** The connection to the agent on the other host, and the first words with it. */
-import { hostname } from 'node:os';
 import { connectControl, type Control } from './control.ts';
 import { PhaulError } from './errors.ts';
-import { PROTOCOL_VERSION, type Result } from './messages.ts';
+import { hello, requireSameProtocol } from './hello.ts';
+import type { Result } from './messages.ts';
 import type { ReachOptions } from './options.ts';
 import { reach, type Reached } from './reach.ts';
-import { version } from './version.ts';
 
 /** An agent that ssh starts loads its modules first. Who gives ssh more time (ConnectTimeout) has a slow host. */
 const FIRST_WORD_TIMEOUT_MS = 15_000;
@@ -26,7 +25,9 @@ export class Peer {
     this.#reached = reached;
     const timeoutMs = Math.max(FIRST_WORD_TIMEOUT_MS, reached.connectTimeoutMs);
     this.#control = await connectControl(await reached.open(), reached.host, timeoutMs);
-    return this.#control.ask('hello', { protocol: PROTOCOL_VERSION, version, hostname: hostname() }, timeoutMs);
+    const theirs = await this.#control.ask('hello', hello(), timeoutMs);
+    requireSameProtocol(theirs);
+    return theirs;
   }
 
   /** The same as before if that still works. */

@@ -7,9 +7,10 @@ import { hostname, release } from 'node:os';
 import { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
 import { Control, controlServer, type Handlers } from '../control.ts';
-import { asPhaulError, PhaulError } from '../errors.ts';
+import { asPhaulError } from '../errors.ts';
 import { sourceEvidence } from '../handover/look.ts';
-import { OBSTACLES_MAX, PROTOCOL_VERSION } from '../messages.ts';
+import { hello, requireSameProtocol } from '../hello.ts';
+import { OBSTACLES_MAX } from '../messages.ts';
 import { version } from '../version.ts';
 import { abandon, allOver, answer, heldHere, newTracer, prepare, type TargetTracer } from './arrivals.ts';
 import { arriving } from './arriving.ts';
@@ -30,12 +31,10 @@ function accept(socket: WebSocket): void {
   let tracer: TargetTracer | undefined;
   let files: Mark[] = [];
   const handlers: Handlers = {
-    hello: ({ protocol, version: theirs, hostname: peer }) => {
-      if (protocol !== PROTOCOL_VERSION) {
-        throw new PhaulError('ERR_PEER_VERSION', `${hostname()} has phaul ${version} (protocol ${PROTOCOL_VERSION}), ${peer} has ${theirs} (protocol ${protocol}): install the same version on both.`);
-      }
+    hello: (theirs) => {
+      requireSameProtocol(theirs);
       tracer ??= newTracer(); // it loads its modules while the source still looks
-      return { protocol: PROTOCOL_VERSION, version, hostname: hostname(), kernel: release() };
+      return { ...hello(), kernel: release() };
     },
     preflight: async ({ plan }) => {
       files = markFiles(plan);
