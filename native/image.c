@@ -540,6 +540,13 @@ static int load(struct image_set *set, int directory, const char *file, const ch
 	return err;
 }
 
+static bool has_magic(const struct image *image)
+{
+	struct image_reader r;
+
+	return !read_bytes(image->base, image->bytes, image->size, &r);
+}
+
 /* Files of other names are none of ours. */
 int image_set_load(int directory, struct image_set **ret, struct phaul_error *err)
 {
@@ -567,6 +574,9 @@ int image_set_load(int directory, struct image_set **ret, struct phaul_error *er
 		code = load(set, directory, d->d_name, name);
 		if (code)
 			phaul_fail(err, code, "image", "reading %s", d->d_name);
+		else if (!has_magic(find(set, name)))
+			code = phaul_fail(err, -EPROTO, "images", "%s doesn't begin as such an image does (magic): is it of a checkpoint, and "
+					  "whole?", d->d_name);
 	}
 	if (dir)
 		closedir(dir);

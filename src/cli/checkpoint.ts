@@ -130,7 +130,7 @@ const AFTERWARDS: Record<DumpOptions['afterwards'], string> = { kill: '', run: '
 export const dumpCommand = ({ stdout, stderr }: Outputs): Command =>
   addPreDumpOptions(addCgroupOptions(new Command('dump')).description('Writes a process and its children to a directory, from which they can be restored.'))
     .addOption(new Option('-R, --leave-running', 'let the process go on instead of ending it'))
-    .addOption(leaveStopped('leave the process stopped (SIGSTOP) instead of ending it'))
+    .addOption(leaveStopped('leave the process stopped (SIGSTOP) instead of ending it; TCP connections that were dumped go on only by a restore then'))
     .addOption(new Option('--link-remap', 'for open files whose name was deleted but that have another (a hard link): make a link beside the old name until restore'))
     .addOption(new Option('--file-locks', 'dump locks on files too; others may take them before restore, which then fails'))
     .addOption(

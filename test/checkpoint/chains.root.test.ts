@@ -1,5 +1,5 @@
 /** Checkpoints that hang on those before them: pre-dumps, incremental dumps, and what is wrong with a chain. */
-import { closeSync, cpSync, existsSync, openSync, readdirSync, readSync, renameSync, rmSync, statSync, symlinkSync, truncateSync, writeSync } from 'node:fs';
+import { closeSync, cpSync, existsSync, openSync, readdirSync, readSync, renameSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
@@ -228,6 +228,22 @@ test.serial('a bit that has changed in any image, or in a page, makes no process
     flipBit(join(copy, image), statSync(join(copy, image)).size - 2);
     await refused(t, copy, pid, new RegExp(`${image.replace('.', '\\.')}.* not (?:what was|those that were) written`));
   }
+});
+
+test.serial('images that are none, or are missing, make no process, and the file is named', async (t) => {
+  const { pid, at } = await chain(t, 'static_writer.none');
+  const copy = join(bed.directory, 'none.copy');
+  const damaged = async (why: RegExp, damage: () => void): Promise<void> => {
+    rmSync(copy, { recursive: true, force: true });
+    cpSync(at('2'), copy, { recursive: true });
+    damage();
+    await refused(t, copy, pid, why);
+  };
+  const core = `core-${pid}.img`;
+  await damaged(new RegExp(`${core} doesn't begin as such an image does \\(magic\\)`), () => writeFileSync(join(copy, core), 'a file of another kind'));
+  await damaged(new RegExp(`${core} is missing, of which inventory\\.img tells`), () => rmSync(join(copy, core)));
+  await damaged(new RegExp(`${core} has \\d+ bytes, and had \\d+ when it was written`), () => truncateSync(join(copy, core), 100));
+  await damaged(/inventory\.img is missing, which is written last: the dump was not completed/, () => rmSync(join(copy, 'inventory.img')));
 });
 
 test.serial('what is wrong with --prev-images-dir is said, and changes nothing', async (t) => {
