@@ -75,7 +75,7 @@ static int read_core(struct rebirth *r, const struct image_set *images, struct r
 	task->cgroup_set = cgroup_set_in(core) ?: task->cgroup_set;
 	protobuf_c_message_free_unpacked(msg, NULL);
 	if (task->state != TASK_DEAD && task->state != TASK_ALIVE && task->state != TASK_STOPPED)
-		return image_malformed("core", reborn_pid(task), r->err);
+		return image_wrong("core", reborn_pid(task), r->err, "tc.task_state says neither alive nor dead nor stopped");
 	return 0;
 }
 
@@ -151,8 +151,10 @@ int rebirth_read(struct rebirth *r, const struct image_set *images)
 
 	while (!code && (more = image_next(&reader, &pstree_entry__descriptor, &msg)) > 0)
 		code = add_task(r, images, (PstreeEntry *)msg);
-	if (!code && (more < 0 || !r->count || r->tasks[0]->state == TASK_DEAD))
+	if (!code && (more < 0 || !r->count))
 		code = image_malformed("pstree", -1, r->err);
+	if (!code && r->tasks[0]->state == TASK_DEAD)
+		code = image_wrong("core", reborn_pid(r->tasks[0]), r->err, "tc.task_state says that the first process has ended");
 	return code;
 }
 
