@@ -514,10 +514,22 @@ static int place_some(struct call_stream *s, struct table *t, const FdinfoEntry 
 	return err;
 }
 
+/* First: what waits in them may have to do with others, which are not ours any more when they are placed. */
+static int make_unix_sockets(struct build *b)
+{
+	for (size_t i = 0; i < b->number_count; i++)
+		if (b->files->at[b->numbers[i]->id]->usk) {
+			int fd = file_make(b, b->numbers[i]->id);
+
+			return fd < 0 ? fd : 0;
+		}
+	return 0;
+}
+
 static int place_all(struct call_stream *s, struct table *t)
 {
 	const FdinfoEntry **sorted = by_description(s->build);
-	int err = sorted ? place_some(s, t, sorted, false) : -ENOMEM;
+	int err = sorted ? make_unix_sockets(s->build) ?: place_some(s, t, sorted, false) : -ENOMEM;
 
 	for (size_t i = 0; i < s->build->number_count && !err; i++)
 		if (comes_last(s->build, sorted[i]->id)) {

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,15 +45,16 @@ static const char *next_watch(const char *text, struct watch *ret)
 	return text + 4;
 }
 
-static bool leads_to(const struct descriptor_table *t, const struct descriptor *epoll,
-		     const struct watch *w, const struct descriptor *candidate)
+/* `t` has the epoll instance, `of` the candidate. */
+static bool leads_to(const struct descriptor_table *t, const struct descriptor *epoll, const struct watch *w,
+		     const struct descriptor_table *of, const struct descriptor *candidate)
 {
 	struct kcmp_epoll_slot slot = { .efd = epoll->fd, .tfd = w->number, .toff = w->nth };
 
 	/* A socket's inode is its own, which spares a walk through all that is watched. */
 	if (S_ISSOCK(candidate->st.st_mode))
 		return candidate->st.st_ino == w->ino;
-	return !syscall(SYS_kcmp, t->pid, t->pid, KCMP_EPOLL_TFD, candidate->fd, &slot);
+	return !syscall(SYS_kcmp, of->pid, t->pid, KCMP_EPOLL_TFD, candidate->fd, &slot);
 }
 
 static int by_number(const void *key, const void *at)
@@ -62,22 +65,37 @@ static int by_number(const void *key, const void *at)
 	return (*fd > d->fd) - (*fd < d->fd);
 }
 
+static const struct descriptor *find_target_in(const struct descriptor_table *of, const struct descriptor_table *t,
+					       const struct descriptor *epoll, const struct watch *w)
+{
+	for (size_t i = 0; i < of->count; i++) {
+		const struct descriptor *d = &of->at[i];
+
+		if (d->st.st_ino == w->ino && leads_to(t, epoll, w, of, d))
+			return d;
+	}
+	return NULL;
+}
+
+/* On its way through a unix socket: no process has a number for it, and what it watches may be anybody's. */
+static bool is_on_its_way(const struct descriptor_table *t)
+{
+	return t->pid == getpid();
+}
+
 /* What is watched is a description, and the number it was added under may be another's by now. */
 static const struct descriptor *find_target(const struct descriptor_table *t,
 					    const struct descriptor *epoll, const struct watch *w)
 {
-	const struct descriptor *same =
-		bsearch(&w->number, t->at, t->count, sizeof(*t->at), by_number);
+	const struct descriptor *same = is_on_its_way(t) ? NULL : bsearch(&w->number, t->at, t->count, sizeof(*t->at), by_number);
+	const struct descriptor_table *of;
 
-	if (same && leads_to(t, epoll, w, same))
+	if (same && leads_to(t, epoll, w, t, same))
 		return same;
-	for (size_t i = 0; i < t->count; i++) {
-		const struct descriptor *d = &t->at[i];
-
-		if (d->st.st_ino == w->ino && leads_to(t, epoll, w, d))
-			return d;
-	}
-	return NULL;
+	same = find_target_in(t, t, epoll, w);
+	for (size_t n = 0; !same && is_on_its_way(t) && (of = descriptors_table(t, n)); n++)
+		same = find_target_in(of, t, epoll, w);
+	return same;
 }
 
 static int add(struct watch **at, size_t *count, size_t *capacity, const struct watch *w)
@@ -175,6 +193,26 @@ static void check(struct check *c, const struct descriptor *d)
 	free(watches);
 }
 
+/* By the number in its process; what is on its way has none there, and is known by its id. */
+static void put_watch(const struct dump *dump, const struct watch *w, uint32_t id, EventpollTfdEntry *e)
+{
+	bool on_its_way = is_on_its_way(dump->descriptors);
+
+	eventpoll_tfd_entry__init(e);
+	e->id = id;
+	e->tfd = on_its_way ? w->number : w->target->fd;
+	e->events = w->events;
+	e->data = w->data;
+	e->has_dev = e->has_inode = e->has_pos = true;
+	e->dev = w->dev;
+	e->inode = w->ino;
+	e->pos = w->pos;
+	e->has_phaul_added_as = w->number != (int)e->tfd;
+	e->phaul_added_as = w->number;
+	e->has_phaul_file = on_its_way;
+	e->phaul_file = w->target->id;
+}
+
 static int put(struct dump *dump, const struct descriptor *d, const struct watch *watches,
 	       int count)
 {
@@ -185,22 +223,8 @@ static int put(struct dump *dump, const struct descriptor *d, const struct watch
 	int err = -ENOMEM;
 
 	for (int i = 0; i < count && entries && list; i++) {
-		const struct watch *w = &watches[i];
-		EventpollTfdEntry *e = list[i] = &entries[i];
-
-		eventpoll_tfd_entry__init(e);
-		e->id = d->id;
-		e->tfd = w->target->fd;
-		e->events = w->events;
-		e->data = w->data;
-		e->has_dev = e->has_inode = e->has_pos = true;
-		e->dev = w->dev;
-		e->inode = w->ino;
-		e->pos = w->pos;
-		if (w->number != w->target->fd) {
-			e->has_phaul_added_as = true;
-			e->phaul_added_as = w->number;
-		}
+		list[i] = &entries[i];
+		put_watch(dump, &watches[i], d->id, list[i]);
 	}
 	epoll.id = d->id;
 	epoll.flags = d->flags;
@@ -297,6 +321,81 @@ static int finish(struct build *b, const FileEntry *file, int fd, struct call_st
 			err = add_watch(s, fd, e->tfd, e);
 	}
 	return err;
+}
+
+/* ---- on its way ---- */
+
+struct watching {
+	struct build *build;
+	const EventpollFileEntry *image;
+	int epoll, code;
+};
+
+/* CRIU knows what is watched by its number in the process. */
+static uint32_t file_of(const struct build *b, const EventpollTfdEntry *e)
+{
+	for (size_t i = 0; !e->has_phaul_file && i < b->number_count; i++)
+		if (b->numbers[i]->fd == e->tfd)
+			return b->numbers[i]->id;
+	return e->phaul_file;
+}
+
+/* In a thread that has a table of descriptors of its own, so that any number can be given for a moment: first all goes
+ * above those that are wanted. */
+static int watch_apart(const struct watching *w)
+{
+	const EventpollFileEntry *image = w->image;
+	int *targets = calloc(image->n_tfd + 1, sizeof(*targets)), above = 0, epoll, err;
+
+	for (size_t i = 0; i < image->n_tfd; i++)
+		above = (int)image->tfd[i]->tfd >= above ? (int)image->tfd[i]->tfd + 1 : above;
+	err = !targets ? -ENOMEM : unshare(CLONE_FILES) < 0 ? -errno : 0;
+	epoll = err ? -1 : fcntl(w->epoll, F_DUPFD, above);
+	for (size_t i = 0; i < image->n_tfd && !err; i++) {
+		targets[i] = fcntl(w->build->files->made[file_of(w->build, image->tfd[i])], F_DUPFD, above);
+		err = epoll < 0 || targets[i] < 0 ? -errno : 0;
+	}
+	for (size_t i = 0; i < image->n_tfd && !err; i++) {
+		const EventpollTfdEntry *e = image->tfd[i];
+		struct epoll_event event = { .events = e->events, .data.u64 = e->data };
+
+		if (dup2(targets[i], e->tfd) < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, e->tfd, &event) < 0)
+			err = -errno;
+	}
+	free(targets);
+	return err;
+}
+
+static void *run_apart(void *arg)
+{
+	struct watching *w = arg;
+
+	w->code = watch_apart(w);
+	return NULL;
+}
+
+int epoll_finish_on_its_way(struct build *b, const FileEntry *file, int fd)
+{
+	struct watching w = { b, file->epfd, fd, 0 };
+	pthread_t thread;
+	int err = 0;
+
+	for (size_t i = 0; i < file->epfd->n_tfd && !err; i++) {
+		uint32_t id = file_of(b, file->epfd->tfd[i]);
+
+		/* What its process has got already is no longer ours. */
+		if (id >= b->files->count || (b->files->made[id] < 0 && !b->files->uses[id]))
+			err = -ENOENT;
+		else
+			err = file_make(b, id) < 0 ? b->err->code : 0;
+	}
+	b->files->finished[file->id] = true;
+	err = err ?: -pthread_create(&thread, NULL, run_apart, &w);
+	if (!err)
+		pthread_join(thread, NULL);
+	err = err ?: w.code;
+	return err && b->err->code != err ? phaul_fail(b->err, err, "epoll", "watching %zu descriptors by an epoll instance that is on "
+						       "its way through a unix socket", file->epfd->n_tfd) : err;
 }
 
 const struct descriptor_kind epoll_kind = {

@@ -419,7 +419,7 @@ static int mark(void *ctx, const SkPacketEntry *packet, const void *bytes)
 int unix_build(struct build *b, const FileEntry *file)
 {
 	struct sockets s = { .b = b };
-	int err = collect(&s) ?: unix_packets_each(b->images, mark, &s) ?: make_all(&s) ?: finish(&s) ?: unix_queues_let_go(b);
+	int err = collect(&s) ?: unix_packets_each(b->images, mark, &s) ?: make_all(&s) ?: finish(&s) ?: unix_queues_finish(b);
 
 	for (size_t i = 0; i < s.count; i++)
 		if (s.at[i].dead_end >= 0)

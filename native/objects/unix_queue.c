@@ -215,6 +215,47 @@ void unix_queues_free(struct unix_queues *queues)
 	memset(queues, 0, sizeof(*queues));
 }
 
+/* ---- check ---- */
+
+/* `d` is ours. The sentence about it begins with our number, which means nothing to anybody. */
+static void check_right(struct check *c, const struct descriptor *socket, const struct descriptor *d)
+{
+	char text[4096] = "";
+	struct check alone = { .pid = getpid(), .flags = c->flags, .proc = -1, .text = text, .capacity = sizeof(text) };
+	const char *sentence;
+
+	if (d->kind || S_ISSOCK(d->st.st_mode))
+		return;
+	unmovable_refuse(&alone, d);
+	sentence = strstr(text, " is ");
+	refuse(c, socket, "FD_ON_ITS_WAY", "is a unix socket in which a descriptor waits to be received that%.*s",
+	       sentence ? (int)strcspn(sentence, "\n") : 0, sentence ? sentence : "");
+}
+
+/* The first packet alone: to look behind it the socket would have to be changed (SO_PEEK_OFF), which its process could
+ * notice. The rest is seen in the freeze. */
+void unix_queue_check(struct check *c, const struct descriptor *d)
+{
+	struct descriptor_table ours = { .pid = getpid(), .pidfd = -1 };
+	struct unix_queues queues = { 0 };
+	struct unix_packet packet;
+	uint64_t waiting = 0;
+	void *buffer;
+
+	if (c->frozen || !fdinfo_number(d, "scm_fds", 10, &waiting) || !waiting || number(d->own, SO_PEEK_OFF, -1) >= 0)
+		return;
+	buffer = malloc(PACKET_MAX);
+	if (buffer && peek(&queues, d->own, buffer, &packet) > 0) {
+		if (!descriptors_add_own(&ours, queues.fds, queues.fd_count))
+			for (size_t i = 0; i < ours.count; i++)
+				check_right(c, d, &ours.at[i]);
+		packet_free(&packet);
+	}
+	free(buffer);
+	descriptors_free(&ours);
+	unix_queues_free(&queues);
+}
+
 /* ---- dump ---- */
 
 /* Ours are in the last table of the group. */
@@ -363,25 +404,62 @@ int unix_packet_send(struct build *b, int fd, const SkPacketEntry *packet, const
 	return err;
 }
 
-/* No longer ours to keep, if no process has it. */
-static int let_go(void *to, const SkPacketEntry *packet, const void *bytes)
+/* For what travels in a packet. */
+static int each_right(struct build *b, const SkPacketEntry *packet, int (*act)(struct build *b, uint32_t id))
 {
-	struct build *b = to;
+	int err = 0;
 
-	(void)bytes;
 	for (size_t i = 0; i < packet->n_scm; i++)
-		for (size_t n = 0; n < packet->scm[i]->n_rights; n++) {
-			uint32_t id = packet->scm[i]->rights[n];
+		for (size_t n = 0; n < packet->scm[i]->n_rights && !err; n++)
+			if (packet->scm[i]->rights[n] < b->files->count)
+				err = act(b, packet->scm[i]->rights[n]);
+	return err;
+}
 
-			if (id >= b->files->count || --b->files->uses[id] || b->files->made[id] < 0)
-				continue;
-			close(b->files->made[id]);
-			b->files->made[id] = -1;
-		}
+static int use(struct build *b, uint32_t id)
+{
+	b->files->uses[id]--;
 	return 0;
 }
 
-int unix_queues_let_go(struct build *b)
+static int finish(struct build *b, uint32_t id)
 {
-	return unix_packets_each(b->images, let_go, b);
+	const FileEntry *file = b->files->at[id];
+
+	return b->files->uses[id] || b->files->finished[id] || !file || !file->epfd ? 0 :
+	       epoll_finish_on_its_way(b, file, b->files->made[id]);
+}
+
+/* No longer ours to keep, if no process has it. */
+static int let_go(struct build *b, uint32_t id)
+{
+	if (!b->files->uses[id] && b->files->made[id] >= 0) {
+		close(b->files->made[id]);
+		b->files->made[id] = -1;
+	}
+	return 0;
+}
+
+static int use_all(void *to, const SkPacketEntry *packet, const void *bytes)
+{
+	(void)bytes;
+	return each_right(to, packet, use);
+}
+
+static int finish_all(void *to, const SkPacketEntry *packet, const void *bytes)
+{
+	(void)bytes;
+	return each_right(to, packet, finish);
+}
+
+static int let_all_go(void *to, const SkPacketEntry *packet, const void *bytes)
+{
+	(void)bytes;
+	return each_right(to, packet, let_go);
+}
+
+int unix_queues_finish(struct build *b)
+{
+	return unix_packets_each(b->images, use_all, b) ?: unix_packets_each(b->images, finish_all, b) ?:
+	       unix_packets_each(b->images, let_all_go, b);
 }

@@ -133,6 +133,7 @@ static void check(struct check *c, const struct descriptor *d)
 	check_shared(c, d, &f, text);
 	check_waiting(c, d, &f, text);
 	check_unaccepted(c, d, &f, text);
+	unix_queue_check(c, d);
 	unix_facts_free(&f);
 }
 

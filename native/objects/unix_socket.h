@@ -52,6 +52,8 @@ struct unix_queues {
 /* Of all sockets of the tables. Nothing is taken out of the queues. If there are descriptors in them, these become one more
  * table, our own, for which there is room. */
 int unix_queues_collect(struct unix_queues *queues, struct descriptor_table *tables, size_t *count, struct phaul_error *err);
+/* Obstacles for what waits to be received and can't move. */
+void unix_queue_check(struct check *c, const struct descriptor *d);
 /* Writes the packets of a socket; `queued` is the table of queues->fds. */
 int unix_queue_dump(struct dump *dump, const struct descriptor *d);
 void unix_queues_free(struct unix_queues *queues);
@@ -88,8 +90,9 @@ int unix_send(int fd, const struct msghdr *m, const struct unix_place *to);
 /* Sends a packet of the images through `fd`, with the descriptors that travel in it. */
 int unix_packet_send(struct build *b, int fd, const SkPacketEntry *packet, const void *bytes, const struct unix_place *to);
 
-/* All packets are sent: what only travels in them is ours no more. */
-int unix_queues_let_go(struct build *b);
+/* All packets are sent: epoll instances among what travels in them get what they watch, and what no process has is ours no
+ * more. */
+int unix_queues_finish(struct build *b);
 
 /* unix_build.c: makes all unix sockets of the images at once, whichever of them is asked for first. */
 int unix_build(struct build *b, const FileEntry *file);

@@ -377,6 +377,24 @@ static int other_namespace(void)
 	return other;
 }
 
+/* Of which nobody has a number any more. */
+static int userfaultfd_on_its_way(void)
+{
+	char control[CMSG_SPACE(sizeof(int))] = { 0 }, c = 'x';
+	struct iovec part = { &c, 1 };
+	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+	int pair[2], fd = syscall(SYS_userfaultfd, O_CLOEXEC | 1 /* UFFD_USER_MODE_ONLY */);
+
+	must(fd);
+	must(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+	*h = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)) };
+	memcpy(CMSG_DATA(h), &fd, sizeof(int));
+	must(sendmsg(pair[0], &m, 0));
+	close(fd);
+	return pair[1];
+}
+
 static char slave_of_test[64];
 
 static void set_up_refused_files(void)
@@ -401,6 +419,7 @@ static void set_up_refused_files(void)
 		put_at(fd, 24);
 	put_at(other_namespace(), 25);
 	put_at(used_ring(), 26);
+	put_at(userfaultfd_on_its_way(), 28);
 }
 
 static void obstacles_are_named(void)
@@ -425,6 +444,7 @@ static void obstacles_are_named(void)
 		expect_line(text, "FD_KIND\tfd 24\tfd 24 is an io_uring instance:", "");
 	expect_line(text, "FD_NAMESPACE\tfd 25\tfd 25 is a handle of a namespace that the process is not in, uts:[", "stays on this host");
 	expect_line(text, "FD_PACKET\tfd 26\tfd 26 is a packet socket that has received into its ring", "on the other host");
+	expect_line(text, "FD_ON_ITS_WAY\tfd 28\tfd 28 is a unix socket in which a descriptor waits to be received that is a userfaultfd:", "");
 	free(text);
 	/* What came after the check is found in the freeze, and said just so. */
 	expect(dump_to(&m, pid, 0, &err) == -EOPNOTSUPP);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stddef.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -113,9 +114,39 @@ static int receive_descriptor(int through)
 	return fd;
 }
 
+/* It watches the socket in which it waits itself, under a number that is another's by now, and a pipe that waits there, too. */
+static void send_watching(const int watching[2])
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = 0x1122334455667788 };
+	int epoll = epoll_create1(EPOLL_CLOEXEC), pipes[2], number = dup(watching[1]);
+
+	victim_check(epoll >= 0 && number >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, number, &event) == 0);
+	victim_check(dup2(STDERR_FILENO, number) == number && !pipe(pipes) && write(pipes[1], "x", 1) == 1);
+	event.data.u64 = 42;
+	victim_check(epoll_ctl(epoll, EPOLL_CTL_ADD, pipes[0], &event) == 0);
+	send_descriptor(watching[0], epoll);
+	send_descriptor(watching[0], epoll);
+	send_descriptor(watching[0], pipes[0]);
+	close(epoll);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+static void still_watches(int watching)
+{
+	struct epoll_event events[3];
+	int epoll = receive_descriptor(watching), again = receive_descriptor(watching), pipe;
+
+	victim_check(epoll_wait(epoll, events, 3, 0) == 2);
+	victim_check(events[0].data.u64 + events[1].data.u64 == 0x1122334455667788 + 42);
+	pipe = receive_descriptor(watching);
+	victim_check(epoll_wait(again, events, 3, 0) == 1 && events[0].data.u64 == 42);
+	victim_check(read(pipe, events, 1) == 1 && epoll_wait(epoll, events, 3, 0) == 1 && events[0].events == EPOLLHUP);
+}
+
 int main(int argc, char **argv)
 {
-	int pair[2], packets[2], twins[2], half[2], orphan[2], carrier[2], inner[2], pipes[2];
+	int watching[2], pair[2], packets[2], twins[2], half[2], orphan[2], carrier[2], inner[2], pipes[2];
 	int listener, accepted, client, waiting, relative, gone, gone_client, datagram, sender, receiver, one = 1;
 	char place[PATH_MAX], path[sizeof(address.sun_path)];
 	struct stat st;
@@ -147,6 +178,8 @@ int main(int argc, char **argv)
 	close(pipes[1]);
 	close(inner[0]);
 	close(inner[1]);
+	victim_check(!socketpair(AF_UNIX, SOCK_DGRAM, 0, watching));
+	send_watching(watching);
 
 	listener = bound(SOCK_STREAM, path);
 	victim_check(chmod(path, 0640) == 0 && listen(listener, 5) == 0);
@@ -185,6 +218,7 @@ int main(int argc, char **argv)
 	pipes[0] = receive_descriptor(carrier[1]);
 	pipes[1] = receive_descriptor(receive_descriptor(carrier[1]));
 	victim_check(write(pipes[1], "!", 1) == 1 && read(pipes[0], place, 16) == 6 && !memcmp(place, "piped!", 6));
+	still_watches(watching[1]);
 	snprintf(path, sizeof(path), "%.80s.place/listen", victim_path);
 	has_name(listener, path);
 	has_name(accepted, path);
