@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -226,6 +227,9 @@ int husk_open(pid_t pid, const char *clock_offsets, struct husk *ret, struct pha
 	if (!code)
 		code = remote_begin(&ret->leader, pid, syscall_at);
 	ret->scratch = (ret->leader.saved.rsp - SCRATCH_BELOW_STACK) & ~15ul;
+	/* What is in our session's keyring is nothing to whom we receive; his own stays where he was. */
+	if (!code)
+		(void)remote_call(&ret->leader, SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0);
 	if (!code)
 		return 0;
 	phaul_fail(err, code, "husk", "finding a way into the new process %d", pid);

@@ -33,9 +33,10 @@ PART(signals_part);
 PART(prctls_part);
 PART(credentials_part);
 PART(timers_part);
+PART(keyrings_part);
 
 /* In the order of building: timers last, since they run from then on. Credentials are built thread by thread
  * afterwards. */
 const struct process_part *const process_parts[] = {
-	&limits_part, &filesystem_part, &signals_part, &prctls_part, &credentials_part, &timers_part, NULL,
+	&limits_part, &filesystem_part, &signals_part, &prctls_part, &credentials_part, &keyrings_part, &timers_part, NULL,
 };

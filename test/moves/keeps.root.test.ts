@@ -186,3 +186,23 @@ const V1_PIDS = '/sys/fs/cgroup/pids';
   await bed.on('alpha', 'bash', '-c', `kill -KILL -${pid}; for group in ${V1_PIDS}/phaul-moved-${pid} /sys/fs/cgroup/*/phaul-${pid}/below /sys/fs/cgroup/*/phaul-${pid}; do timeout 20 bash -c 'until rmdir $0 || [ ! -e $0 ]; do sleep 0.1; done' $group; done`);
   t.false(existsSync(`${V1_PIDS}/phaul-moved-${pid}`));
 });
+
+test.serial('keys that a process would lose are told of by name, and those of its session do not keep it here', async (t) => {
+  const check = async (pid: number): Promise<string> => (await bed.on('alpha', 'phaul', 'check', String(pid))).stdout;
+  const ordinary = await bed.victim('keys.ordinary');
+  t.notRegex(await check(ordinary), /keyring/);
+  t.is((await bed.migrate('alpha', ordinary, 'beta')).exitCode, 0);
+  t.is(await bed.verdict('beta', ordinary, 'keys.ordinary'), 'ok');
+  for (const where of ['process', 'thread']) {
+    const pid = await bed.victim(`keys.${where}`, where);
+    const { exitCode, done } = await bed.migrate('alpha', pid, 'beta');
+    t.is(exitCode, 1);
+    t.regex(JSON.stringify(done), new RegExp(`"KEYRING".* \\d+ has a ${where} keyring with 1 key \\(user victim\\), which can't leave`));
+    await bed.on('alpha', 'kill', '-KILL', String(pid));
+  }
+  const pid = await bed.victim('keys.session', 'session');
+  t.regex(await check(pid), /has a session keyring with 1 key \(user victim\): keys stay in this host's kernel/);
+  const { exitCode, stderr } = await bed.migrate('alpha', pid, 'beta');
+  t.is(exitCode, 0, stderr);
+  t.is(await bed.verdict('beta', pid, 'keys.session'), 'ok');
+});
