@@ -15,11 +15,14 @@
 
 #include "address.h"
 #include "error.h"
+#include "freeze.h"
 #include "memory_map.h"
+#include "objects/locks.h"
 #include "posix_shm.h"
 #include "tcp.h"
 #include "tree.h"
 
+#define FREEZE_TIMEOUT_MS 5000
 #define REMOVE_TRIES 100
 #define REMOVE_US 5000
 
@@ -157,11 +160,63 @@ static bool is_listed(const char *pids, pid_t pid)
 	return false;
 }
 
-int phaul_original_resume(int pid, const char *addresses, const char *except, struct phaul_error *err)
+/* Of one that is stopped, and stays so. */
+static int take_locks(pid_t pid, const struct file_lock *locks, size_t count, int64_t *ret)
+{
+	struct phaul_error unwanted;
+	struct memory_map map;
+	struct frozen frozen;
+	remote_addr syscall_at;
+	int code = memory_map_read(pid, false, &map, &unwanted);
+
+	if (code)
+		return code;
+	code = remote_find_syscall(pid, &map, &syscall_at) ?: freeze_leader(pid, FREEZE_TIMEOUT_MS, &frozen, &unwanted);
+	if (!code) {
+		code = locks_apply(pid, syscall_at, memory_map_gap(&map), locks, count, true, ret);
+		(void)thaw(&frozen);
+	}
+	memory_map_free(&map);
+	return code;
+}
+
+/* A line for each that can't be had any more. */
+static int take_all_locks(const struct tree *tree, const char *notes, char *ret_lost, size_t size, struct phaul_error *err)
+{
+	struct file_lock *locks;
+	size_t count, used = 0;
+	int code = locks_parse(notes, &locks, &count);
+	int64_t *results = code ? NULL : calloc(count + 1, sizeof(*results));
+
+	if (!results) {
+		free(code ? NULL : locks);
+		return phaul_fail(err, code ?: -ENOMEM, "original", "reading which locks pid %d had", tree->tasks[0].pid);
+	}
+	for (size_t i = 0; i < count; i++)
+		results[i] = -ESRCH;
+	for (size_t i = 0; i < tree->count; i++)
+		if (tree->tasks[i].state != TASK_DEAD)
+			(void)take_locks(tree->tasks[i].pid, locks, count, results);
+	for (size_t i = 0; i < count && used < size; i++)
+		if (results[i] < 0) {
+			lock_describe(&locks[i], ret_lost + used, size - used);
+			used += strlen(ret_lost + used);
+			used += snprintf(ret_lost + used, size - used, "\n");
+		}
+	free(results);
+	free(locks);
+	return 0;
+}
+
+int phaul_original_resume(int pid, const char *addresses, const char *except, const char *locks, char *ret_lost, size_t size,
+			  struct phaul_error *err)
 {
 	struct moved_addresses moved;
 	struct tree tree;
 	int code = addresses_parse(addresses, &moved, err);
+
+	if (size)
+		*ret_lost = 0;
 
 	if (code)
 		return code;
@@ -174,6 +229,8 @@ int phaul_original_resume(int pid, const char *addresses, const char *except, st
 	if (!addresses_add(&moved, NULL))
 		addresses_announce(&moved);
 	addresses_free(&moved);
+	if (*locks)
+		code = take_all_locks(&tree, locks, ret_lost, size, err);
 	for (size_t i = tree.count; i-- > 0 && !code; )
 		if (tree.tasks[i].state == TASK_STOPPED && !is_listed(except, tree.tasks[i].pid) && kill(tree.tasks[i].pid, SIGCONT) < 0)
 			code = phaul_fail(err, -errno, "original", "letting pid %d go on", tree.tasks[i].pid);

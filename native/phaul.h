@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 13
+#define PHAUL_ABI_VERSION 14
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -155,6 +155,9 @@ PHAUL_API int phaul_source_freeze(struct phaul_source *src, int timeout_ms,
  * when the process has run for a moment: phaul_source_yield(). */
 PHAUL_API int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch,
 				 struct phaul_freeze *ret, struct phaul_error *err);
+/* The locks on files that phaul_source_commit() gives back, a line each, for who lets the original go on after all. Returns how many
+ * bytes that are, of which no more than `size` are written. */
+PHAUL_API int phaul_source_locks(struct phaul_source *src, char *ret_text, size_t size, struct phaul_error *err);
 /* From here on the original may not run: when this thread ends it stands still, stopped (state T), until somebody knows what
  * became of the copy: phaul_original_end(), phaul_original_resume(). The addresses are taken off this host. */
 PHAUL_API int phaul_source_commit(struct phaul_source *src, struct phaul_error *err);
@@ -183,7 +186,9 @@ PHAUL_API int phaul_source_checksum(struct phaul_source *src, char *ret_text, si
  * nothing. Names of memory that it alone shared go, too. */
 PHAUL_API int phaul_original_end(int pid, struct phaul_error *err);
 /* Lets them go on, but for `except`, pids that stood still before they were frozen ("12 14"). `addresses` are put on this host again. */
-PHAUL_API int phaul_original_resume(int pid, const char *addresses, const char *except, struct phaul_error *err);
+/* `locks`: of phaul_source_locks(), taken again; ret_lost has a line for each that somebody else has by now. */
+PHAUL_API int phaul_original_resume(int pid, const char *addresses, const char *except, const char *locks, char *ret_lost, size_t size,
+				    struct phaul_error *err);
 
 /* ---- target ---- */
 

@@ -1,6 +1,7 @@
 /* source.c - processes that leave: tracked, copied round by round, frozen, and gone or given back. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -978,6 +979,30 @@ static void pass_locks(struct phaul_source *src, bool take)
 	}
 }
 
+int phaul_source_locks(struct phaul_source *src, char *ret_text, size_t size, struct phaul_error *err)
+{
+	size_t used = 0;
+
+	if (!is_frozen(src))
+		return phaul_fail(err, -EINVAL, "source", "pid %d is not frozen", src->pid);
+	if (size)
+		*ret_text = 0;
+	for (size_t i = 0; src->state.images && i < src->count; i++) {
+		const struct member *m = &src->members[i];
+		struct file_lock *locks;
+		size_t count;
+		int code = m->task.state == TASK_DEAD ? -ESRCH : locks_read(src->state.images, m->task.pid, &locks, &count, err);
+
+		for (size_t n = 0; !code && n < count; n++)
+			used += lock_note(&locks[n], used < size ? ret_text + used : NULL, used < size ? size - used : 0);
+		if (!code)
+			free(locks);
+		else if (code != -ESRCH)
+			return code;
+	}
+	return used < INT_MAX ? (int)used : phaul_fail(err, -EFBIG, "source", "pid %d has more locks than can be noted", src->pid);
+}
+
 int phaul_source_commit(struct phaul_source *src, struct phaul_error *err)
 {
 	int code;
@@ -1018,9 +1043,11 @@ int phaul_source_abandon(struct phaul_source *src, int stopped, struct phaul_err
 {
 	if (!src->committed)
 		return phaul_fail(err, -EINVAL, "source", "pid %d is not committed", src->pid);
-	pass_locks(src, true);
-	if (!stopped)
+	/* The copy may be let go yet, and take them. */
+	if (!stopped) {
+		pass_locks(src, true);
 		tree_continue(&src->tree);
+	}
 	src->committed = false;
 	stop_tracking(src);
 	/* It has been there before; what speaks against it now is not worth a process. */

@@ -38,9 +38,9 @@ export interface About {
     addresses: string;
     /** Of the tree, those that stood still before they were moved. */
     stopped: number[];
-    /** How many locks on files it had. */
-    locks: number;
   };
+  /** Of the source, noted before the commit: the locks on files that are given back with it, in the words of the engine. */
+  locks?: string;
 }
 
 const pathOf = (id: string, side: Side): string => `${JOURNAL_DIRECTORY}/${id}.${side}.jsonl`;
@@ -64,8 +64,8 @@ export class Journal<S extends string> {
     }
   }
 
-  write(state: S): void {
-    this.#append({ state });
+  write(state: S, more: Pick<About, 'locks'> = {}): void {
+    this.#append({ state, ...more });
     this.state = state;
   }
 
@@ -114,7 +114,6 @@ const original = z.object({
   hook: z.string().optional(),
   addresses: z.string(),
   stopped: z.array(z.int()),
-  locks: z.int().default(0),
 });
 
 /** Of what another phaul wrote, or a disk has damaged, each field by itself is as if it weren't there. */
@@ -126,6 +125,7 @@ const line = z.object({
   process: instance.optional().catch(undefined),
   by: instance.optional().catch(undefined),
   original: original.optional().catch(undefined),
+  locks: z.string().optional().catch(undefined),
 });
 
 /** Undefined if there is no journal of this migration. */
@@ -141,7 +141,8 @@ export function readJournal(id: string, side: Side): Entry | undefined {
 export function parseJournal(text: string): Entry | undefined {
   const lines = text.split('\n').map((words) => line.safeParse(parseJson(words)).data).filter((parsed) => parsed !== undefined);
   const [first, last] = [lines.at(0), lines.at(-1)];
-  return first === undefined || last === undefined ? undefined : { state: last.state, about: first as Partial<About>, began: first.at, at: last.at };
+  const locks = lines.findLast((parsed) => parsed.locks !== undefined)?.locks ?? '';
+  return first === undefined || last === undefined ? undefined : { state: last.state, about: { ...first, locks } as Partial<About>, began: first.at, at: last.at };
 }
 
 export interface Journalled extends Entry {

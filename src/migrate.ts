@@ -16,7 +16,7 @@ import type { Result } from './messages.ts';
 import type { Migrate, MigrateOptions } from './options.ts';
 import { Peer } from './peer.ts';
 import { SourceAgent, type Departure } from './source/agent.ts';
-import { countLocks, discardLeftovers, refuseUnsettled, stoppedOf } from './source/leftovers.ts';
+import { discardLeftovers, refuseUnsettled, stoppedOf } from './source/leftovers.ts';
 import { readPlan, type Plan } from './source/plan.ts';
 import type { SourceOrder } from './source/order.ts';
 import { trackingFindings } from './source/tracking.ts';
@@ -130,7 +130,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
     addresses,
     cgroups: cgroupText({ ...options.cgroups, roots: [] }),
     ...hook,
-    original: { reach, address, addresses, ...hook, stopped: await stoppedOf(plan.processes), locks: countLocks(plan.processes) },
+    original: { reach, address, addresses, ...hook, stopped: await stoppedOf(plan.processes) },
   };
   return { plan, order };
 }

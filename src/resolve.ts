@@ -6,7 +6,7 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { engine } from './engine/library.ts';
 import { asPhaulError, PhaulError } from './errors.ts';
-import { plural, type Side } from './events.ts';
+import type { Side } from './events.ts';
 import { sourceEvidence } from './handover/look.ts';
 import { verdict, type Verdict } from './handover/verdict.ts';
 import { addToJournal, listJournals, readJournal, type Entry } from './journal.ts';
@@ -98,16 +98,14 @@ async function end(one: Case): Promise<void> {
   addToJournal(one.id, 'source', 'gone');
 }
 
-/** Returns what is to be said about it. */
+/** What it has lost, in sentences. */
 function resume(one: Case): string {
-  const { original } = one.entry.about;
-  engine.resumeOriginal(one.pid, original?.addresses ?? '', original?.stopped ?? []);
+  const { original, locks } = one.entry.about;
+  const lost = engine.resumeOriginal(one.pid, original?.addresses ?? '', original?.stopped ?? [], locks ?? '');
   addToJournal(one.id, 'source', 'thawed');
   const { id, pid, comm, host } = one;
   new Hook({ id, pid, comm, host, address: original?.address ?? '', ...(original?.hook !== undefined && { hook: original.hook }) }, true).undo();
-  return original === undefined || original.locks === 0
-    ? ''
-    : ` It had ${plural(original.locks, 'lock')} on files, which it may have no more ("grep ' ${pid} ' /proc/locks"): restart it if other programs use these files.`;
+  return lost.map((lock) => ` Somebody else has the lock on ${lock} by now, and the process goes on without it: see that the two don't write there at the same time.`).join('');
 }
 
 const inDoubt = async (one: Case, { because }: Verdict, why: string): Promise<Resolution> => {

@@ -12,23 +12,6 @@
 
 #define CAPS 64		/* bits of a set; the kernel has 41 */
 
-static int ask(struct dump *d, struct batch *b, void **ret)
-{
-	int *call = *ret = dump_alloc(d, sizeof(*call));
-
-	if (!call)
-		return -ENOMEM;
-	*call = batch_call(b, "tell its securebits", SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0);
-	return b->error;
-}
-
-static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
-{
-	(void)core;
-	d->securebits = batch_result(b, *(int *)answers);
-	return 0;
-}
-
 static bool get_ids(const struct proc_status *s, const char *name, uint32_t to[4])
 {
 	const char *at = proc_status_field(s, name);
@@ -106,7 +89,6 @@ static int read_creds(struct dump *d, pid_t pid, pid_t tid, CredsEntry **ret)
 	c->cap_eff = store->eff;
 	c->cap_bnd = store->bnd;
 	c->cap_amb = store->amb;
-	c->secbits = d->securebits;
 	privs = proc_status_field(&status, "NoNewPrivs");
 	c->has_no_new_privs = true;
 	c->no_new_privs = privs && *privs == '1';
@@ -131,7 +113,7 @@ int credentials_ask_thread(struct batch *b, struct creds_answers *ret)
 	batch_call(b, "tell its capabilities", SYS_capget, header, caps_at);
 	batch_call(b, NULL, SYS_getgroups, CREDS_GROUPS_MAX, groups);
 	batch_call(b, NULL, SYS_prctl, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
-	batch_call(b, NULL, SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0);
+	batch_call(b, "tell its securebits", SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0);
 	return b->error;
 }
 
@@ -141,7 +123,7 @@ static bool told_the_same(const struct creds_answers *a, const struct creds_answ
 		if (batch_result(a->batch, a->first + i) != batch_result(b->batch, b->first + i))
 			return false;
 	/* More groups than there is room for: they were not told. */
-	return batch_result(a->batch, a->first + 5) >= 0 && !memcmp(a->told, b->told, sizeof(*a->told));
+	return batch_result(a->batch, a->first + CREDS_GROUPS) >= 0 && !memcmp(a->told, b->told, sizeof(*a->told));
 }
 
 /* The leader comes first. Bounding and ambient sets of a thread that differs in nothing else count as the
@@ -155,11 +137,14 @@ int credentials_dump_thread(struct dump *d, pid_t tid, const struct creds_answer
 		to->creds = d->leader_creds;
 		return 0;
 	}
-	if (tid != d->pid)
-		return read_creds(d, d->pid, tid, &to->creds);
-	d->leader_told = answers;
-	err = read_creds(d, d->pid, tid, &d->leader_creds);
-	to->creds = d->leader_creds;
+	err = read_creds(d, d->pid, tid, &to->creds);
+	/* Of which /proc doesn't tell. */
+	if (!err)
+		to->creds->secbits = batch_result(answers->batch, answers->first + CREDS_SECUREBITS);
+	if (tid == d->pid) {
+		d->leader_told = answers;
+		d->leader_creds = to->creds;
+	}
 	return err;
 }
 
@@ -227,27 +212,47 @@ static void set_ids(struct batch *batch, const CredsEntry *c, const CredsEntry *
 	}
 }
 
-static void set_caps(struct batch *batch, const CredsEntry *c, uint64_t had_bnd)
+/* With those that somebody has, too, if that isn't NULL. */
+static void set_sets(struct batch *batch, const CredsEntry *c, const CredsEntry *more)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2];
-	uint64_t drop = had_bnd & ~caps(c->n_cap_bnd, c->cap_bnd), amb = caps(c->n_cap_amb, c->cap_amb);
+
+	for (int i = 0; i < 2; i++)
+		data[i] = (struct __user_cap_data_struct){
+			.effective = c->cap_eff[i] | (more ? more->cap_eff[i] : 0),
+			.permitted = c->cap_prm[i] | (more ? more->cap_prm[i] : 0), .inheritable = c->cap_inh[i],
+		};
+	batch_call(batch, "set its capabilities (does phaul on this host lack one that the process has?)",
+		   SYS_capset, batch_bytes(batch, &head, sizeof(head)), batch_bytes(batch, data, sizeof(data)));
+}
+
+static void raise_ambient(struct batch *batch, uint64_t ambient)
+{
+	for (int cap = 0; cap < CAPS; cap++)
+		if (ambient >> cap & 1)
+			batch_call(batch, "raise an ambient capability", SYS_prctl, PR_CAP_AMBIENT,
+				   PR_CAP_AMBIENT_RAISE, cap, 0, 0);
+}
+
+static void set_caps(struct batch *batch, const CredsEntry *c, const CredsEntry *have)
+{
+	uint64_t drop = caps(2, have->cap_bnd) & ~caps(c->n_cap_bnd, c->cap_bnd), ambient = caps(c->n_cap_amb, c->cap_amb);
+	/* It may forbid what comes after it, and needs a capability that may be gone then. */
+	bool ambient_first = ambient && c->secbits & SECBIT_NO_CAP_AMBIENT_RAISE;
 
 	for (int cap = 0; cap < CAPS; cap++)
 		if (drop >> cap & 1)
 			batch_call(batch, "drop a capability from its bounding set", SYS_prctl,
 				   PR_CAPBSET_DROP, cap, 0, 0, 0);
+	if (ambient_first) {
+		set_sets(batch, c, have);
+		raise_ambient(batch, ambient);
+	}
 	batch_call(batch, "set its securebits", SYS_prctl, PR_SET_SECUREBITS, c->secbits, 0, 0, 0);
-	for (int i = 0; i < 2; i++)
-		data[i] = (struct __user_cap_data_struct){
-			.effective = c->cap_eff[i], .permitted = c->cap_prm[i], .inheritable = c->cap_inh[i],
-		};
-	batch_call(batch, "set its capabilities (does phaul on this host lack one that the process has?)",
-		   SYS_capset, batch_bytes(batch, &head, sizeof(head)), batch_bytes(batch, data, sizeof(data)));
-	for (int cap = 0; cap < CAPS; cap++)
-		if (amb >> cap & 1)
-			batch_call(batch, "raise an ambient capability", SYS_prctl, PR_CAP_AMBIENT,
-				   PR_CAP_AMBIENT_RAISE, cap, 0, 0);
+	set_sets(batch, c, NULL);
+	if (!ambient_first)
+		raise_ambient(batch, ambient);
 }
 
 int credentials_change(struct build *b, const CredsEntry *wanted)
@@ -278,7 +283,7 @@ int credentials_build_thread(struct build *b, struct batch *batch, const ThreadC
 	if (!same(c, b->own)) {
 		set_ids(batch, c, b->own);
 		if (!same_user(c, b->own) || !same_caps(c, b->own))
-			set_caps(batch, c, caps(2, b->own->cap_bnd));
+			set_caps(batch, c, b->own);
 		/* Reset by each of those changes. */
 		batch_call(batch, NULL, SYS_prctl, PR_SET_DUMPABLE, b->dumpable, 0, 0, 0);
 	}
@@ -286,5 +291,3 @@ int credentials_build_thread(struct build *b, struct batch *batch, const ThreadC
 		batch_call(batch, "set no_new_privs", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	return batch->error;
 }
-
-const struct process_part credentials_part = { .name = "credentials", .ask = ask, .dump = dump };

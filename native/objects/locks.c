@@ -318,6 +318,42 @@ int locks_apply(pid_t pid, remote_addr syscall_at, remote_addr hint, const struc
 	return (err ? err : remote_area_unmap(&r, &area)) ?: remote_end(&r);
 }
 
+int lock_note(const struct file_lock *l, char *ret, size_t size)
+{
+	return snprintf(ret, size, "%d %d %d %d %d %lld %lld\n", l->pid, l->fd, l->kind, l->type, l->breaking, (long long)l->start,
+			(long long)l->len);
+}
+
+int locks_parse(const char *lines, struct file_lock **ret, size_t *ret_count)
+{
+	size_t count = 0;
+	struct file_lock *at;
+
+	for (const char *c = lines; *c; c++)
+		count += *c == '\n';
+	*ret = at = calloc(count + 1, sizeof(*at));
+	*ret_count = 0;
+	if (!at)
+		return -ENOMEM;
+	for (; *lines; lines = strchr(lines, '\n') + 1) {
+		struct file_lock *l = &at[*ret_count];
+		long long start, len;
+		int breaking;
+
+		if (!strchr(lines, '\n') ||
+		    sscanf(lines, "%d %d %d %d %d %lld %lld", &l->pid, &l->fd, &l->kind, &l->type, &breaking, &start, &len) != 7) {
+			free(at);
+			*ret = NULL;
+			return -EPROTO;
+		}
+		l->breaking = breaking;
+		l->start = start;
+		l->len = len;
+		++*ret_count;
+	}
+	return 0;
+}
+
 void lock_describe(const struct file_lock *l, char *ret, size_t size)
 {
 	char name[128];

@@ -27,6 +27,9 @@ int locks_build(struct build *b);
 /* The locks among these that are the process's, which is stopped; *ret gets the results. `hint`: where nothing is mapped. */
 int locks_apply(pid_t pid, remote_addr syscall_at, remote_addr hint, const struct file_lock *locks, size_t count, bool take,
 		int64_t *ret);
+/* In a line that locks_parse() reads; what it would take, as snprintf() does. */
+int lock_note(const struct file_lock *l, char *ret, size_t size);
+int locks_parse(const char *lines, struct file_lock **ret, size_t *ret_count);
 /* In words. */
 void lock_describe(const struct file_lock *l, char *ret, size_t size);
 

@@ -97,7 +97,6 @@ struct dump {
 	struct remote_area *area;
 	struct dump_block *blocks;	/* of dump_alloc() */
 	bool shares_files;		/* its numbers are those of its parent */
-	uint32_t securebits;
 	CredsEntry *leader_creds;
 	const struct creds_answers *leader_told;
 	struct socket_defaults *socket_defaults;	/* socket_options.h */

@@ -57,6 +57,8 @@ int credentials_dump_thread(struct dump *d, pid_t tid, const struct creds_answer
  * the leader. */
 #define CREDS_GROUPS_MAX 64
 #define CREDS_CALLS 8
+#define CREDS_GROUPS 5		/* of these calls: that for the groups */
+#define CREDS_SECUREBITS 7
 
 struct creds_answers {
 	struct {

@@ -31,12 +31,11 @@ PART(filesystem_part);
 PART(limits_part);
 PART(signals_part);
 PART(prctls_part);
-PART(credentials_part);
 PART(timers_part);
 PART(keyrings_part);
 
-/* In the order of building: timers last, since they run from then on. Credentials are built thread by thread
- * afterwards. */
+/* In the order of building: timers last, since they run from then on. Credentials are read and built thread
+ * by thread. */
 const struct process_part *const process_parts[] = {
-	&limits_part, &filesystem_part, &signals_part, &prctls_part, &credentials_part, &keyrings_part, &timers_part, NULL,
+	&limits_part, &filesystem_part, &signals_part, &prctls_part, &keyrings_part, &timers_part, NULL,
 };

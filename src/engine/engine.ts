@@ -100,6 +100,8 @@ export interface Source {
   /** Completes what freeze() returned. */
   final(channel: Channel): void;
   checksum(): string;
+  /** On files, which commit() gives back: in the words of the engine, for resumeOriginal(). */
+  locks(): string;
   commit(): void;
   /** Before the commit is said: gives up what only one of them can have. */
   pass(): void;
@@ -244,8 +246,11 @@ export interface Engine {
   openTarget(pid: number, addresses: string, cgroups: string, clocks: string): Target;
   /** Of an original that a phaul has left stopped, with all that descend from it; nothing is told to the peers of its connections. */
   endOriginal(pid: number): void;
-  /** Lets it go on, but for `except`, which stood still before; `addresses` are this host's again. */
-  resumeOriginal(pid: number, addresses: string, except: number[]): void;
+  /**
+   * Lets it go on, but for `except`, which stood still before; `addresses` are this host's again, and so are `locks`, of Source.locks(). Returns
+   * those that somebody else has by now, in words.
+   */
+  resumeOriginal(pid: number, addresses: string, except: number[], locks: string): string[];
   /** Freezes the process and all its children, to be written to a directory, a descriptor that must stay open; its pages to a `server` that runs receivePages(). */
   openCheckpoint(pid: number, directory: number, server: Channel | undefined, flags: CheckFlags, cgroups: string, timeoutMs: number): Checkpoint;
   /** The memory of processes that run. */

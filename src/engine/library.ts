@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, TrackerName, Written } from './engine.ts';
 
-const ABI_VERSION = 13;
+const ABI_VERSION = 14;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_STOPPED = 4;
@@ -83,6 +83,7 @@ const load = () => {
     quiesce: lib.func('int64_t phaul_source_quiesce(void *src, int timeout_ms, _Out_ phaul_error *err)'),
     freeze: lib.func('int phaul_source_freeze(void *src, int timeout_ms, _Out_ phaul_freeze *ret, _Out_ phaul_error *err)'),
     final: lib.func('int phaul_source_final(void *src, void *ch, _Inout_ phaul_freeze *ret, _Out_ phaul_error *err)'),
+    sourceLocks: lib.func('int phaul_source_locks(void *src, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     commit: lib.func('int phaul_source_commit(void *src, _Out_ phaul_error *err)'),
     pass: lib.func('void phaul_source_pass(void *src)'),
     sourcePackets: lib.func('int phaul_source_packets(void *src, void *ch, _Out_ phaul_error *err)'),
@@ -93,7 +94,7 @@ const load = () => {
     closeSource: lib.func('void phaul_source_close(void *src)'),
     sourceChecksum: lib.func('int phaul_source_checksum(void *src, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     endOriginal: lib.func('int phaul_original_end(int pid, _Out_ phaul_error *err)'),
-    resumeOriginal: lib.func('int phaul_original_resume(int pid, const char *addresses, const char *except, _Out_ phaul_error *err)'),
+    resumeOriginal: lib.func('int phaul_original_resume(int pid, const char *addresses, const char *except, const char *locks, _Out_ uint8_t *lost, size_t size, _Out_ phaul_error *err)'),
     openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, const char *clocks, _Out_ void **ret, _Out_ phaul_error *err)'),
     clocks: lib.func('int phaul_clocks(int pid, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
@@ -313,6 +314,11 @@ class LibrarySource extends Handle implements Source {
 
   checksum(): string {
     return text(CHECKSUM_TEXT_BYTES, (buffer, error) => native().sourceChecksum(this.pointer, buffer, buffer.length, error) as number);
+  }
+
+  locks(): string {
+    const size = must((error) => native().sourceLocks(this.pointer, null, 0, error) as number);
+    return size === 0 ? '' : text(size + 1, (buffer, error) => native().sourceLocks(this.pointer, buffer, buffer.length, error) as number);
   }
 
   commit(): void {
@@ -572,7 +578,7 @@ export const engine: Engine = {
   openTarget: (pid, addresses, cgroups, clocks) =>
     new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, clocks, ret, error)), (pointer) => native().closeTarget(pointer)),
   endOriginal: (pid) => void must((error) => native().endOriginal(pid, error)),
-  resumeOriginal: (pid, addresses, except) => void must((error) => native().resumeOriginal(pid, addresses, except.join(' '), error)),
+  resumeOriginal: (pid, addresses, except, locks) => said((lost) => void must((error) => native().resumeOriginal(pid, addresses, except.join(' '), locks, lost, lost.length, error))),
   openCheckpoint: (pid, directory, server, flags, cgroups, timeoutMs) =>
     new LibraryCheckpoint(open((ret, error) => native().checkpointOpen(pid, directory, pointerOf(server), flagBits(flags), cgroups, timeoutMs, ret, error))),
   preDump: (pid, directory, server) => {

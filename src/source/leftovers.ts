@@ -1,5 +1,4 @@
 /** What earlier migrations of a process have left, here and on the other host, before it moves again. */
-import { readFileSync } from 'node:fs';
 import { PhaulError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import { sourceEvidence } from '../handover/look.ts';
@@ -40,12 +39,6 @@ export async function discardLeftovers(plan: Plan, pid: number, ids: string[], {
 export async function stoppedOf(processes: number[]): Promise<number[]> {
   const states = await Promise.all(processes.map(async (pid) => ({ pid, state: (await readStatus(pid).catch(() => undefined))?.get('State')?.[0] })));
   return states.filter(({ state }) => state === 'T').map(({ pid }) => pid);
-}
-
-/** Locks on files that they have, but for those of open files, which name nobody. */
-export function countLocks(processes: number[]): number {
-  const holders = readFileSync('/proc/locks', 'utf8').split('\n').map((line) => Number(/^\d+: +\S+ +\S+ +\S+ +(\d+) /.exec(line)?.[1]));
-  return holders.filter((pid) => processes.includes(pid)).length;
 }
 
 /** One that stands still since a migration that nobody has settled must not move: it may run somewhere else. */

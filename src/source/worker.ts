@@ -123,7 +123,7 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
         return 'ready';
       },
       noting: () => {
-        journal.write('committing');
+        journal.write('committing', { locks: source.locks() });
         // As late as it can be said that the process runs on, even if that disk hangs.
         if (!tracing.latch.decide()) {
           throw new PhaulError('ERR_INTERRUPTED', 'The migration was cancelled.');

@@ -204,17 +204,6 @@ test.serial('an original that is ended later leaves no files in /dev/shm, but fo
   await bed.on('alpha', 'sh', '-c', `kill ${other}; rm /dev/shm/phaul-victim-${common.pid}`);
 });
 
-test.serial('who lets an original go on later is told of locks that it may have lost', async (t) => {
-  const { pid, name, ending } = await bed.depart('target:releasing', 'kill', [], 'locks');
-  t.is((await ending).exitCode, 3);
-  t.is(await bed.settled(pid, ['alpha stopped, beta gone']), 'alpha stopped, beta gone');
-  const { exitCode, text } = await bed.resolve(pid, '--keep', 'here');
-  t.is(exitCode, 0, text);
-  t.regex(text, new RegExp(`runs on alpha again, .*It had [1-9]\\d* locks on files, which it may have no more \\("grep ' ${pid} ' /proc/locks"\\)`));
-  await bed.on('alpha', 'kill', '-KILL', String(pid));
-  t.deepEqual(bed.lines(name), ['ready']);
-});
-
 test.serial('an original that somebody has let go on, while its copy runs, is said', async (t) => {
   const { pid, ending } = await bed.depart('source:after-commit', 'kill');
   await ending;

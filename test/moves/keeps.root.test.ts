@@ -1,7 +1,7 @@
 /** What a moved process keeps: victims that compare themselves with what they were, moved there and back. */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { Bed } from './bed.ts';
 
 const bed = new Bed('keeps-test');
@@ -97,6 +97,36 @@ test.serial('a process that goes on here after the commit, as the other host has
   t.is(await bed.verdict('alpha', pid, name), 'ok');
 });
 
+/** Neither host's phaul lives past the commit: only `phaul resolve` brings the process back. */
+const lostOnBothSides = async (t: ExecutionContext, pid: number): Promise<void> => {
+  const agent = await bed.agentWithFault('beta', 'target:commit-received:kill');
+  const { exitCode, stderr } = await bed.on('alpha', 'env', 'PHAUL_FAULT=source:waiting:kill', 'phaul', 'migrate', String(pid), 'root@beta');
+  t.is(exitCode, 137, stderr);
+  await bed.on('beta', 'bash', '-c', `kill -KILL ${agent}; while [ -e /proc/${agent} ]; do sleep 0.1; done`);
+};
+
+test.serial('a process that phaul resolve brings back has its locks again, and those that it could not get back are said', async (t) => {
+  const name = 'locks.resolved';
+  const pid = await bed.victim(name);
+  await lostOnBothSides(t, pid);
+  t.is((await bed.on('alpha', 'flock', '-n', bed.report(`${name}.files/exclusive`), 'true')).exitCode, 0, 'it was given back with the commit');
+  const { exitCode, text } = await bed.resolve(pid);
+  t.is(exitCode, 0, text);
+  t.regex(text, /runs on alpha again/);
+  t.notRegex(text, /the lock on/);
+  t.is(await bed.verdict('alpha', pid, name), 'ok');
+
+  const lock = '/run/keeps-test.resolved';
+  await bed.on('beta', 'touch', lock);
+  const holder = await bed.start('alpha', 'python3', '-c', FLOCK, lock, bed.report('doubted'));
+  await bed.hear('doubted', 'ready');
+  await lostOnBothSides(t, holder);
+  const thief = await bed.start('alpha', 'python3', '-c', FLOCK, lock, bed.report('taker'));
+  await bed.hear('taker', 'ready');
+  t.regex((await bed.resolve(holder)).text, new RegExp(`runs on alpha again.*Somebody else has the lock on fd \\d+ of pid ${holder} \\(${lock}, flock\\) by now`, 's'));
+  await bed.on('alpha', 'kill', '-KILL', String(thief), String(holder));
+});
+
 const LEASE = 'import fcntl, sys, time\nf = open(sys.argv[1])\nfcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_RDLCK)\nopen(sys.argv[2], "a").write("ready\\n")\ntime.sleep(1000)';
 
 test.serial('a lease of a file is held on the other host', async (t) => {
@@ -185,6 +215,12 @@ const V1_PIDS = '/sys/fs/cgroup/pids';
   // Groups are busy until what was killed in them is gone.
   await bed.on('alpha', 'bash', '-c', `kill -KILL -${pid}; for group in ${V1_PIDS}/phaul-moved-${pid} /sys/fs/cgroup/*/phaul-${pid}/below /sys/fs/cgroup/*/phaul-${pid}; do timeout 20 bash -c 'until rmdir $0 || [ ! -e $0 ]; do sleep 0.1; done' $group; done`);
   t.false(existsSync(`${V1_PIDS}/phaul-moved-${pid}`));
+});
+
+test.serial('an answer of netlink that nobody has read is told of, as it is lost', async (t) => {
+  const pid = await bed.victim('watches.told');
+  t.regex((await bed.on('alpha', 'phaul', 'check', String(pid))).stdout, /is a netlink socket with messages of the kernel that were not read: these are lost/);
+  await bed.on('alpha', 'kill', '-KILL', String(pid));
 });
 
 test.serial('keys that a process would lose are told of by name, and those of its session do not keep it here', async (t) => {

@@ -1,10 +1,11 @@
 /* settings.c - REPORT: what a process and each of its threads are set to, beside credentials: scheduling of every class, CPUs, I/O
  * priority, timer slack, membarrier, user of the login, signals for the death of the parent, credentials that threads have of their own,
- * memory that grows, clocks that never go back.
+ * securebits, the OOM killer's score, whose children orphans become, memory that grows, clocks that never go back.
  */
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/membarrier.h>
+#include <linux/securebits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/fsuid.h>
@@ -85,8 +86,10 @@ static void give_up_capabilities(void)
 	caps[0] = caps[1] = 1 << CAP_KILL | 1 << CAP_NET_RAW | 1 << CAP_SETPCAP;
 	caps[2] = 1 << CAP_KILL;
 	caps[3] = caps[4] = caps[5] = 0;
+	victim_check(prctl(PR_SET_SECUREBITS, SECBIT_KEEP_CAPS | SECBIT_NOROOT | SECBIT_NOROOT_LOCKED) == 0);
 	victim_check(prctl(PR_CAPBSET_DROP, CAP_WAKE_ALARM) == 0 && syscall(SYS_capset, head, caps) == 0);
 	victim_check(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_KILL, 0, 0) == 0);
+	victim_check(prctl(PR_SET_SECUREBITS, prctl(PR_GET_SECUREBITS) | SECBIT_NO_CAP_AMBIENT_RAISE) == 0);
 }
 
 static void *thread(void *arg)
@@ -162,6 +165,52 @@ static unsigned login(void)
 	return uid;
 }
 
+static int oom_score(void)
+{
+	FILE *f = fopen("/proc/self/oom_score_adj", "r");
+	int score = 0;
+
+	victim_check(f && fscanf(f, "%d", &score) == 1 && !fclose(f));
+	return score;
+}
+
+static void set_oom_score(int score)
+{
+	FILE *f = fopen("/proc/self/oom_score_adj", "w");
+
+	victim_check(f && fprintf(f, "%d", score) > 0 && !fclose(f));
+}
+
+/* Its own child becomes ours when it ends. */
+static pid_t fork_twice(void)
+{
+	pid_t us = getpid(), child = fork();
+
+	victim_check(child >= 0);
+	if (child)
+		return child;
+	signal(SIGTERM, SIG_DFL);
+	child = getpid();
+	set_oom_score(765);
+	if (!fork()) {
+		while (getppid() == child)
+			usleep(1000);
+		_exit(getppid() == us && oom_score() == 765 ? 0 : 1);
+	}
+	for (;;)
+		pause();
+}
+
+static void adopt(pid_t child)
+{
+	int status;
+
+	victim_check(kill(child, SIGKILL) == 0 && waitpid(child, &status, 0) == child);
+	victim_check(waitpid(-1, &status, 0) > 0);
+	if (!WIFEXITED(status) || WEXITSTATUS(status))
+		victim_fail("an orphan came to somebody else, or had another OOM score (%x)", status);
+}
+
 /* As the stack of the main thread does, pages come below it. */
 static void grow(char *at)
 {
@@ -175,7 +224,7 @@ int main(int argc, char **argv)
 	int barriers, fd, dead = 0;
 	unsigned user;
 	char *growing;
-	pid_t child;
+	pid_t child, parent;
 
 	victim_begin(argc, argv);
 	fd = open("/proc/self/loginuid", O_WRONLY);
@@ -208,6 +257,9 @@ int main(int argc, char **argv)
 	while (at_work < THREADS)
 		usleep(1000);
 	victim_check(waitpid(child, &dead, WUNTRACED) == child && WIFSTOPPED(dead));
+	victim_check(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0 && prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS_LOCKED) == 0);
+	set_oom_score(432);
+	parent = fork_twice();
 	describe(before[THREADS]);
 	look_at_clocks();
 	victim_ready();
@@ -231,5 +283,7 @@ int main(int argc, char **argv)
 	victim_check(waitpid(child, &dead, 0) == child);
 	if (!WIFEXITED(dead) || WEXITSTATUS(dead))
 		victim_fail("the stopped child lost its signal for the death of its parent (%x)", dead);
+	victim_check(oom_score() == 432 && prctl(PR_GET_CHILD_SUBREAPER, &dead) == 0 && dead == 1);
+	adopt(parent);
 	return victim_ok();
 }

@@ -11,9 +11,9 @@
 
 #define SLACK_S 1.0
 #define FAR_S 5000
-#define POSIX 6
+#define POSIX 7
 
-static volatile int ticks, thread_ticks;
+static volatile int ticks, thread_ticks, calls;
 static timer_t posix[POSIX];
 static pid_t thread_tid;
 static volatile int thread_ends;
@@ -37,6 +37,13 @@ static void *thread(void *arg)
 	return NULL;
 }
 
+/* In a thread of its own each time, which a thread of the C library starts. */
+static void call(union sigval value)
+{
+	if (value.sival_int == 79)
+		__sync_fetch_and_add(&calls, 1);
+}
+
 static double seconds(struct timespec t)
 {
 	return t.tv_sec + t.tv_nsec / 1e9;
@@ -58,6 +65,8 @@ static timer_t make(clockid_t clock, int notify, int value, double first, double
 
 	if (notify == SIGEV_THREAD_ID)
 		event._sigev_un._tid = thread_tid;
+	if (notify == SIGEV_THREAD)
+		event.sigev_notify_function = call;
 	victim_check(timer_create(clock, &event, &timer) == 0);
 	victim_check(timer_settime(timer, 0, &spec, NULL) == 0);
 	return timer;
@@ -71,7 +80,7 @@ int main(int argc, char **argv)
 	int relative, expired, absolute;
 	uint64_t start, count;
 	double passed;
-	int before, thread_before;
+	int before, thread_before, calls_before;
 	pthread_t other;
 
 	victim_begin(argc, argv);
@@ -87,6 +96,7 @@ int main(int argc, char **argv)
 	posix[3] = make(CLOCK_BOOTTIME, SIGEV_NONE, 0, FAR_S, 0);
 	posix[4] = make(CLOCK_MONOTONIC, SIGEV_NONE, 0, 0, 0);		/* disarmed */
 	posix[5] = make(CLOCK_PROCESS_CPUTIME_ID, SIGEV_NONE, 0, FAR_S, 0);
+	posix[6] = make(CLOCK_MONOTONIC, SIGEV_THREAD, 79, 0.05, 0.05);
 	setitimer(ITIMER_REAL, &(struct itimerval){ { 11, 0 }, { FAR_S, 0 } }, NULL);
 	setitimer(ITIMER_VIRTUAL, &(struct itimerval){ { 12, 0 }, { FAR_S, 0 } }, NULL);
 	setitimer(ITIMER_PROF, &(struct itimerval){ { 13, 0 }, { FAR_S, 0 } }, NULL);
@@ -108,9 +118,10 @@ int main(int argc, char **argv)
 
 	before = ticks;
 	thread_before = thread_ticks;
+	calls_before = calls;
 	while ((victim_now_ns() - start) / 1e9 < passed + 0.2)	/* ticks end each sleep */
 		usleep(1000);
-	victim_check(ticks > before && thread_ticks > thread_before);
+	victim_check(ticks > before && thread_ticks > thread_before && calls > calls_before);
 	victim_check(timer_gettime(posix[0], &spec) == 0);
 	victim_check(spec.it_interval.tv_sec == 0 && spec.it_interval.tv_nsec == 10000000);
 	victim_check(timer_gettime(posix[2], &spec) == 0);

@@ -1,5 +1,5 @@
 /* watches.c - inotify with numbers that have a gap, on a directory, a file and a deleted file; fanotify; a netlink socket that
- * listens for changes of links.
+ * listens for changes of links, and one with an answer of the kernel that nobody has read, which is lost with a move.
  */
 #include <errno.h>
 #include <limits.h>
@@ -32,10 +32,30 @@ static void expect(int wd, uint32_t mask)
 		victim_fail("event %x of watch %d (%s) instead of %x of %d", got.event.mask, got.event.wd, strerror(errno), mask, wd);
 }
 
+/* The kernel answers at once. */
+static void ask(int netlink, uint32_t number)
+{
+	struct { struct nlmsghdr head; struct ifinfomsg link; } question = {
+		.head = { .nlmsg_len = sizeof(question), .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST, .nlmsg_seq = number },
+		.link = { .ifi_family = AF_UNSPEC, .ifi_index = 1 },
+	};
+
+	victim_check(send(netlink, &question, sizeof(question), 0) == sizeof(question));
+}
+
+static void hear(int netlink, uint32_t number)
+{
+	union { struct nlmsghdr head; char bytes[8192]; } answer = { .head.nlmsg_seq = ~number };
+	ssize_t n = recv(netlink, &answer, sizeof(answer), MSG_DONTWAIT);
+
+	if (n < (ssize_t)sizeof(answer.head) || answer.head.nlmsg_seq != number || answer.head.nlmsg_type != RTM_NEWLINK)
+		victim_fail("netlink answers %u (type %u, %s) instead of %u", answer.head.nlmsg_seq, answer.head.nlmsg_type, strerror(errno), number);
+}
+
 int main(int argc, char **argv)
 {
 	struct sockaddr_nl own = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK }, now = { 0 };
-	int directory, file, gone, deleted, marks, netlink;
+	int directory, file, gone, deleted, marks, netlink, answers;
 	socklen_t size = sizeof(now);
 	char place[PATH_MAX];
 
@@ -59,6 +79,8 @@ int main(int argc, char **argv)
 	netlink = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
 	victim_check(netlink >= 0 && bind(netlink, (void *)&own, sizeof(own)) == 0);
 	victim_check(getsockname(netlink, (void *)&own, &size) == 0);
+	answers = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+	ask(answers, 1);
 
 	victim_ready();
 	while (victim_tick())
@@ -75,5 +97,7 @@ int main(int argc, char **argv)
 	victim_check(waiting() == 0);
 	victim_check(read(marks, place, sizeof(place)) >= (ssize_t)sizeof(struct fanotify_event_metadata));
 	victim_check(getsockname(netlink, (void *)&now, &size) == 0 && now.nl_pid == own.nl_pid && now.nl_groups == own.nl_groups);
+	ask(answers, 2);
+	hear(answers, 2);
 	return victim_ok();
 }
