@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 14
+#define PHAUL_ABI_VERSION 15
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -58,6 +58,8 @@ enum {
  * target. Returns the number of obstacles (notices not counted), -ENOBUFS if the text was too long. */
 PHAUL_API int phaul_check(int pid, uint32_t flags, char *ret_text, size_t size,
 			  struct phaul_error *err);
+/* The files that the process watches by inotify and fanotify, by their names, a line each. */
+PHAUL_API int phaul_watched(int pid, char *ret_text, size_t size, struct phaul_error *err);
 
 /* ---- page channel: one note stream and N page streams, TLS 1.3 (channel.h says more) ---- */
 

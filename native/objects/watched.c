@@ -71,6 +71,55 @@ int watched_open(const struct watched *w)
 	return fd;
 }
 
+/* A line each. What has no name any more comes along, and what can't be opened is refused. */
+static size_t put_path(int fd, char *ret, size_t size)
+{
+	char link[32], path[PATH_MAX];
+	struct stat st;
+	ssize_t n;
+	int put;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	path[n > 0 ? n : 0] = 0;
+	if (n <= 0 || fstat(fd, &st) < 0 || !st.st_nlink || strchr(path, '\n'))
+		return 0;
+	put = snprintf(ret, size, "%s\n", path);
+	return put < 0 || (size_t)put >= size ? size : (size_t)put;
+}
+
+/* In the lines of inotify and fanotify alike. */
+static size_t put_paths(const char *text, char *ret, size_t size)
+{
+	size_t used = 0;
+
+	for (const char *at = text; (at = strstr(at, "notify ")) && used < size; at++) {
+		struct watched w;
+		int fd = watched_read(at, &w) ? watched_open(&w) : -1;
+
+		used += fd < 0 ? 0 : put_path(fd, ret + used, size - used);
+		if (fd >= 0)
+			close(fd);
+	}
+	return used;
+}
+
+int phaul_watched(int pid, char *ret_text, size_t size, struct phaul_error *err)
+{
+	struct descriptor_table table;
+	int code = size ? descriptors_read(pid, &table, err) : phaul_fail(err, -EINVAL, "watched", "no room for the answer");
+	size_t used = 0;
+
+	if (code)
+		return code;
+	*ret_text = 0;
+	for (size_t i = 0; i < table.count && used < size; i++)
+		if (!strncmp(table.at[i].link, "anon_inode:inotify", 18) || !strncmp(table.at[i].link, "anon_inode:[fanotify]", 21))
+			used += put_paths(table.at[i].fdinfo, ret_text + used, size - used);
+	descriptors_free(&table);
+	return used < size ? 0 : phaul_fail(err, -ENOBUFS, "watched", "pid %d watches more files than fit", pid);
+}
+
 int watched_put(struct dump *d, const struct watched *w, FhEntry *handle, uint64_t *words, uint32_t *ret_file)
 {
 	int fd = watched_open(w), err;

@@ -232,6 +232,8 @@ export interface Engine {
   tcp: TcpConnections;
   attach(pid: number): RemoteThread;
   check(pid: number, flags: CheckFlags): Findings;
+  /** The files that it watches by inotify and fanotify, by their names. */
+  watched(pid: number): string[];
   listen(address: string, key: Uint8Array, streams: number): Channel;
   connect(address: string, port: number, key: Uint8Array, streams: number, timeoutMs: number): Channel;
   /** Any thread: every blocked and later call on the channel fails. */

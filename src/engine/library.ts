@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, TrackerName, Written } from './engine.ts';
 
-const ABI_VERSION = 14;
+const ABI_VERSION = 15;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_STOPPED = 4;
@@ -17,6 +17,7 @@ const ENOBUFS = -105;
 const ETIMEDOUT = -110;
 const ESRCH = -3;
 const CHECK_TEXT_BYTES = 1 << 20;
+const WATCHED_TEXT_BYTES = 8 << 20;
 const CHECKSUM_TEXT_BYTES = 8 << 20;
 const PRIORITIES: Record<Priority, number> = { low: -1, normal: 0, freeze: 2 };
 const NOTE_BYTES = 1 << 16;
@@ -63,6 +64,7 @@ const load = () => {
     throw new PhaulError('ERR_LIBRARY', `The engine ${path} has ABI ${version}, this phaul needs ${ABI_VERSION}: run "npm run setup" in phaul's directory.`);
   }
   return {
+    watched: lib.func('int phaul_watched(int pid, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     check: lib.func('int phaul_check(int pid, uint32_t flags, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     listen: lib.func('int phaul_channel_listen(const char *address, int port, const uint8_t *key, int streams, _Out_ void **ret, _Out_ phaul_error *err)'),
     port: lib.func('int phaul_channel_port(void *ch)'),
@@ -566,6 +568,7 @@ export const engine: Engine = {
     new LibraryRemoteThread(open((ret, error) => native().remoteAttach(pid, ret, error)), (pointer) => void must((error) => native().remoteDetach(pointer, error))),
   check: (pid, flags) =>
     parseFindings(text(CHECK_TEXT_BYTES, (buffer, error) => native().check(pid, flagBits(flags), buffer, buffer.length, error) as number)),
+  watched: (pid) => text(WATCHED_TEXT_BYTES, (buffer, error) => native().watched(pid, buffer, buffer.length, error) as number).split('\n').filter((path) => path !== ''),
   listen: (address, key, streams) =>
     new LibraryChannel(open((ret, error) => native().listen(address, 0, key, streams, ret, error)), closeChannel),
   connect: (address, port, key, streams, timeoutMs) =>

@@ -1,4 +1,4 @@
-/** The files that a process maps or holds open, with what tells whether the target has the same ones. */
+/** The files that a process maps, holds open or watches, with what tells whether the target has the same ones. */
 import { open, stat } from 'node:fs/promises';
 import type { Stats } from 'node:fs';
 import { z } from 'zod';
@@ -8,7 +8,7 @@ import type { Descriptor, Mapping } from '../proc.ts';
 export const planFileSchema = z.strictObject({
   path: z.string().startsWith('/').max(4096),
   kind: z.enum(['file', 'directory', 'device', 'fifo']),
-  how: z.enum(['exe', 'mapped', 'open', 'cwd', 'root']),
+  how: z.enum(['exe', 'mapped', 'open', 'cwd', 'root', 'watched']),
   /** The process may change it: its content is then no proof, only its size is compared. */
   writable: z.boolean(),
   size: z.int().min(0),
@@ -34,7 +34,7 @@ interface Found {
 }
 
 const O_ACCMODE = 3;
-const DELETED = ' (deleted)';
+export const DELETED = ' (deleted)';
 
 /** Files that go along with those who share memory by them. */
 const SHARED_MEMORY = '/dev/shm/';
@@ -53,6 +53,8 @@ export interface Holder {
   root: string;
   mappings: Mapping[];
   descriptors: Descriptor[];
+  /** By inotify and fanotify. */
+  watched: string[];
 }
 
 export async function collectFiles(holders: Holder[]): Promise<PlanFile[]> {
@@ -75,7 +77,7 @@ export function sharedMemoryOf(holders: Holder[]): string[] {
   return [...new Set(paths.filter((path) => path.startsWith(SHARED_MEMORY) && !path.endsWith(DELETED) && path.length > SHARED_MEMORY.length))];
 }
 
-const foundOf = ({ pid, exe, cwd, root, mappings, descriptors }: Holder): Found[] => [
+const foundOf = ({ pid, exe, cwd, root, mappings, descriptors, watched }: Holder): Found[] => [
   { path: exe, source: `/proc/${pid}/exe`, how: 'exe', writable: false },
   ...mappings.map((mapping) => foundMapping(pid, mapping)),
   ...descriptors.map(({ fd, link, flags }): Found => ({
@@ -86,12 +88,17 @@ const foundOf = ({ pid, exe, cwd, root, mappings, descriptors }: Holder): Found[
   })),
   { path: cwd, source: `/proc/${pid}/cwd`, how: 'cwd', writable: false },
   ...(root === '/' ? [] : [{ path: root, source: `/proc/${pid}/root`, how: 'root', writable: false } as const]),
+  ...watched.map((path): Found => ({ path, source: path, how: 'watched', writable: true })),
 ];
 
-function foundMapping(pid: number, { start, end, path, protection }: Mapping): Found {
+/** A way to what is mapped, whatever its name means by now. */
+export const mapFile = (pid: number, { start, end }: Mapping): string => `/proc/${pid}/map_files/${start.toString(16)}-${end.toString(16)}`;
+
+function foundMapping(pid: number, mapping: Mapping): Found {
+  const { path, protection } = mapping;
   return {
     path,
-    source: `/proc/${pid}/map_files/${start.toString(16)}-${end.toString(16)}`,
+    source: mapFile(pid, mapping),
     how: 'mapped',
     writable: protection.endsWith('s') && protection.includes('w'),
   };

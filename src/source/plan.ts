@@ -6,6 +6,7 @@ import { readlink, stat } from 'node:fs/promises';
 import { arch, hostname, release } from 'node:os';
 import { basename } from 'node:path';
 import { z } from 'zod';
+import { engine } from '../engine/library.ts';
 import { PhaulError } from '../errors.ts';
 import {
   hashVdso,
@@ -26,6 +27,7 @@ import {
 } from '../proc.ts';
 import { movedAddressSchema, type MovedAddress } from '../addresses.ts';
 import { PROTOCOLS, readBoundSockets, readConnections, type BoundSocket } from '../sockets.ts';
+import { collectDeletedFiles, deletedFilesSchema } from './deletedFiles.ts';
 import { collectFiles, planFileSchema, sharedMemoryOf, type Holder } from './files.ts';
 import { residentBytes } from './resident.ts';
 
@@ -80,6 +82,7 @@ export const planSchema = z.strictObject({
   /** Pseudo terminals that come along, by their number. */
   terminals: z.array(size).max(FILES_MAX),
   files: z.array(planFileSchema).max(FILES_MAX),
+  deletedFiles: z.array(deletedFilesSchema).max(FILES_MAX),
   host: z.string().max(255),
   arch: word,
   kernel: z.string().max(256),
@@ -109,7 +112,7 @@ async function readMember(pid: number): Promise<Member> {
     readLink(pid, 'cwd'),
     readLink(pid, 'root'),
   ]);
-  return { pid, status, tids, mappings, descriptors, limits, exe, cwd, root };
+  return { pid, status, tids, mappings, descriptors, limits, exe, cwd, root, watched: engine.watched(pid) };
 }
 
 async function readLink(pid: number, name: string): Promise<string> {
@@ -176,6 +179,7 @@ export async function readPlan(pid: number, { tcp, movedAddresses }: Company = {
     sharedMemory: sharedMemoryOf(members),
     terminals: [...new Set(members.flatMap(({ descriptors }) => descriptors.flatMap(({ terminal }) => terminal ?? [])))],
     files: await collectFiles(members),
+    deletedFiles: await collectDeletedFiles(members),
     host: hostname(),
     arch: arch(),
     kernel: release(),

@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import type { Obstacle } from '../errors.ts';
 import type { Plan } from '../source/plan.ts';
 import { checkCpu } from './preflight/cpu.ts';
+import { checkDisks } from './preflight/disks.ts';
 import { checkFiles } from './preflight/files.ts';
 import { checkKernel } from './preflight/kernel.ts';
 import { checkLimits } from './preflight/limits.ts';
@@ -21,6 +22,7 @@ const checks: Record<string, Check> = {
   cpu: checkCpu,
   pids: checkPids,
   files: checkFiles,
+  disks: checkDisks,
   memory: checkMemory,
   limits: checkLimits,
   sockets: checkSockets,

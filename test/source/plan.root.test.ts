@@ -62,6 +62,36 @@ test('the plan of a node process names its threads, files, limits and listening 
   t.is(new Set(plan.files.map(({ path }) => path)).size, plan.files.length);
 });
 
+const USES = `
+  const fs = require('node:fs');
+  const [directory] = process.argv.slice(1);
+  fs.mkdirSync(directory + '/watched');
+  fs.watch(directory + '/watched');
+  for (const [name, size] of [['gone', 1 << 20], ['gone too', 1 << 18]]) {
+    const file = fs.openSync(directory + '/' + name, 'w+');
+    fs.writeSync(file, Buffer.alloc(size, 'x'));
+    fs.ftruncateSync(file, 1 << 30); // a hole, which takes nothing
+    fs.openSync(directory + '/' + name, 'r');
+    fs.unlinkSync(directory + '/' + name);
+  }
+  console.log('ready');
+  setInterval(() => {}, 1000);
+`;
+
+test('the plan has what is watched, and what deleted files take on the disk', async (t) => {
+  const child = await start('-e', USES, scratch);
+  t.teardown(() => child.kill('SIGKILL'));
+  await once(child.stdout!, 'data');
+  const plan = planSchema.parse(JSON.parse(JSON.stringify(await readPlan(child.pid!))));
+  t.like(plan.files.find(({ path }) => path === join(scratch, 'watched')), { how: 'watched', kind: 'directory' });
+  t.is(plan.files.filter(({ path }) => path.includes('gone')).length, 0);
+  const [deleted, ...more] = plan.deletedFiles;
+  t.deepEqual(more, []);
+  t.is(deleted?.directory, scratch);
+  const { bytes = 0 } = deleted ?? {};
+  t.true(bytes >= 5 << 18 && bytes < 7 << 18, `${bytes} bytes`);
+});
+
 test('sockets of other processes are not in the plan', async (t) => {
   const server = createServer().listen(0);
   await once(server, 'listening');

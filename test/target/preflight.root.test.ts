@@ -4,7 +4,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { mkdtempSync } from 'node:fs';
 import { copyFile, rm, utimes, writeFile, stat, truncate } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import test from 'ava';
 import type { Obstacle } from '../../src/errors.ts';
@@ -106,6 +106,25 @@ test('an open file on a shared file system may have grown since, a copy on a clo
   t.deepEqual(await check({ files: [entry] }), []);
   await utimes(log, new Date(), new Date(mtimeMs - 5000));
   t.deepEqual(codes(await check({ files: [entry] })), ['FILE_DIFFERS']);
+});
+
+test('what a process watches must be there, whatever is in it', async (t) => {
+  const watched = { ...fileEntry, how: 'watched', size: 99, writable: true } as const;
+  t.deepEqual(await check({ files: [watched] }), []);
+  const [obstacle, ...more] = await check({ files: [{ ...watched, path: join(scratch, 'absent') }] });
+  t.deepEqual(more, []);
+  t.like(obstacle, { code: 'FILE_MISSING' });
+  t.regex(obstacle!.sentence, /absent, which is watched \(inotify, fanotify\) by sleep, is missing on beta: run "rsync -a /);
+});
+
+test('deleted files that come along must fit on the disk where they were', async (t) => {
+  t.deepEqual(await check({ deletedFiles: [{ directory: scratch, bytes: 2 ** 20 }] }), []);
+  const absent = join(scratch, 'no such directory');
+  const [missing, full, ...more] = await check({ deletedFiles: [{ directory: absent, bytes: 1 }, { directory: scratch, bytes: 2 ** 49 }, { directory: dirname(scratch), bytes: 2 ** 49 }] });
+  t.deepEqual(more, []);
+  t.like(missing, { code: 'DIRECTORY_MISSING', subject: `directory ${absent}` });
+  t.like(full, { code: 'DISK_SPACE', subject: `directory ${scratch}` });
+  t.regex(full!.sentence, /^The deleted files that sleep uses, of .* and other directories of that file system, come along and take 1[, ]?024\.0 TiB, but beta has .* free there: free some/);
 });
 
 test('memory and mappings that do not fit are obstacles', async (t) => {

@@ -31,6 +31,7 @@ const ROLES: Record<PlanFile['how'], string> = {
   open: 'is open in',
   cwd: 'is the working directory of',
   root: 'is the root directory of',
+  watched: 'is watched (inotify, fanotify) by',
 };
 
 async function checkFile(file: PlanFile, plan: Plan, host: string): Promise<Finding | undefined> {
@@ -49,7 +50,7 @@ async function checkFile(file: PlanFile, plan: Plan, host: string): Promise<Find
   if (kindOf(here) !== file.kind || (file.kind === 'device' && here.rdev !== file.device)) {
     return { code: 'FILE_KIND', subject, sentence: `${what} is another kind of file on ${host} (${file.kind} on ${plan.host}).` };
   }
-  if (file.kind !== 'file') {
+  if (file.kind !== 'file' || file.how === 'watched') {
     return undefined;
   }
   if (file.how === 'exe' && (here.mode & 0o111) === 0) {
@@ -110,5 +111,5 @@ function mend(file: PlanFile, plan: Plan, host: string): string {
     return `run "mkfifo -m ${file.mode.toString(8)} ${file.path}" there.`;
   }
   const copy = `run "rsync -a ${file.path} root@${host}:${dirname(file.path)}/" on ${plan.host}`;
-  return file.how === 'open' ? `${copy}.` : `install the same package there, or ${copy}.`;
+  return file.how === 'open' || file.how === 'watched' ? `${copy}.` : `install the same package there, or ${copy}.`;
 }
