@@ -188,6 +188,9 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 
 	if (ptrace(PTRACE_GETREGSET, t->tid, NT_X86_XSTATE, &io) < 0)
 		return -errno;
+	if (xstate_has_tiles(xstate, io.iov_len))
+		return phaul_fail(d->err, -EAGAIN, "threads", "thread %d of pid %d is computing with AMX tiles, which can't be given to another "
+				  "thread: try again when it has released them", t->tid, d->pid);
 	err = read_rseq(t->tid, &rseq, &has_rseq);
 	if (err)
 		return err;

@@ -1,11 +1,12 @@
 #include "xstate.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
 
 #define BLOCK 64
 #define BLOCKS_A_WORD 64
+#define XSTATE_BV 512		/* where the header is: which components are in use */
+#define TILE_DATA 18
 
 static size_t blocks_of(size_t size)
 {
@@ -44,6 +45,16 @@ size_t xstate_pack(uint8_t *state, size_t size, uint8_t to[XSTATE_PACKED_MAX])
 	memcpy(to, &word, sizeof(word));
 	memcpy(to + sizeof(word), maps, map_size(size));
 	return at - to;
+}
+
+bool xstate_has_tiles(const uint8_t *state, size_t size)
+{
+	uint64_t used;
+
+	if (size < XSTATE_BV + sizeof(used))
+		return false;
+	memcpy(&used, state + XSTATE_BV, sizeof(used));
+	return used >> TILE_DATA & 1;
 }
 
 int xstate_unpack(const uint8_t *bytes, size_t length, uint8_t to[XSTATE_MAX], size_t *ret_size)

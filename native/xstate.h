@@ -7,6 +7,7 @@
 #ifndef PHAUL_XSTATE_H
 #define PHAUL_XSTATE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,8 @@
 
 /* `state` has room for XSTATE_MAX bytes, of which those beyond `size` are overwritten. Returns the length. */
 size_t xstate_pack(uint8_t *state, size_t size, uint8_t to[XSTATE_PACKED_MAX]);
+/* Does it hold AMX tiles? The kernel gives them only to a thread that has used them before. */
+bool xstate_has_tiles(const uint8_t *state, size_t size);
 /* -EPROTO: malformed. */
 int xstate_unpack(const uint8_t *bytes, size_t length, uint8_t to[XSTATE_MAX], size_t *ret_size);
 

@@ -5,14 +5,20 @@
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "parts.h"
+
+/* arch_prctl(), Linux 5.16. */
+#define ARCH_GET_XCOMP_PERM 0x1022
+#define ARCH_REQ_XCOMP_PERM 0x1023
 
 #define GET_REGISTRATIONS (1 << 9)	/* MEMBARRIER_CMD_..., Linux 6.3; an enum where it is known */
 
 struct answers {
 	int dumpable, thp_disabled, personality, barriers;
-	int *subreaper;
+	int *subreaper, permitted;
+	uint64_t *xstate;
 };
 
 static int ask(struct dump *d, struct batch *b, void **ret)
@@ -29,6 +35,7 @@ static int ask(struct dump *d, struct batch *b, void **ret)
 	a->personality = batch_call(b, "tell its personality", SYS_personality, 0xffffffff);
 	batch_call(b, "tell if it is a subreaper", SYS_prctl, PR_GET_CHILD_SUBREAPER,
 		   batch_space(b, sizeof(int), (void **)&a->subreaper));
+	a->permitted = batch_call(b, NULL, SYS_arch_prctl, ARCH_GET_XCOMP_PERM, batch_space(b, sizeof(*a->xstate), (void **)&a->xstate));
 	return b->error;
 }
 
@@ -85,7 +92,22 @@ static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
 	tc->has_loginuid = read_loginuid(d->pid, &tc->loginuid);
 	tc->has_child_subreaper = true;
 	tc->child_subreaper = *a->subreaper;
+	tc->has_phaul_permitted_xstate = !batch_result(b, a->permitted);
+	tc->phaul_permitted_xstate = *a->xstate;
 	return 0;
+}
+
+/* What it has asked for is what we have not. */
+static void permit_xstate(struct batch *batch, const TaskCoreEntry *tc)
+{
+	uint64_t own, more;
+
+	if (!tc->has_phaul_permitted_xstate || syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &own) < 0)
+		return;
+	more = tc->phaul_permitted_xstate & ~own;
+	for (int bit = 0; bit < 64; bit++)
+		if (more >> bit & 1)
+			batch_call(batch, "permit it extended state of the CPU (AMX)", SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, bit);
 }
 
 static int build(struct build *b, struct batch *batch, const CoreEntry *core)
@@ -100,6 +122,7 @@ static int build(struct build *b, struct batch *batch, const CoreEntry *core)
 	batch_call(batch, "set its personality", SYS_personality, tc->personality);
 	for (uint32_t left = tc->membarrier_registration_mask; left; left &= left - 1)
 		batch_call(batch, "register it for membarrier", SYS_membarrier, left & -left, 0, 0);
+	permit_xstate(batch, tc);
 	if (tc->child_subreaper)
 		batch_call(batch, "make it a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	return batch->error;
