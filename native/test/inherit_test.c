@@ -110,13 +110,13 @@ static int find(void)
 		obey();
 	}
 	tell(0, 255, 0);
-	parent = open_tracker(pid);
+	parent = open_tracker(pid, &tracker_uffd);
 	look(&parent, &first, &sent);
 	tell(0, WRITTEN_BEFORE_FORK, 0);
 	tell(0, 'f', 1);
 	tell(1, WRITTEN_BY_CHILD, 1);
 	tell(0, WRITTEN_BY_PARENT, 0);
-	child = open_tracker(child_of(pid));
+	child = open_tracker(child_of(pid), &tracker_uffd);
 	look(&parent, &told, &parents);
 	look(&child, &map, &dirty);
 	tell(1, WRITTEN_BY_CHILD_LATE, 1);

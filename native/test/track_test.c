@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "freeze.h"
-#include "track.h"
+#include "tracked.h"
 
 #define PAGE 4096ul
 #define HUGE_PAGE (2ul << 20)
@@ -25,16 +25,7 @@
 #define ARENA_PAGES 1024ul
 #define ROUNDS 40
 
-static struct phaul_error err;
 static const struct tracker_kind *kind;
-
-static void must(int code, const char *doing)
-{
-	if (code < 0) {
-		printf("%s: %s\n", doing, err.what);
-		exit(1);
-	}
-}
 
 /* The memory that a subject has: PAGES at `at`, an empty page elsewhere, and room for two page tables. */
 static char *at, *empty, *tables[2];
@@ -150,33 +141,6 @@ static void end(pid_t pid, int fd, size_t pages)
 	munmap(tables[1], HUGE_PAGE);
 }
 
-static struct tracker open_tracker(pid_t pid)
-{
-	struct memory_map map;
-	remote_addr syscall_at;
-	struct frozen leader;
-	struct tracker t;
-	struct remote r;
-
-	must(memory_map_read(pid, false, &map, &err), "reading the map");
-	must(remote_find_syscall(pid, &map, &syscall_at), "finding a syscall");
-	memory_map_free(&map);
-	must(freeze_leader(pid, 1000, &leader, &err), "stopping");
-	must(remote_begin(&r, pid, syscall_at), "borrowing");
-	must(tracker_open(&t, kind, pid, &r, &err), "opening a tracker");
-	remote_end(&r);
-	thaw(&leader);
-	return t;
-}
-
-static bool holds(const struct range_list *list, uint64_t page)
-{
-	for (size_t i = 0; i < list->count; i++)
-		if (list->at[i].address <= page && page < list->at[i].address + list->at[i].pages * PAGE)
-			return true;
-	return false;
-}
-
 static void free_found(struct final_scan *f)
 {
 	range_list_free(&f->dirty);
@@ -222,7 +186,7 @@ static int moved_beside(bool again)
 	int fd, failed = 0;
 	pid_t pid = start(PAGES, &fd);
 
-	t = open_tracker(pid);
+	t = open_tracker(pid, kind);
 	page = at + WRITTEN * PAGE;
 	if (!finds(&t, page, false))
 		failed = puts("a page that was never sent isn't found");
@@ -250,7 +214,7 @@ static int dropped(bool read)
 	int fd, failed = 0;
 	pid_t pid = start(PAGES, &fd);
 
-	t = open_tracker(pid);
+	t = open_tracker(pid, kind);
 	look(&t, NULL, &found, false);
 	tell(fd, 'd');
 	if (read)
@@ -272,7 +236,7 @@ static int moved_tables(bool last)
 	int fd, failed = 0;
 	pid_t pid = start(PAGES, &fd);
 
-	t = open_tracker(pid);
+	t = open_tracker(pid, kind);
 	finds(&t, at, false);
 	tell(fd, 't');
 	if (!finds(&t, tables[1] + 7 * PAGE, last))
@@ -291,7 +255,7 @@ static int mapped_meanwhile(bool last)
 	int fd, failed = 0;
 	pid_t pid = start(PAGES, &fd);
 
-	t = open_tracker(pid);
+	t = open_tracker(pid, kind);
 	look(&t, NULL, &found, false);
 	must(memory_map_read(pid, true, &map, &err), "reading the map");
 	tell(fd, 'n');
@@ -337,7 +301,7 @@ static int copies(void)
 	pid_t pid = start(ARENA_PAGES, &fd);
 
 	memset(copy, 0, sizeof(copy));
-	t = open_tracker(pid);
+	t = open_tracker(pid, kind);
 	tell(fd, 'a');
 	for (int i = 0; i < ROUNDS; i++) {
 		look(&t, NULL, &found, false);

@@ -15,7 +15,7 @@ void must(int code, const char *doing)
 	}
 }
 
-struct tracker open_tracker(pid_t pid)
+struct tracker open_tracker(pid_t pid, const struct tracker_kind *kind)
 {
 	struct memory_map map;
 	remote_addr syscall_at;
@@ -28,7 +28,7 @@ struct tracker open_tracker(pid_t pid)
 	memory_map_free(&map);
 	must(freeze_leader(pid, 1000, &leader, &err), "stopping");
 	must(remote_begin(&r, pid, syscall_at), "borrowing");
-	must(tracker_open(&t, &tracker_uffd, pid, &r, &err), "opening a tracker");
+	must(tracker_open(&t, kind, pid, &r, &err), "opening a tracker");
 	remote_end(&r);
 	thaw(&leader);
 	return t;

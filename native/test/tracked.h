@@ -8,7 +8,7 @@ extern struct phaul_error err;
 
 /* A failure ends the test. */
 void must(int code, const char *doing);
-struct tracker open_tracker(pid_t pid);
+struct tracker open_tracker(pid_t pid, const struct tracker_kind *kind);
 bool holds(const struct range_list *list, uint64_t page);
 
 #endif
