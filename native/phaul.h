@@ -138,7 +138,8 @@ PHAUL_API int phaul_source_open(int pid, uint32_t flags, const char *addresses, 
 				struct phaul_error *err);
 /* Before it is armed: another way than the first. */
 PHAUL_API int phaul_source_track_by(struct phaul_source *src, const char *tracker, struct phaul_error *err);
-/* What the process sees now, "MONOTONIC BOOTTIME" in ns: for phaul_target_open(). */
+/* What the process sees now, "MONOTONIC BOOTTIME" in ns, with " own" if that isn't what its kernel tells all others: for
+ * phaul_target_open(). */
 PHAUL_API int phaul_clocks(int pid, char *ret_text, size_t size, struct phaul_error *err);
 /* Stops the process for about a millisecond and starts tracking. `ret_stop_ns`: how long it stood. */
 PHAUL_API int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns,

@@ -165,7 +165,7 @@ static int choose_clocks(struct phaul_restore *r)
 
 	if (code == -ENOENT)
 		return 0;
-	return code ? image_malformed("phaul-clocks", -1, r->err) : clocks_offsets(&wanted, r->tree.clock_offsets, r->err);
+	return code ? image_malformed("phaul-clocks", -1, r->err) : clocks_offsets(&wanted, false, r->tree.clock_offsets, r->err);
 }
 
 /* All are complete afterwards, and held. */

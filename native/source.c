@@ -94,7 +94,7 @@ int phaul_clocks(int pid, char *ret_text, size_t size, struct phaul_error *err)
 
 	if (code)
 		return phaul_fail(err, code, "source", "reading the clocks of pid %d", pid);
-	snprintf(ret_text, size, "%lld %lld", (long long)seen.monotonic, (long long)seen.boottime);
+	snprintf(ret_text, size, "%lld %lld%s", (long long)seen.monotonic, (long long)seen.boottime, clocks_are_own(pid) ? " own" : "");
 	return 0;
 }
 

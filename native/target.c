@@ -52,7 +52,7 @@ static int choose_clocks(struct phaul_target *tgt, const char *text, struct phau
 	if (!text || !*text)
 		return 0;
 	return clocks_parse(text, &wanted) ? phaul_fail(err, -EINVAL, "target", "reading the clocks \"%s\"", text) :
-					     clocks_offsets(&wanted, tgt->tree.clock_offsets, err);
+					     clocks_offsets(&wanted, strstr(text, " own"), tgt->tree.clock_offsets, err);
 }
 
 int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, const char *clocks,

@@ -17,6 +17,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+
 static const int passed_on[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH };
 static const size_t passed_count = sizeof(passed_on) / sizeof(passed_on[0]);
 
@@ -29,7 +33,7 @@ static void fail(const char *what)
 static void enter(pid_t init)
 {
 	char directory[PATH_MAX];
-	int flags = CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC;
+	int flags = CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWTIME;
 	int fd = syscall(SYS_pidfd_open, init, 0);
 
 	if (fd < 0)

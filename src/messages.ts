@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { planSchema } from './source/plan.ts';
 
 /** Raised when an older peer could misunderstand anything, also of what the engines tell each other: layouts, frames, images. */
-export const PROTOCOL_VERSION = 5;
+export const PROTOCOL_VERSION = 6;
 
 /** A plan lists every mapped and open file: some MiB for the largest of processes. */
 export const MESSAGE_BYTES_MAX = 32 << 20;
@@ -50,8 +50,8 @@ export const requests = {
       addresses: z.string().max(65_536),
       /** In the words of the engine: see cgroups.ts. */
       cgroups: z.string().max(65_536),
-      /** What the process's clocks show when this is sent: "MONOTONIC BOOTTIME", in ns. */
-      clocks: z.string().regex(/^\d{1,19} \d{1,19}$/),
+      /** What the process's clocks show when this is sent: "MONOTONIC BOOTTIME", in ns, and "own" if they aren't its kernel's. */
+      clocks: z.string().regex(/^\d{1,19} \d{1,19}( own)?$/),
     }),
     result: z.object({ port: z.int().min(1).max(65_535) }),
   },

@@ -72,6 +72,18 @@ int clocks_seen_by(pid_t pid, struct clocks *ret)
 	return err;
 }
 
+/* The first namespace has a number that is always the same (PROC_TIME_INIT_INO). */
+bool clocks_are_own(pid_t pid)
+{
+	static const char first[] = "time:[4026531834]";
+	char path[48], name[32];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/time", pid);
+	n = readlink(path, name, sizeof(name));
+	return n > 0 && ((size_t)n != sizeof(first) - 1 || memcmp(name, first, n));
+}
+
 int clocks_parse(const char *text, struct clocks *ret)
 {
 	long long monotonic, boottime;
@@ -96,7 +108,7 @@ static void put_offset(char ret[CLOCKS_TEXT], const char *name, int64_t offset)
 	snprintf(ret + strlen(ret), CLOCKS_TEXT - strlen(ret), "%s %lld %lld\n", name, (long long)((offset - ns) / NS), (long long)ns);
 }
 
-int clocks_offsets(const struct clocks *wanted, char ret[CLOCKS_TEXT], struct phaul_error *err)
+int clocks_offsets(const struct clocks *wanted, bool own, char ret[CLOCKS_TEXT], struct phaul_error *err)
 {
 	struct clocks first;
 	int code = first_clocks(&first);
@@ -107,7 +119,7 @@ int clocks_offsets(const struct clocks *wanted, char ret[CLOCKS_TEXT], struct ph
 		return 0;
 	if (code)
 		return phaul_fail(err, code, "clocks", "looking at this host's clocks");
-	if (is_about(now(CLOCK_MONOTONIC), wanted->monotonic) && is_about(now(CLOCK_BOOTTIME), wanted->boottime))
+	if (!own && is_about(now(CLOCK_MONOTONIC), wanted->monotonic) && is_about(now(CLOCK_BOOTTIME), wanted->boottime))
 		return 0;
 	put_offset(ret, "monotonic", wanted->monotonic + LEAD_NS - first.monotonic);
 	put_offset(ret, "boottime", wanted->boottime + LEAD_NS - first.boottime);

@@ -75,7 +75,7 @@ function receive(target: Target, channel: Channel, order: TargetOrder): Buffer {
 /** They went on. */
 function clocksNow({ clocks, clocksAt }: TargetOrder): string {
   const age = process.hrtime.bigint() - clocksAt;
-  return clocks.split(' ').map((clock) => BigInt(clock) + age).join(' ');
+  return clocks.split(' ').map((clock) => (clock === 'own' ? clock : BigInt(clock) + age)).join(' ');
 }
 
 /** The address by which the source came here may be a router's: then pages come to any. */

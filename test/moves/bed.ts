@@ -45,9 +45,10 @@ export class Bed {
     this.#shell = shell({ nothrow: true, quiet: true, env: { ...process.env, PHAUL_TWO_HOSTS: this.set } });
   }
 
-  async up(hosts = 2): Promise<void> {
+  /** `behindSeconds`: of the clocks of all hosts but alpha. */
+  async up(hosts = 2, behindSeconds = 0): Promise<void> {
     chmodSync(this.directory, 0o755); // victims change their user
-    const { exitCode, stderr } = await this.#shell`scripts/two-hosts up --hosts ${hosts}`;
+    const { exitCode, stderr } = await this.#shell`scripts/two-hosts up --hosts ${hosts} --behind ${behindSeconds}`;
     if (exitCode !== 0) {
       throw new Error(stderr);
     }

@@ -1,0 +1,26 @@
+import test from 'ava';
+import { Bed } from './bed.ts';
+
+const bed = new Bed('clocks-test');
+
+/** Less than any machine that runs tests is up. */
+const BEHIND_S = 50;
+
+test.before(() => bed.up(2, BEHIND_S));
+test.after.always(() => bed.down());
+
+const uptime = async (host: string): Promise<number> => Number((await bed.on(host, 'cat', '/proc/uptime')).stdout.split(' ')[0]);
+
+test.serial('clocks go on where a process comes to a host that was booted later, and back', async (t) => {
+  t.true((await uptime('alpha')) - (await uptime('beta')) > BEHIND_S - 5, "the hosts' clocks differ");
+  const pid = await bed.victim('vdso');
+  for (const [from, to] of [['alpha', 'beta'], ['beta', 'alpha'], ['alpha', 'beta']] as const) {
+    const { exitCode, stderr } = await bed.migrate(from, pid, to);
+    t.is(exitCode, 0, stderr);
+    await bed.on(to, 'kill', '-USR2', String(pid));
+    const gap = await bed.hear('vdso', 'gap', 'failed');
+    t.true(Number(gap.split(' ')[1]) < (BEHIND_S * 1000) / 2, gap);
+    await bed.on(to, 'truncate', '-s', '0', bed.report('vdso'));
+  }
+  t.is(await bed.verdict('beta', pid, 'vdso'), 'ok');
+});
