@@ -20,6 +20,7 @@
 #include "arch/x86_64.h"
 #include "error.h"
 #include "freeze.h"
+#include "kernel_mappings.h"
 
 #define PAGE 4096ul
 #define AREA_SIZE (1ul << 20)	/* some 10,000 calls, or the last words to 1,000 threads */
@@ -260,7 +261,7 @@ int husk_fork(struct husk *parent, pid_t pid, uint64_t flags, struct husk *ret, 
 	int64_t made;
 
 	/* It has a copy of it. */
-	*ret = (struct husk){ .cpu = parent->cpu, .allowed = parent->allowed, .scratch = at };
+	*ret = (struct husk){ .cpu = parent->cpu, .allowed = parent->allowed, .scratch = at, .origin = parent->origin };
 	words.args.flags = CLONE_PTRACE | flags;
 	words.args.exit_signal = SIGCHLD;
 	words.args.set_tid = at + offsetof(typeof(words), pid);
@@ -313,85 +314,9 @@ int husk_end(struct husk *h, uint32_t status)
 	return err;
 }
 
-/* The kernel's mappings go by way of a place that both layouts leave free: where they are and where they
- * shall be may overlap. */
-static void move_kernel_mappings(struct batch *b, const struct memory_map *own,
-				 const struct memory_map *map, remote_addr between)
+static bool is_foreign(const struct husk *h)
 {
-	for (int leg = 0; leg < 2; leg++) {
-		remote_addr at = between;
-
-		for (size_t i = 0; i < own->count; i++) {
-			const struct vma *vma = &own->at[i];
-			const struct vma *wanted = memory_map_named(map, vma->path);
-			uint64_t size = vma->end - vma->start;
-
-			if ((vma->kind != VMA_VDSO && vma->kind != VMA_VVAR) || !wanted)
-				continue;
-			batch_call(b, "move the kernel's own mappings (vdso, vvar)", SYS_mremap,
-				   leg ? at : vma->start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
-				   leg ? wanted->start : at);
-			at += size;
-		}
-	}
-}
-
-static int check_kernel_mappings(const struct memory_map *own, const struct memory_map *map,
-				 struct phaul_error *err)
-{
-	for (size_t i = 0; i < map->count; i++) {
-		const struct vma *wanted = &map->at[i];
-		const struct vma *vma;
-
-		if (wanted->kind != VMA_VDSO && wanted->kind != VMA_VVAR)
-			continue;
-		vma = memory_map_named(own, wanted->path);
-		if (!vma || vma->end - vma->start != wanted->end - wanted->start)
-			return phaul_fail(err, -EXDEV, "husk", "this host's kernel has another %s than the "
-					  "source's: its size differs", wanted->path);
-	}
-	return 0;
-}
-
-static int add_vma(struct memory_map *map, const struct vma *vma)
-{
-	if (map->count == map->capacity) {
-		size_t capacity = 2 * map->capacity + 256;
-		void *at = realloc(map->at, capacity * sizeof(*map->at));
-
-		if (!at)
-			return -ENOMEM;
-		map->at = at;
-		map->capacity = capacity;
-	}
-	map->at[map->count++] = *vma;
-	return 0;
-}
-
-static int by_start(const void *a, const void *b)
-{
-	const struct vma *x = a, *y = b;
-
-	return x->start < y->start ? -1 : x->start > y->start;
-}
-
-/* A place that is free in both. */
-static uint64_t gap_of_both(const struct memory_map *a, const struct memory_map *b)
-{
-	struct memory_map both = {0};
-	uint64_t gap = 0;
-	int err = 0;
-
-	for (size_t i = 0; i < a->count && !err; i++)
-		err = add_vma(&both, &a->at[i]);
-	for (size_t i = 0; i < b->count && !err; i++)
-		err = add_vma(&both, &b->at[i]);
-	if (!err) {
-		qsort(both.at, both.count, sizeof(*both.at), by_start);
-		gap = memory_map_gap(&both);
-	}
-	free(both.at);
-	return gap;
+	return h->origin && h->origin->other_vdso;
 }
 
 static int empty(struct husk *h, const struct memory_map *own, const struct memory_map *map,
@@ -400,6 +325,7 @@ static int empty(struct husk *h, const struct memory_map *own, const struct memo
 	const struct vma *old = memory_map_named(own, "[vdso]"), *new = memory_map_named(map, "[vdso]");
 	struct batch b;
 	int code = batch_begin(&b, &h->area, &h->leader, 2 * own->count + 8);
+	int64_t moved = new ? new->start - old->start : 0;
 
 	for (size_t i = 0; !code && i < own->count; i++) {
 		const struct vma *vma = &own->at[i];
@@ -408,12 +334,15 @@ static int empty(struct husk *h, const struct memory_map *own, const struct memo
 			continue;
 		batch_call(&b, "empty the new process", SYS_munmap, vma->start, vma->end - vma->start);
 	}
-	move_kernel_mappings(&b, own, map, h->area.at + 16 * AREA_SIZE);
+	if (is_foreign(h))
+		moved = kernel_mappings_aside(&b, own, map);
+	else
+		kernel_mappings_follow(&b, own, map, h->area.at + 16 * AREA_SIZE);
 	code = batch_run(&b, 1, err) ?: batch_check(&b, err);
 	batch_free(&b);
 	remote_area_reset(&h->area);
-	if (!code && old && new)
-		h->leader.syscall_at += new->start - old->start;
+	if (!code)
+		h->leader.syscall_at += moved;
 	return code;
 }
 
@@ -427,10 +356,13 @@ int husk_settle(struct husk *h, const struct memory_map *map, struct phaul_error
 	if (!memory_map_named(map, "[vdso]"))
 		code = phaul_fail(err, -EXDEV, "husk", "the process has no [vdso], which its last system "
 				  "call before it runs would be made through");
-	if (!code)
-		code = check_kernel_mappings(&own, map, err);
+	if (!code && !memory_map_named(&own, "[vdso]"))
+		code = phaul_fail(err, -EXDEV, "husk", "this host's kernel gives processes no [vdso] (vdso=0), which the last "
+				  "system call of a husk is made through");
+	if (!code && !is_foreign(h))
+		code = kernel_mappings_check(&own, map, err);
 	if (!code) {
-		code = remote_area_map(&h->leader, gap_of_both(&own, map), AREA_SIZE, &h->area);
+		code = remote_area_map(&h->leader, memory_map_common_gap(&own, map), AREA_SIZE, &h->area);
 		if (code)
 			phaul_fail(err, code, "husk", "mapping the batch area in pid %d", h->pid);
 	}
@@ -440,20 +372,19 @@ int husk_settle(struct husk *h, const struct memory_map *map, struct phaul_error
 	return code;
 }
 
-int husk_clear_area(struct husk *h, const struct memory_map *map, struct phaul_error *err)
+static bool covers(const struct memory_map *map, uint64_t start, uint64_t end)
 {
-	remote_addr gap;
+	for (size_t i = 0; i < map->count; i++)
+		if (map->at[i].start < end && start < map->at[i].end)
+			return true;
+	return false;
+}
+
+static int move_area(struct husk *h, const struct memory_map *map, struct phaul_error *err)
+{
+	remote_addr gap = memory_map_gap(map);
 	int64_t at;
 
-	for (size_t i = 0; i < map->count; i++) {
-		const struct vma *vma = &map->at[i];
-
-		if (vma->start < h->area.at + AREA_SIZE && h->area.at < vma->end)
-			goto move;
-	}
-	return 0;
-move:
-	gap = memory_map_gap(map);
 	/* Code and data are two mappings. */
 	at = remote_call(&h->leader, SYS_mremap, h->area.at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, gap);
 	if (at >= 0)
@@ -463,6 +394,44 @@ move:
 		return phaul_fail(err, at, "husk", "moving the batch area of pid %d out of the way", h->pid);
 	h->area.at = gap;
 	return 0;
+}
+
+/* This kernel's mappings lie where the source had nothing, until it maps something there. */
+static int clear_kernel_mappings(struct husk *h, const struct memory_map *map, struct phaul_error *err)
+{
+	const struct vma *vdso;
+	struct memory_map own;
+	struct batch b;
+	int64_t moved = 0;
+	int code = memory_map_read(h->pid, false, &own, err);
+
+	if (code)
+		return code;
+	vdso = memory_map_named(&own, "[vdso]");
+	if (!vdso || !covers(map, kernel_mappings_start(&own), vdso->end)) {
+		memory_map_free(&own);
+		return 0;
+	}
+	remote_area_reset(&h->area);
+	code = batch_begin(&b, &h->area, &h->leader, 8);
+	moved = kernel_mappings_aside(&b, &own, map);
+	code = code ?: batch_run(&b, 1, err) ?: batch_check(&b, err);
+	batch_free(&b);
+	remote_area_reset(&h->area);
+	memory_map_free(&own);
+	if (code)
+		return code;
+	h->leader.syscall_at += moved;
+	for (size_t i = 0; i < h->thread_count; i++)
+		h->threads[i].syscall_at += moved;
+	return 0;
+}
+
+int husk_clear_area(struct husk *h, const struct memory_map *map, struct phaul_error *err)
+{
+	int code = covers(map, h->area.at, h->area.at + AREA_SIZE) ? move_area(h, map, err) : 0;
+
+	return code ?: is_foreign(h) ? clear_kernel_mappings(h, map, err) : 0;
 }
 
 static int append_thread(struct husk *h, pid_t tid)

@@ -5,6 +5,7 @@
 #include <sched.h>
 
 #include "memory_map.h"
+#include "origin.h"
 #include "remote.h"
 
 struct husk {
@@ -17,6 +18,7 @@ struct husk {
 	/* Its leader waits on one CPU for what it is told, so that whoever tells it there need not wake another CPU, which
 	 * takes longer than what it does. */
 	int cpu;
+	const struct origin *origin;	/* of the process that it is to be; NULL: of this host */
 	bool filters_shared;		/* seccomp filters of all its threads are installed */
 	cpu_set_t allowed;		/* the CPUs that they had before, and get back */
 };
@@ -35,10 +37,10 @@ remote_addr husk_scratch(const struct husk *h);
 int husk_end(struct husk *h, uint32_t status);
 
 /* Empties the address space but for the batch area, which comes to lie in the middle of the largest gap of
- * `map`, and puts the kernel's own mappings where `map` has them. */
+ * `map`, and puts the kernel's own mappings where `map` has them; those of another kernel than the origin's go aside. */
 int husk_settle(struct husk *h, const struct memory_map *map, struct phaul_error *err);
 
-/* Moves the batch area out of the way of a mapping that `map` has there. */
+/* Moves the batch area, and what went aside, out of the way of mappings that `map` has there. */
 int husk_clear_area(struct husk *h, const struct memory_map *map, struct phaul_error *err);
 
 /* Makes the threads that are missing and ends those that are too many. */

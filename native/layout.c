@@ -99,7 +99,7 @@ void layout_vma_entry(const struct vma *vma, uint32_t file_id, VmaEntry *ret)
 	ret->has_fdflags = vma->kind == VMA_FILE;
 	ret->fdflags = vma->shared && (vma->flags & VMA_MAYWRITE) ? O_RDWR : O_RDONLY;
 	ret->has_phaul_flags = true;
-	ret->phaul_flags = vma->flags & ~VMA_FRESH;
+	ret->phaul_flags = vma->flags & ~(VMA_FRESH | VMA_FOREIGN);
 }
 
 static int put_file(struct image_set *set, pid_t of, const struct vma *vma, uint32_t id)
@@ -347,7 +347,8 @@ static const char *get_vma(const VmaEntry *e, const struct file_names *names, co
 	*ret = (struct vma){
 		.start = e->start, .end = e->end, .offset = e->pgoff,
 		.prot = e->prot & (PROT_READ | PROT_WRITE | PROT_EXEC),
-		.shared = e->flags & MAP_SHARED, .kind = kind_of(e), .flags = e->phaul_flags, .path = "",
+		.shared = e->flags & MAP_SHARED, .kind = kind_of(e), .flags = e->phaul_flags & ~(VMA_FRESH | VMA_FOREIGN),
+		.path = "",
 	};
 	if (!e->has_phaul_flags)
 		ret->flags = flags_of(e);

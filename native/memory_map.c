@@ -61,6 +61,9 @@ static uint64_t number(char **at, int base)
 	}
 }
 
+#define USER_END 0x7ffffffff000ull
+#define LOWEST 0x10000ull	/* vm.mmap_min_addr */
+
 #define HUGE "/anon_hugepage (deleted)"
 
 static enum vma_kind kind_of(const struct vma *vma)
@@ -358,7 +361,7 @@ bool memory_map_equal(const struct memory_map *a, const struct memory_map *b)
 
 uint64_t memory_map_gap(const struct memory_map *map)
 {
-	uint64_t below = 0x10000, at = 0, size = 0;
+	uint64_t below = LOWEST, at = 0, size = 0;
 
 	for (size_t i = 0; i < map->count; i++) {
 		const struct vma *vma = &map->at[i];
@@ -372,4 +375,52 @@ uint64_t memory_map_gap(const struct memory_map *map)
 		below = vma->end;
 	}
 	return at & ~4095ull;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct vma *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* Only where they lie. */
+static int merge(const struct memory_map *a, const struct memory_map *b, struct memory_map *ret)
+{
+	*ret = (struct memory_map){ .at = calloc(a->count + b->count + 1, sizeof(*ret->at)) };
+	if (!ret->at)
+		return -ENOMEM;
+	memcpy(ret->at, a->at, a->count * sizeof(*ret->at));
+	memcpy(ret->at + a->count, b->at, b->count * sizeof(*ret->at));
+	ret->count = a->count + b->count;
+	qsort(ret->at, ret->count, sizeof(*ret->at), by_start);
+	return 0;
+}
+
+uint64_t memory_map_common_gap(const struct memory_map *a, const struct memory_map *b)
+{
+	struct memory_map both;
+	uint64_t gap = merge(a, b, &both) ? 0 : memory_map_gap(&both);
+
+	free(both.at);
+	return gap;
+}
+
+uint64_t memory_map_highest_gap(const struct memory_map *a, const struct memory_map *b, uint64_t size)
+{
+	struct memory_map both;
+	uint64_t below = LOWEST, at = 0;
+
+	if (merge(a, b, &both))
+		return 0;
+	for (size_t i = 0; i <= both.count; i++) {
+		uint64_t start = i < both.count && both.at[i].start < USER_END ? both.at[i].start : USER_END;
+
+		if (start > below && start - below >= size)
+			at = below;
+		if (i < both.count && both.at[i].end > below && both.at[i].end <= USER_END)
+			below = both.at[i].end;
+	}
+	free(both.at);
+	return at;
 }

@@ -44,6 +44,7 @@ enum {
 	VMA_IO = 1 << 17,		/* device memory */
 	VMA_UFFD = 1 << 18,		/* a userfaultfd of the process itself watches it */
 	VMA_FRESH = 1 << 20,		/* not the kernel's: see memory_map_mark_fresh() */
+	VMA_FOREIGN = 1 << 21,		/* nor is this: the vdso or vvar of another kernel, which is plain memory here */
 	VMA_MAYWRITE = 1 << 19,		/* mprotect may make it writable */
 };
 
@@ -96,6 +97,11 @@ void memory_map_mark_fresh(struct memory_map *map, const struct memory_map *old)
 
 /* The middle of the largest gap, page aligned: where nothing will be for a while. */
 uint64_t memory_map_gap(const struct memory_map *map);
+/* The same of a gap that both have. */
+uint64_t memory_map_common_gap(const struct memory_map *a, const struct memory_map *b);
+/* The start of the highest gap of this size that both have, 0 if there is none: mostly above the stack, where a program
+ * gets nothing that doesn't ask for that very address. */
+uint64_t memory_map_highest_gap(const struct memory_map *a, const struct memory_map *b, uint64_t size);
 
 /* Its pages travel: private, and not the kernel's own. */
 static inline bool vma_has_pages(const struct vma *vma)

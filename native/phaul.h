@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 15
+#define PHAUL_ABI_VERSION 16
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -50,6 +50,7 @@ enum {
 	PHAUL_TCP_ESTABLISHED = 32,	/* connections are dumped; their packets are dropped until they are restored */
 	PHAUL_SKIP_IN_FLIGHT = 64,	/* those that wait to be accepted are not */
 	PHAUL_TCP_AT_END = 128,	/* a restore: connections that aren't restored are at their end, as criu has them, instead of reset */
+	PHAUL_OTHER_KERNEL = 256,	/* the target has another: no thread may be in the middle of this one's code (vdso) when it moves */
 };
 
 /* Writes one line per obstacle, "CODE\tsubject\tsentence\n", sorted by subject kind, into `ret_text`.

@@ -387,6 +387,34 @@ int rebirth_place_threads(struct rebirth *r, const struct image_set *images)
 	return code;
 }
 
+int rebirth_lead_vdso(struct rebirth *r, struct reborn *task)
+{
+	const struct vma *old = memory_map_named(&task->stage.layout, "[vdso]"), *vdso;
+	struct memory_map own;
+	struct vdso there, here;
+	int code;
+
+	if (!old || !r->origin || !r->origin->other_vdso ||
+	    (task->vdso_at == old->start && task->vdso_leads_to == task->husk.leader.syscall_at))
+		return 0;
+	there = r->origin->vdso;
+	if (old->end - old->start != there.size)
+		return phaul_fail(r->err, -EPROTO, "restore", "the vdso of pid %d is not as large as the source said", reborn_pid(task));
+	code = memory_map_read(reborn_pid(task), false, &own, r->err);
+	if (code)
+		return code;
+	vdso = memory_map_named(&own, "[vdso]");
+	code = vdso ? vdso_read(reborn_pid(task), &own, &here) : -ENOENT;
+	code = code ?: vdso_redirect(&there, &here, vdso->start);
+	memory_map_free(&own);
+	if (code)
+		return phaul_fail(r->err, code, "restore", "leading the vdso that pid %d has from the source's kernel into this "
+				  "kernel's", reborn_pid(task));
+	task->vdso_at = old->start;
+	task->vdso_leads_to = task->husk.leader.syscall_at;
+	return stage_write(&task->stage, old->start, there.bytes, there.size, r->err);
+}
+
 /* ---- what they are to each other ---- */
 
 static int join_group(struct rebirth *r, struct reborn *task)
@@ -533,6 +561,7 @@ void rebirth_free(struct rebirth *r)
 	}
 	free(r->tasks);
 	free(r->tables);
+	free(r->origin);
 	shmem_free(&r->shmem, r->released);
 	built_files_free(&r->files);
 	cgroups_free(&r->cgroups);

@@ -29,6 +29,7 @@ struct reborn {
 	uint32_t descriptor_room;	/* that the process's table has */
 	uint32_t cgroup_set, placed_set;	/* of control groups: that it was in, and that its husk is in; 0: unknown, ours */
 	uint32_t room_made;		/* that the husk's has */
+	uint64_t vdso_at, vdso_leads_to;	/* where the old vdso lies, and the kernel's; 0: it isn't there yet */
 };
 
 struct rebirth {
@@ -40,6 +41,7 @@ struct rebirth {
 	struct built_files files;
 	struct cgroups cgroups;
 	char clock_offsets[CLOCKS_TEXT];	/* that all are to see; "": those of phaul */
+	struct origin *origin;		/* NULL: this host */
 	/* Called for each husk that was made, before it has children: gives it its memory. NULL: that comes later. */
 	int (*populate)(void *ctx, struct reborn *task);
 	void *ctx;
@@ -64,6 +66,8 @@ int rebirth_make(struct rebirth *r, const struct image_set *images);
 int rebirth_stage(struct rebirth *r, struct reborn *task);
 /* Threads that were in other control groups than their process. */
 int rebirth_place_threads(struct rebirth *r, const struct image_set *images);
+/* Once its mappings are made: the vdso of another kernel leads into that of this one. */
+int rebirth_lead_vdso(struct rebirth *r, struct reborn *task);
 /* Process groups, and the ends of the dead. */
 int rebirth_settle(struct rebirth *r, const struct image_set *images);
 /* Threads that "core-TID" of the images tell of; memory is complete. */

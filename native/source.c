@@ -16,6 +16,7 @@
 #include "handshakes.h"
 #include "inherit.h"
 #include "layout.h"
+#include "leave.h"
 #include "objects/aio.h"
 #include "objects/cgroup.h"
 #include "objects/clocks.h"
@@ -61,6 +62,7 @@ struct phaul_source {
 	pid_t pid;
 	const struct tracker_kind *tracker;
 	uint32_t flags, round, births;
+	struct origin *origin;		/* this host's, as its processes know it; NULL: not read yet */
 	struct member *members;		/* parents before their children */
 	size_t count;
 	size_t held_back;		/* processes that come with a later round, and are not among them */
@@ -203,8 +205,24 @@ static int take_tree(struct phaul_source *src, const struct tree *tree)
 
 /* ---- their memory ---- */
 
+/* All have it from the same kernel. */
+static int read_origin(struct phaul_source *src, const struct member *m, struct phaul_error *err)
+{
+	int code;
+
+	if (src->origin)
+		return 0;
+	src->origin = calloc(1, sizeof(*src->origin));
+	code = src->origin ? origin_read(m->task.pid, &m->known, src->origin) : -ENOMEM;
+	if (!code)
+		return 0;
+	free(src->origin);
+	src->origin = NULL;
+	return phaul_fail(err, code, "source", "reading the vdso of pid %d", m->task.pid);
+}
+
 /* With flags: while it is frozen only for one that has just begun. */
-static int prepare(struct member *m, struct phaul_error *err)
+static int prepare(struct phaul_source *src, struct member *m, struct phaul_error *err)
 {
 	char path[32];
 	int code = memory_map_read(m->task.pid, true, &m->known, err);
@@ -213,7 +231,7 @@ static int prepare(struct member *m, struct phaul_error *err)
 		return code;
 	if (!m->known.count)
 		return -ESRCH;
-	code = remote_find_syscall(m->task.pid, &m->known, &m->syscall_at);
+	code = read_origin(src, m, err) ?: remote_find_syscall(m->task.pid, &m->known, &m->syscall_at);
 	if (code)
 		return phaul_fail(err, code == -ENOENT ? -EOPNOTSUPP : code, "source", "finding the vdso of pid %d, through which "
 				  "it would be asked for its state", m->task.pid);
@@ -241,7 +259,7 @@ static int arm(struct phaul_source *src, struct member *m, struct phaul_error *e
 	struct frozen leader;
 	struct remote r;
 	uint64_t start;
-	int code = prepare(m, err);
+	int code = prepare(src, m, err);
 
 	if (code)
 		return code;
@@ -591,6 +609,8 @@ static int send_layout(struct phaul_source *src, struct phaul_channel *ch, bool 
 		code = put_member(src, &tree, &src->members[i], last, images);
 	if (!last)
 		make_own_room(src);
+	if (!code && !last)
+		code = origin_put(images, src->origin);
 	code = code ?: shared_track_put(&src->shared, images) ?: ttys_put_sessions(&tree, images);
 	if (code)
 		phaul_fail(err, code, "source", "packing the mappings below pid %d", src->pid);
@@ -796,6 +816,31 @@ static void add_fresh(const struct member *m, const struct member *parent, struc
 	range_list_free(&shared);
 }
 
+static int leave_vdso(struct task *task, struct phaul_error *err)
+{
+	const struct vma *vdso;
+	struct memory_map map;
+	int code = memory_map_read(task->pid, false, &map, err);
+
+	if (code)
+		return code;
+	vdso = memory_map_named(&map, "[vdso]");
+	code = vdso ? leave_code(&task->frozen, vdso->start, vdso->end, err) : 0;
+	memory_map_free(&map);
+	return code;
+}
+
+/* The target's kernel has other code there, into which the functions of this one lead from their beginning. */
+static int leave_vdsos(struct phaul_source *src, struct phaul_error *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < src->tree.count && src->flags & PHAUL_OTHER_KERNEL && !code; i++)
+		if (src->tree.tasks[i].state != TASK_DEAD)
+			code = leave_vdso(&src->tree.tasks[i], err);
+	return code;
+}
+
 int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_freeze *ret,
 			struct phaul_error *err)
 {
@@ -820,7 +865,9 @@ int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_f
 		ret->fresh_pages = ret->fresh_own_pages = ~0ull;
 	else if (code)
 		return phaul_fail(err, code, "source", "listing the processes below pid %d", src->pid);
-	return 0;
+	/* Before anybody compares memory. What can't be done now is tried again by phaul_source_final(). */
+	code = leave_vdsos(src, err);
+	return code == -EAGAIN ? 0 : code;
 }
 
 /* Those that no round knew. Their threads make system calls for it, and the kernel may write to their rseq areas when they
@@ -836,7 +883,7 @@ static int track_new(struct phaul_source *src, struct phaul_error *err)
 
 		if (m->task.state == TASK_DEAD || m->tracked)
 			continue;
-		code = prepare(m, err);
+		code = prepare(src, m, err);
 		remote_begin_with(&leader, m->task.pid, m->syscall_at, &frozen->threads[0].regs, frozen->threads[0].mask);
 		code = code ?: track(src, m, &leader, err);
 	}
@@ -899,8 +946,10 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 {
 	uint64_t at = phaul_now_ns();
 	int64_t shared;
-	int code = 0;
+	int code = leave_vdsos(src, err);
 
+	if (code)
+		return code;
 	src->round++;
 	src->state = (struct tree_state){
 		.tree = &src->tree, .flags = src->flags, .images = image_set_new(), .shmem = &src->dumped, .ghosts = &src->ghosts,
@@ -1102,6 +1151,7 @@ void phaul_source_close(struct phaul_source *src)
 	tree_free(&src->seen);
 	stop_tracking(src);
 	free(src->members);
+	free(src->origin);
 	shared_track_free(&src->shared);
 	shmem_free(&src->dumped, false);
 	ghost_set_free(&src->ghosts, true);

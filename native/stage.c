@@ -88,13 +88,19 @@ static void unmap(struct change *c, uint64_t start, uint64_t end)
 	received_remove(&c->stage->received, start, (end - start) / PAGE);
 }
 
+/* Of no file, and not the kernel's either. */
+static bool is_plain(const struct vma *vma)
+{
+	return vma->kind == VMA_ANON || vma->flags & VMA_FOREIGN;
+}
+
 static int map_flags(const struct vma *vma)
 {
 	/* What a ring of AIO holds waits in memory of the process's own until there is one; packet sockets come later, too. */
 	bool ring = vma->kind == VMA_AIO || vma->kind == VMA_SOCKET;
 
 	return MAP_FIXED | (vma->flags & VMA_DROPPABLE ? MAP_DROPPABLE : vma->shared && !ring ? MAP_SHARED : MAP_PRIVATE) |
-	       (vma->kind == VMA_ANON || ring ? MAP_ANONYMOUS : 0) |
+	       (is_plain(vma) || ring ? MAP_ANONYMOUS : 0) |
 	       (vma->kind == VMA_ANON && vma->huge_shift ? MAP_HUGETLB | vma->huge_shift << MAP_HUGE_SHIFT : 0) |
 	       (vma->flags & VMA_GROWSDOWN ? MAP_GROWSDOWN : 0) |
 	       (vma->flags & VMA_NORESERVE ? MAP_NORESERVE : 0);
@@ -195,7 +201,7 @@ static void map(struct change *c, const struct vma *vma, uint64_t start, uint64_
 
 static bool moves(const struct vma *vma)
 {
-	return vma->kind == VMA_ANON || vma->kind == VMA_FILE || vma->kind == VMA_SHMEM ||
+	return is_plain(vma) || vma->kind == VMA_FILE || vma->kind == VMA_SHMEM ||
 	       vma->kind == VMA_SYSV || vma->kind == VMA_AIO || vma->kind == VMA_SOCKET;
 }
 
@@ -459,6 +465,14 @@ int stage_keep(struct stage *s, const struct range_list *kept, struct phaul_erro
 		d.change.code = received_add(&s->received, kept->at[i].address, kept->at[i].pages);
 	s->inherits = false;
 	return d.change.code;
+}
+
+int stage_write(struct stage *s, uint64_t at, const void *bytes, size_t size, struct phaul_error *err)
+{
+	ssize_t put = pwrite(s->mem, bytes, size, at);
+
+	return put == (ssize_t)size ? 0 : phaul_fail(err, put < 0 ? -errno : -EIO, "stage", "writing to %llx of pid %d",
+						     (unsigned long long)at, s->husk->pid);
 }
 
 void stage_filled(struct stage *s)

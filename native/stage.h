@@ -34,6 +34,8 @@ int stage_layout(struct stage *s, struct memory_map *layout, struct phaul_error 
 int64_t stage_drop(struct stage *s, const struct final_scan *gone, struct phaul_error *err);
 /* Of what it has inherited, and of what has arrived since, it keeps this; ascending. */
 int stage_keep(struct stage *s, const struct range_list *kept, struct phaul_error *err);
+/* Whatever the protection of the memory says. */
+int stage_write(struct stage *s, uint64_t at, const void *bytes, size_t size, struct phaul_error *err);
 /* All pages of the first round are in place. */
 void stage_filled(struct stage *s);
 /* While it is spared, what it has mapped is not copied into a child that the husk has, but for mappings that `given` touches;

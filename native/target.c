@@ -207,6 +207,26 @@ static void make_own_room(struct phaul_target *tgt)
 	tgt->own_room = room;
 }
 
+/* What another kernel has mapped is plain memory here. */
+static void mark_foreign(const struct origin *origin, struct memory_map *map)
+{
+	for (size_t i = 0; i < map->count && origin->other_vdso; i++)
+		if (map->at[i].kind == VMA_VDSO || map->at[i].kind == VMA_VVAR)
+			map->at[i].flags = VMA_KNOWN | VMA_FOREIGN;
+}
+
+static int read_origin(struct rebirth *tree, const struct image_set *images, struct phaul_error *err)
+{
+	int code;
+
+	if (tree->origin)
+		return 0;
+	tree->origin = calloc(1, sizeof(*tree->origin));
+	code = tree->origin ? origin_read_image(images, tree->origin) : -ENOMEM;
+	return code ? phaul_fail(err, code == -ENOENT ? -EPROTO : code, "layout", "the source's description of its kernel and CPU is "
+				 "malformed") : 0;
+}
+
 /* The mappings of all must be known before the first is made: they may share them. */
 static int read_layouts(struct phaul_target *tgt, const struct image_set *images, struct phaul_error *err)
 {
@@ -220,6 +240,8 @@ static int read_layouts(struct phaul_target *tgt, const struct image_set *images
 			continue;
 		code = layout_read(images, reborn_pid(task), &task->layout, err) ?:
 		       shmem_note(&tree->shmem, &task->layout.map, reborn_pid(task), err);
+		if (!code)
+			mark_foreign(tree->origin, &task->layout.map);
 	}
 	code = code ?: shmem_note_sizes(&tree->shmem, images, err);
 	return code ? code : shmem_make(&tree->shmem, images, NULL, err);
@@ -238,7 +260,8 @@ static int lay_out(struct phaul_target *tgt, struct reborn *task, struct phaul_a
 		return phaul_fail(err, -EPROTO, "target", "the source says what pid %d has from its parent, which is for new processes "
 				  "only", reborn_pid(task));
 	make_room(task);
-	code = stage_layout(&task->stage, &task->layout.map, err) ?:
+	task->husk.origin = tgt->tree.origin;
+	code = stage_layout(&task->stage, &task->layout.map, err) ?: rebirth_lead_vdso(&tgt->tree, task) ?:
 	       husk_threads(&task->husk, (pid_t *)task->entry->threads, task->entry->n_threads, err);
 	if (!code && task->stage.inherits)
 		code = stage_keep(&task->stage, &task->layout.inherited, err);
@@ -271,7 +294,8 @@ static int follow(struct phaul_target *tgt, const struct image_set *images, stru
 		return code;
 	}
 	rebirth_become(tree, &next);
-	code = cgroups_read(&tree->cgroups, images, err) ?: cgroups_make(&tree->cgroups, err) ?: ttys_reserve(&tgt->terminals, images, err) ?:
+	code = read_origin(tree, images, err) ?: cgroups_read(&tree->cgroups, images, err) ?: cgroups_make(&tree->cgroups, err) ?:
+	       ttys_reserve(&tgt->terminals, images, err) ?:
 	       read_layouts(tgt, images, err) ?: rebirth_make(tree, images);
 	if (!code)
 		make_own_room(tgt);

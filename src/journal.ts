@@ -190,7 +190,7 @@ export function forgetOldJournals(): void {
   }
 }
 
-const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+export const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 
 /** Has the host died since, and with it all that was running? */
 export const isOfEarlierBoot = (instance: Instance | undefined): boolean => instance?.boot !== bootId();

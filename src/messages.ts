@@ -28,7 +28,8 @@ export type OutcomeState = z.infer<typeof outcomeState>;
 export const requests = {
   hello: {
     params: z.object({ protocol: z.int(), version: text, hostname: text }),
-    result: z.object({ protocol: z.int(), version: text, hostname: text, kernel: text }),
+    /** `vdso` as in a plan. */
+    result: z.object({ protocol: z.int(), version: text, hostname: text, kernel: text, vdso: text }),
   },
   preflight: {
     params: z.object({ plan: planSchema }),

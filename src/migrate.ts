@@ -95,11 +95,11 @@ async function addressOf({ address, host }: Peer): Promise<string> {
 /** Until the target has a husk, and waits for pages. */
 async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promise<{ plan: Plan; order: SourceOrder }> {
   const movedAddresses = findMoved(options.moveIps);
+  const { pid, streams, verify } = options;
   const [plan, hello] = await Promise.all([readPlan(options.pid, { tcp: options.tcp, movedAddresses }), peer.open()]);
   emit({ event: 'connect', host: peer.host, agentVersion: hello.version, kernel: hello.kernel });
   const tracker = await preflight(options, plan, peer, emit);
   fault('source:preflighted');
-  const { pid, streams, verify } = options;
   const key = randomBytes(KEY_BYTES);
   const id = randomBytes(ID_BYTES).toString('hex');
   const address = await addressOf(peer);
@@ -121,6 +121,7 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
     streams,
     connections: plan.connections,
     tracker,
+    otherKernel: plan.vdso !== hello.vdso,
     maxDowntimeMs: options.maxDowntimeMs,
     ...(options.freezeTimeoutMs !== undefined && { freezeTimeoutMs: options.freezeTimeoutMs }),
     ...(options.bandwidth !== undefined && { bandwidth: options.bandwidth }),

@@ -12,6 +12,30 @@
 #define ARCH_SYSCALL_BYTES "\x0f\x05"
 #define ARCH_SYSCALL_LENGTH 2
 
+#define ARCH_JUMP_LENGTH 14
+
+/* To any address; changes no register: jmp *0(%rip), and the address behind it. */
+static inline void arch_write_jump(uint8_t code[ARCH_JUMP_LENGTH], uint64_t to)
+{
+	memcpy(code, "\xff\x25\0\0\0\0", 6);
+	memcpy(code + 6, &to, sizeof(to));
+}
+
+/* A function that makes a system call with its arguments; -1: that answers -ENOSYS. */
+static inline void arch_write_call(uint8_t code[ARCH_JUMP_LENGTH], long nr)
+{
+	uint32_t number = nr;
+
+	memset(code, 0x90, ARCH_JUMP_LENGTH);
+	if (nr < 0) {
+		memcpy(code, "\x48\xc7\xc0\xda\xff\xff\xff\xc3", 8);	/* mov $-38,%rax; ret */
+		return;
+	}
+	code[0] = 0xb8;			/* mov $nr,%eax; syscall; ret */
+	memcpy(code + 1, &number, sizeof(number));
+	memcpy(code + 5, ARCH_SYSCALL_BYTES "\xc3", 3);
+}
+
 /* orig_rax = -1: the thread is not inside a system call, so that the kernel restarts none. */
 static inline void arch_set_call(struct user_regs_struct *regs, uint64_t ip, long nr,
 				 const uint64_t args[6])

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -20,6 +21,9 @@
 #include "../phaul.h"
 
 enum { NOTE_APPLIED = PHAUL_NOTE_USER, NOTE_READY, NOTE_COMMIT, NOTE_RUNNING };
+
+/* The target takes the source's kernel for another one. */
+static bool other_kernel;
 
 static const uint8_t key[32] = "a key of thirty-two bytes......";
 static const char report[] = "/tmp/phaul-move-test.report";
@@ -59,6 +63,32 @@ static size_t hear(struct phaul_channel *ch, uint32_t *kind, uint8_t **bytes)
 	return size;
 }
 
+/* The vdso's last bytes are unused. */
+static void change_vdso(uint8_t *layout, size_t size)
+{
+	const uint8_t *vdso = (const uint8_t *)getauxval(AT_SYSINFO_EHDR);
+	uint8_t *at = other_kernel ? memmem(layout, size, vdso, 4096) : NULL;
+
+	if (at)
+		at[2 * 4096 - 1] ^= 1;
+}
+
+static unsigned long vdso_of(pid_t pid)
+{
+	unsigned long at = 0;
+	char line[512];
+	FILE *f;
+
+	snprintf(line, sizeof(line), "/proc/%d/maps", pid);
+	f = fopen(line, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (strstr(line, "[vdso]"))
+			at = strtoul(line, NULL, 16);
+	if (f)
+		fclose(f);
+	return at;
+}
+
 /* In the new pid namespace. */
 static void target(pid_t pid, int port_fd)
 {
@@ -67,14 +97,20 @@ static void target(pid_t pid, int port_fd)
 	struct phaul_applied applied;
 	struct phaul_built built;
 	static char sums[1 << 20];
+	char clocks[64] = "";
 	int port;
+
+	if (other_kernel)
+		must(phaul_clocks(getpid(), clocks, sizeof(clocks) - 4, &err), "reading clocks");
+	/* So that they are a time namespace's. */
+	strcat(clocks, other_kernel ? " own" : "");
 
 	must(phaul_channel_listen("127.0.0.1", 0, key, 2, &ch, &err), "listening");
 	port = phaul_channel_port(ch);
 	if (write(port_fd, &port, sizeof(port)) != sizeof(port))
 		exit(1);
 	must(phaul_channel_accept(ch, 10000, &err), "accepting");
-	must(phaul_target_open(pid, 0, NULL, NULL, NULL, &tgt, &err), "making a husk");
+	must(phaul_target_open(pid, 0, NULL, NULL, clocks, &tgt, &err), "making a husk");
 	must(phaul_target_receive(tgt, ch, &err), "receiving");
 	for (;;) {
 		uint8_t *bytes;
@@ -82,6 +118,7 @@ static void target(pid_t pid, int port_fd)
 		size_t size = hear(ch, &kind, &bytes);
 
 		if (kind == PHAUL_NOTE_LAYOUT) {
+			change_vdso(bytes, size);
 			must(phaul_target_round(tgt, ch, bytes, size, 20000, &applied, &err), "a round");
 			must(phaul_target_checksum(tgt, sums, sizeof(sums), &err), "summing");
 			must(phaul_note_send(ch, NOTE_APPLIED, sums, strlen(sums) + 1, &err), "telling");
@@ -105,6 +142,7 @@ static void target(pid_t pid, int port_fd)
 /* Pid 1 there: ends when the moved process has. */
 static pid_t start_target(pid_t pid, int *ret_port)
 {
+	unsigned long vdso = vdso_of(pid);
 	int fds[2];
 	pid_t child;
 
@@ -134,6 +172,10 @@ static pid_t start_target(pid_t pid, int *ret_port)
 			if (status)
 				_exit(1);
 			fprintf(stderr, "arrived\n");
+			if ((vdso_of(pid) != vdso) != other_kernel) {
+				fprintf(stderr, "the vdso is at %lx, and was at %lx\n", vdso_of(pid), vdso);
+				_exit(1);
+			}
 			kill(pid, SIGUSR2);
 			usleep(100000);
 			kill(pid, SIGTERM);
@@ -200,7 +242,7 @@ static int move(char **argv)
 	int port, status;
 
 	agent = start_target(pid, &port);
-	must(phaul_source_open(pid, 0, NULL, NULL, &src, &err), "opening");
+	must(phaul_source_open(pid, other_kernel ? PHAUL_OTHER_KERNEL : 0, NULL, NULL, &src, &err), "opening");
 	must(phaul_source_track_by(src, getenv("PHAUL_TRACKER"), &err), "choosing a tracker");
 	must(phaul_channel_connect("127.0.0.1", port, key, 2, 5000, &ch, &err), "connecting");
 	must(phaul_source_arm(src, &stop_ns, &err), "arming");
@@ -232,6 +274,8 @@ static int move(char **argv)
 	phaul_source_close(src);
 	waitpid(pid, &status, 0);
 	waitpid(agent, &status, 0);
+	if (status && WEXITSTATUS(status) != 77)
+		return 1;
 	if (WEXITSTATUS(status) == 77) {
 		puts("skipped: no namespaces");
 		return 77;
@@ -246,12 +290,15 @@ static int move(char **argv)
 int main(int argc, char **argv)
 {
 	char *writer[] = { "build/victims/static_writer", (char *)report, "16", "10000", "8", NULL };
+	char *vdso[] = { "build/victims/vdso", (char *)report, NULL };
 	char *churn[] = { "build/victims/churn", (char *)report, "32", NULL };
 	int ret;
 
 	signal(SIGPIPE, SIG_IGN);
+	other_kernel = getenv("PHAUL_OTHER_KERNEL");
 	if (argc > 1)
 		return move(argv + 1);
-	ret = move(writer);
-	return ret ? ret : move(churn);
+	ret = move(writer) ?: move(churn);
+	other_kernel = true;
+	return ret ?: move(writer) ?: move(churn) ?: move(vdso);
 }

@@ -239,7 +239,7 @@ export interface Engine {
   /** Any thread: every blocked and later call on the channel fails. */
   abort(channelAddress: bigint): void;
   /** `addresses` of this host that go along: "10.0.0.7/24@eth0 fd00::7/64@eth1"; `cgroups`, here and below, is from cgroupText(). */
-  openSource(pid: number, flags: Pick<CheckFlags, 'tcpClose' | 'tcpEstablished'>, addresses: string, cgroups: string): Source;
+  openSource(pid: number, flags: Pick<CheckFlags, 'tcpClose' | 'tcpEstablished'> & { otherKernel: boolean }, addresses: string, cgroups: string): Source;
   /** The best that this kernel has; one that is wanted is refused if it isn't there. */
   tracker(wanted?: TrackerName): TrackerName;
   /** What a process sees: "MONOTONIC BOOTTIME", in ns. */

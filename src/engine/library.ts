@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, TrackerName, Written } from './engine.ts';
 
-const ABI_VERSION = 15;
+const ABI_VERSION = 16;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_STOPPED = 4;
@@ -13,6 +13,7 @@ const FILE_LOCKS = 16;
 const TCP_ESTABLISHED = 32;
 const SKIP_IN_FLIGHT = 64;
 const TCP_AT_END = 128;
+const OTHER_KERNEL = 256;
 const ENOBUFS = -105;
 const ETIMEDOUT = -110;
 const ESRCH = -3;
@@ -538,9 +539,10 @@ const FLAGS = {
   tcpEstablished: TCP_ESTABLISHED,
   skipInFlight: SKIP_IN_FLIGHT,
   tcpAtEnd: TCP_AT_END,
+  otherKernel: OTHER_KERNEL,
 };
 
-const flagBits = (flags: Partial<CheckFlags & RestoreFlags>): number =>
+const flagBits = (flags: Partial<CheckFlags & RestoreFlags & { otherKernel: boolean }>): number =>
   (Object.keys(FLAGS) as (keyof typeof FLAGS)[]).reduce((bits, name) => bits | (flags[name] === true ? FLAGS[name] : 0), 0);
 
 /** A handle that a call makes. */
@@ -574,8 +576,8 @@ export const engine: Engine = {
   connect: (address, port, key, streams, timeoutMs) =>
     new LibraryChannel(open((ret, error) => native().connect(address, port, key, streams, timeoutMs, ret, error)), closeChannel),
   abort: (channelAddress) => native().abort(channelAddress),
-  openSource: (pid, { tcpClose, tcpEstablished = false }, addresses, cgroups) =>
-    new LibrarySource(open((ret, error) => native().openSource(pid, flagBits({ tcpClose, tcpEstablished }), addresses, cgroups, ret, error)), (pointer) => native().closeSource(pointer)),
+  openSource: (pid, { tcpClose, tcpEstablished = false, otherKernel }, addresses, cgroups) =>
+    new LibrarySource(open((ret, error) => native().openSource(pid, flagBits({ tcpClose, tcpEstablished, otherKernel }), addresses, cgroups, ret, error)), (pointer) => native().closeSource(pointer)),
   tracker: (wanted) => text(TRACKER_BYTES, (buffer, error) => native().tracker(wanted ?? null, buffer, error) as number) as TrackerName,
   clocks: (pid) => text(CLOCKS_TEXT_BYTES, (buffer, error) => native().clocks(pid, buffer, buffer.length, error) as number),
   openTarget: (pid, addresses, cgroups, clocks) =>

@@ -17,6 +17,8 @@ export interface SourceOrder {
   streams: number;
   connections: number;
   tracker: TrackerName;
+  /** The target's: see Engine.openSource. */
+  otherKernel: boolean;
   maxDowntimeMs: number;
   /** undefined: by what was predicted. */
   freezeTimeoutMs?: number;

@@ -8,6 +8,7 @@ import { basename } from 'node:path';
 import { z } from 'zod';
 import { engine } from '../engine/library.ts';
 import { PhaulError } from '../errors.ts';
+import { bootId } from '../journal.ts';
 import {
   hashVdso,
   innermostPid,
@@ -88,6 +89,8 @@ export const planSchema = z.strictObject({
   kernel: z.string().max(256),
   pageSize: z.int().min(1).max(2 ** 20),
   cpuFlags: z.array(word).max(1024),
+  /** Another one after each start of the host. */
+  bootId: word,
   /** sha256, or "" if the process has no vdso. */
   vdso: z.string().max(64),
 });
@@ -185,6 +188,7 @@ export async function readPlan(pid: number, { tcp, movedAddresses }: Company = {
     kernel: release(),
     pageSize,
     cpuFlags,
+    bootId: bootId(),
     vdso: await hashVdso(pid, root.mappings),
   };
 }

@@ -11,6 +11,7 @@ import { asPhaulError } from '../errors.ts';
 import { sourceEvidence } from '../handover/look.ts';
 import { hello, requireSameProtocol } from '../hello.ts';
 import { OBSTACLES_MAX } from '../messages.ts';
+import { hashVdso } from '../proc.ts';
 import { version } from '../version.ts';
 import { abandon, allOver, answer, heldHere, newTracer, prepare, type TargetTracer } from './arrivals.ts';
 import { arriving } from './arriving.ts';
@@ -31,10 +32,10 @@ function accept(socket: WebSocket): void {
   let tracer: TargetTracer | undefined;
   let files: Mark[] = [];
   const handlers: Handlers = {
-    hello: (theirs) => {
+    hello: async (theirs) => {
       requireSameProtocol(theirs);
       tracer ??= newTracer(); // it loads its modules while the source still looks
-      return { ...hello(), kernel: release() };
+      return { ...hello(), kernel: release(), vdso: await hashVdso('self') };
     },
     preflight: async ({ plan }) => {
       files = markFiles(plan);

@@ -1,5 +1,7 @@
 /** What the engine needs of the kernel and of the agent's rights to build the process here. */
+import { existsSync } from 'node:fs';
 import { release } from 'node:os';
+import { bootId } from '../../journal.ts';
 import { hashVdso, readPageSize, readSysctl } from '../../proc.ts';
 import type { Check, Finding } from '../preflight.ts';
 import { readCapabilities } from '../capabilities.ts';
@@ -35,13 +37,21 @@ export const checkKernel: Check = async (plan, host) => {
       sentence: `The pages of ${host} have ${pageSize} bytes, those of ${plan.host} ${plan.pageSize}: choose a host with a kernel of the same page size.`,
     });
   }
-  if (plan.vdso !== '' && plan.vdso !== (await hashVdso('self'))) {
+  // Without one, there is nothing that the process's own vdso could lead into.
+  if ((await hashVdso('self')) === '') {
     findings.push({
       code: 'VDSO',
       subject: 'vdso',
+      sentence: `The kernel of ${host} (${release()}) gives processes no vdso, through which ${plan.comm} is built: boot it without vdso=0.`,
+    });
+  }
+  if (plan.bootId !== bootId() && !existsSync('/proc/self/ns/time')) {
+    findings.push({
+      code: 'TIME_NAMESPACE',
+      subject: 'CLOCK_MONOTONIC',
       sentence:
-        `The vdso of ${host}'s kernel (${release()}) is of another build than that of ${plan.host} (${plan.kernel}), and ${plan.comm} ` +
-        'knows the addresses in it: boot the same kernel on both hosts.',
+        `The kernel of ${host} (${release()}) has no time namespaces (CONFIG_TIME_NS), without which the clocks of ${plan.comm} (CLOCK_MONOTONIC) would ` +
+        `leap or step back from those of ${plan.host}: choose a host whose kernel has them.`,
     });
   }
   return findings;
