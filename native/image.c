@@ -34,7 +34,7 @@ static const struct base {
 	{ "phaul-round", 0 }, { "phaul-process", 0 }, { "phaul-absent", 0 }, { "phaul-sparse", 0 },
 	{ "phaul-populated", 0 }, { "phaul-shared", 0 }, { "phaul-posix", 0 }, { "phaul-guards", 0 }, { "phaul-files", 0 }, { "phaul-clocks", 0 },
 	{ "phaul-inherited", 0 },
-	{ "phaul-vdso", 0 },
+	{ "phaul-vdso", 0 }, { "phaul-xstate", 0 },
 };
 
 struct image {

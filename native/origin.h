@@ -1,13 +1,18 @@
-/* origin.h - what processes bring with them of the host that they come from: its kernel's vdso. */
+/* origin.h - what processes bring with them of the host that they come from: its kernel's vdso, and how its CPU lays out
+ * vector registers.
+ */
 #ifndef PHAUL_ORIGIN_H
 #define PHAUL_ORIGIN_H
 
 #include "image.h"
 #include "vdso.h"
+#include "xstate.h"
 
 struct origin {
 	struct vdso vdso;
-	bool other_vdso;	/* of another build than here */
+	struct xstate_layout xstate;
+	/* Of another build, or laid out in another way, than here. */
+	bool other_vdso, other_xstate;
 };
 
 /* That of this host, by the vdso of one of its processes. */

@@ -1,6 +1,5 @@
 #include "threads.h"
 
-#include <elf.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -169,6 +168,16 @@ static int put_cgroups(struct dump *d, pid_t tid, CoreEntry *core, ThreadCoreEnt
 	return err;
 }
 
+static int read_xstate(struct dump *d, pid_t tid, uint8_t ret[XSTATE_MAX], size_t *ret_size)
+{
+	int err = xstate_get(tid, ret, ret_size);
+
+	if (!err && xstate_has_tiles(ret, *ret_size))
+		return phaul_fail(d->err, -EAGAIN, "threads", "thread %d of pid %d is computing with AMX tiles, which can't be given to another "
+				  "thread: try again when it has released them", tid, d->pid);
+	return err;
+}
+
 static int put_thread(struct dump *d, const struct frozen_thread *t, const struct questions *q,
 		      struct image_set *to, CoreEntry *core)
 {
@@ -182,32 +191,27 @@ static int put_thread(struct dump *d, const struct frozen_thread *t, const struc
 	ThreadSasEntry sas = THREAD_SAS_ENTRY__INIT;
 	RseqEntry rseq = RSEQ_ENTRY__INIT;
 	uint8_t xstate[XSTATE_MAX], packed[XSTATE_PACKED_MAX];
-	struct iovec io = { xstate, sizeof(xstate) };
+	size_t xstate_size;
 	bool has_rseq;
 	int err;
 
-	if (ptrace(PTRACE_GETREGSET, t->tid, NT_X86_XSTATE, &io) < 0)
-		return -errno;
-	if (xstate_has_tiles(xstate, io.iov_len))
-		return phaul_fail(d->err, -EAGAIN, "threads", "thread %d of pid %d is computing with AMX tiles, which can't be given to another "
-				  "thread: try again when it has released them", t->tid, d->pid);
-	err = read_rseq(t->tid, &rseq, &has_rseq);
+	err = read_xstate(d, t->tid, xstate, &xstate_size) ?: read_rseq(t->tid, &rseq, &has_rseq);
 	if (err)
 		return err;
 	freeze_name_restart(t->tid, &named);
 	/* What else CRIU needs costs time that a migration hasn't got. */
 	if (d->flags & PHAUL_TO_DIRECTORY) {
 		point_at_call(&named, &info);
-		xstate_to_criu(xstate, io.iov_len, &components, &fpregs);
+		xstate_to_criu(xstate, xstate_size, &components, &fpregs);
 		fill_tls(tls, all_tls, &info);
 	}
 	fill_registers(&regs, &named);
-	fill_fpregs(&fpregs, xstate, io.iov_len);
+	fill_fpregs(&fpregs, xstate, xstate_size);
 	info.clear_tid_addr = *q->clear_tid;
 	info.gpregs = &regs;
 	info.fpregs = &fpregs;
 	info.has_phaul_xstate = true;
-	info.phaul_xstate = (ProtobufCBinaryData){ xstate_pack(xstate, io.iov_len, packed), packed };
+	info.phaul_xstate = (ProtobufCBinaryData){ xstate_pack(xstate, xstate_size, packed), packed };
 	sas.ss_sp = q->altstack[0];
 	sas.ss_flags = q->altstack[1] & 0xffffffff;
 	sas.ss_size = q->altstack[2];
@@ -533,41 +537,62 @@ static void restore_registers(struct user_regs_struct *to, const UserX86RegsEntr
 	to->gs = from->gs;
 }
 
-static int arm(pid_t tid, const CoreEntry *core)
+/* As this host's kernel and CPU have it: a thread that is asked shows how that is. */
+static int fit_xstate(pid_t tid, const struct origin *origin, uint8_t state[XSTATE_MAX], size_t *size, struct phaul_error *err)
+{
+	uint8_t here[XSTATE_MAX];
+	size_t here_size;
+	unsigned int component = 0;
+	int code;
+
+	if (!origin || !origin->other_xstate)
+		return 0;
+	code = xstate_get(tid, here, &here_size) ?: xstate_convert(&origin->xstate, state, *size, here, here_size, &component);
+	if (code == -EXDEV)
+		return phaul_fail(err, code, "threads", "thread %d has values in registers of %s, which this host's CPU hasn't got: move it "
+				  "to a host that has", tid, xstate_component_name(component));
+	if (code)
+		return code;
+	memcpy(state, here, here_size);
+	*size = here_size;
+	return 0;
+}
+
+static int arm(pid_t tid, const CoreEntry *core, const struct origin *origin, struct phaul_error *err)
 {
 	const ThreadInfoX86 *info = core->thread_info;
 	uint64_t mask = core->thread_core->blk_sigset;
 	uint8_t xstate[XSTATE_MAX];
-	struct iovec io = { xstate, 0 };
+	size_t size = 0;
 	struct user_regs_struct regs;
-	int err = info->has_phaul_xstate ? xstate_unpack(info->phaul_xstate.data, info->phaul_xstate.len, xstate, &io.iov_len) :
-		  xstate_from_criu(info->fpregs, xstate, &io.iov_len);
+	int code = info->has_phaul_xstate ? xstate_unpack(info->phaul_xstate.data, info->phaul_xstate.len, xstate, &size) :
+		  xstate_from_criu(info->fpregs, xstate, &size);
 
-	if (err)
-		return err;
+	code = code ?: fit_xstate(tid, origin, xstate, &size, err);
+	if (code)
+		return code;
 	memset(&regs, 0, sizeof(regs));
 	restore_registers(&regs, info->gpregs);
 	if (info->has_phaul_ax)
 		arch_point_behind_call(&regs, info->phaul_ax);
 	freeze_fix_restart(&regs, true);
-	if (ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &io) < 0 ||
-	    ptrace(PTRACE_SETREGS, tid, 0, &regs) < 0 ||
-	    ptrace(PTRACE_SETSIGMASK, tid, 8, &mask) < 0)
-		return -errno;
-	return 0;
+	code = xstate_set(tid, xstate, size);
+	if (!code && (ptrace(PTRACE_SETREGS, tid, 0, &regs) < 0 || ptrace(PTRACE_SETSIGMASK, tid, 8, &mask) < 0))
+		code = -errno;
+	return code;
 }
 
 int threads_arm(struct husk *h, const struct thread_image *threads, size_t count, struct phaul_error *err)
 {
 	for (size_t i = 0; i < count; i++) {
 		struct remote *r = husk_thread(h, threads[i].tid);
-		int code = r ? arm(threads[i].tid, threads[i].core) : -ESRCH;
+		int code = r ? arm(threads[i].tid, threads[i].core, h->origin, err) : -ESRCH;
 
 		if (code == -EPROTO)
 			return image_wrong("core", threads[i].tid, err, "thread_info: phaul_xstate or fpregs is nothing that this CPU has");
 		if (code)
-			return phaul_fail(err, code, "threads", "setting the registers of thread %d",
-					  threads[i].tid);
+			return code == -EXDEV ? code : phaul_fail(err, code, "threads", "setting the registers of thread %d",
+								  threads[i].tid);
 		r->begun = false;
 		if (threads[i].tid == h->pid)
 			husk_unbind(h, h->pid);

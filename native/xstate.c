@@ -1,12 +1,49 @@
 #include "xstate.h"
 
+#include <cpuid.h>
+#include <elf.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+
+#define LEGACY 512u		/* x87 and SSE: the same everywhere */
+#define FEATURES_AT 464u	/* in its last bytes: which components the kernel has, as ptrace tells it */
+#define HEADER 64u
 
 #define BLOCK 64
 #define BLOCKS_A_WORD 64
 #define XSTATE_BV 512		/* where the header is: which components are in use */
 #define TILE_DATA 18
+
+int xstate_get(pid_t tid, uint8_t ret[XSTATE_MAX], size_t *ret_size)
+{
+	struct iovec io = { ret, XSTATE_MAX };
+	const uint64_t both = 3;
+
+	if (ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &io) == 0) {
+		*ret_size = io.iov_len;
+		return 0;
+	}
+	io.iov_len = LEGACY;
+	if (errno != ENODEV || ptrace(PTRACE_GETREGSET, tid, NT_PRFPREG, &io) < 0)
+		return -errno;
+	memset(ret + FEATURES_AT, 0, LEGACY + HEADER - FEATURES_AT);
+	memcpy(ret + FEATURES_AT, &both, sizeof(both));
+	memcpy(ret + LEGACY, &both, sizeof(both));
+	*ret_size = LEGACY + HEADER;
+	return 0;
+}
+
+int xstate_set(pid_t tid, const uint8_t *state, size_t size)
+{
+	struct iovec io = { (void *)state, size };
+
+	if (ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &io) == 0)
+		return 0;
+	io.iov_len = LEGACY;
+	return errno == ENODEV && ptrace(PTRACE_SETREGSET, tid, NT_PRFPREG, &io) == 0 ? 0 : -errno;
+}
 
 static size_t blocks_of(size_t size)
 {
@@ -82,4 +119,96 @@ int xstate_unpack(const uint8_t *bytes, size_t length, uint8_t to[XSTATE_MAX], s
 	}
 	*ret_size = size;
 	return at == end ? 0 : -EPROTO;
+}
+
+/* ---- from one CPU to another ---- */
+
+#define FIRST_OTHER 2u
+#define PKRU 9u
+#define PKRU_DEFAULT 0x55555554u	/* all keys but the first are closed: nobody uses any */
+#define XSTATE_LEAF 0xd
+
+void xstate_layout_read(struct xstate_layout *ret)
+{
+	unsigned int length, offset, c, d;
+
+	memset(ret, 0, sizeof(*ret));
+	for (unsigned int i = FIRST_OTHER; i < XSTATE_COMPONENTS; i++) {
+		/* The kernel's own sets have no place in the standard format. */
+		if (!__get_cpuid_count(XSTATE_LEAF, i, &length, &offset, &c, &d) || !length || c & 1)
+			continue;
+		ret->offset[i] = offset;
+		ret->length[i] = length;
+	}
+}
+
+bool xstate_layout_is_valid(const struct xstate_layout *layout)
+{
+	for (unsigned int i = 0; i < XSTATE_COMPONENTS; i++)
+		if (layout->length[i] && (layout->offset[i] < LEGACY + HEADER || layout->offset[i] > XSTATE_MAX ||
+					  layout->length[i] > XSTATE_MAX - layout->offset[i]))
+			return false;
+	return true;
+}
+
+const char *xstate_component_name(unsigned int component)
+{
+	static const char *const names[] = {
+		[2] = "AVX", [3] = "MPX", [4] = "MPX", [5] = "AVX-512", [6] = "AVX-512", [7] = "AVX-512",
+		[9] = "memory protection keys", [17] = "AMX", [18] = "AMX", [19] = "APX",
+	};
+
+	return component < sizeof(names) / sizeof(*names) && names[component] ? names[component] : "unknown";
+}
+
+/* As all sets of registers begin; some CPUs say of them that they are in use all the same. */
+static bool is_idle(unsigned int component, const uint8_t *registers, size_t length)
+{
+	uint32_t keys;
+
+	memcpy(&keys, registers, sizeof(keys));
+	if (component == PKRU && keys == PKRU_DEFAULT)
+		return true;
+	for (size_t i = 0; i < length; i++)
+		if (registers[i])
+			return false;
+	return true;
+}
+
+int xstate_convert(const struct xstate_layout *from, const uint8_t *state, size_t size, uint8_t *here, size_t here_size,
+		   unsigned int *ret_component)
+{
+	struct xstate_layout to;
+	uint64_t used, there, known = 3;
+	const uint32_t closed = PKRU_DEFAULT;
+
+	if (size < LEGACY + HEADER || here_size < LEGACY + HEADER)
+		return -EPROTO;
+	xstate_layout_read(&to);
+	memcpy(&used, state + LEGACY, sizeof(used));
+	memcpy(&there, here + FEATURES_AT, sizeof(there));
+	memcpy(here, state, FEATURES_AT);
+	memset(here + LEGACY, 0, here_size - LEGACY);
+	for (unsigned int i = FIRST_OTHER; i < XSTATE_COMPONENTS; i++) {
+		bool has = there >> i & 1 && to.length[i] && to.offset[i] + to.length[i] <= here_size;
+
+		if (i == PKRU && has && !from->length[i]) {
+			memcpy(here + to.offset[i], &closed, sizeof(closed));
+			known |= 1ull << i;
+		}
+		if (!(used >> i & 1))
+			continue;
+		if (!from->length[i] || from->offset[i] + from->length[i] > size)
+			return -EPROTO;
+		if (has && to.length[i] == from->length[i]) {
+			memcpy(here + to.offset[i], state + from->offset[i], to.length[i]);
+			known |= 1ull << i;
+		} else if (!is_idle(i, state + from->offset[i], from->length[i])) {
+			*ret_component = i;
+			return -EXDEV;
+		}
+	}
+	used = (used & 3) | (known & ~3ull);
+	memcpy(here + LEGACY, &used, sizeof(used));
+	return 0;
 }

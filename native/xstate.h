@@ -10,9 +10,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define XSTATE_MAX 16384u	/* AMX tiles included; the kernel tells how much there is */
 #define XSTATE_PACKED_MAX (4 + XSTATE_MAX / 64 / 8 + XSTATE_MAX)
+
+/* Of a stopped thread. A CPU without XSAVE has the first two sets of registers. */
+int xstate_get(pid_t tid, uint8_t ret[XSTATE_MAX], size_t *ret_size);
+int xstate_set(pid_t tid, const uint8_t *state, size_t size);
 
 /* `state` has room for XSTATE_MAX bytes, of which those beyond `size` are overwritten. Returns the length. */
 size_t xstate_pack(uint8_t *state, size_t size, uint8_t to[XSTATE_PACKED_MAX]);
@@ -20,5 +25,22 @@ size_t xstate_pack(uint8_t *state, size_t size, uint8_t to[XSTATE_PACKED_MAX]);
 bool xstate_has_tiles(const uint8_t *state, size_t size);
 /* -EPROTO: malformed. */
 int xstate_unpack(const uint8_t *bytes, size_t length, uint8_t to[XSTATE_MAX], size_t *ret_size);
+
+#define XSTATE_COMPONENTS 63u	/* the last bit says something else */
+
+/* Where a CPU has each set of registers, bytes; those of no length it hasn't got. The first two are in the same place on all. */
+struct xstate_layout {
+	uint32_t offset[XSTATE_COMPONENTS], length[XSTATE_COMPONENTS];
+};
+
+void xstate_layout_read(struct xstate_layout *ret);
+/* Of another host: all within XSTATE_MAX. */
+bool xstate_layout_is_valid(const struct xstate_layout *layout);
+/* `state` as this host's kernel takes it; `here` is one that it has given, of any thread. -EPROTO: malformed; -EXDEV: registers are
+ * in use that this host hasn't got, and *ret_component says which. */
+int xstate_convert(const struct xstate_layout *from, const uint8_t *state, size_t size, uint8_t *here, size_t here_size,
+		   unsigned int *ret_component);
+/* "AVX-512" */
+const char *xstate_component_name(unsigned int component);
 
 #endif

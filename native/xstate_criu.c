@@ -88,7 +88,7 @@ int xstate_from_criu(const UserX86FpregsEntry *from, uint8_t to[XSTATE_MAX], siz
 	if (!__get_cpuid_count(XSTATE_LEAF, 0, &c, &size, &most, &d) || most > XSTATE_MAX || from->n_st_space != 32 ||
 	    from->n_xmm_space != 64)
 		return -EPROTO;
-	size = most;
+	size = most ? most : LEGACY + HEADER;
 	memset(to, 0, size);
 	memcpy(to, words, sizeof(words));
 	memcpy(to + 8, pointers, sizeof(pointers));

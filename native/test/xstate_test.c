@@ -45,6 +45,47 @@ static int tiles_are_seen(void)
 	return !xstate_has_tiles(state, 11008) || xstate_has_tiles(state, 519);
 }
 
+/* A CPU that has AVX and keys elsewhere, and something that this one hasn't got. */
+static int other_cpu(void)
+{
+	struct xstate_layout there = { .offset = { [2] = 1024, [9] = 640, [40] = 2000 }, .length = { [2] = 256, [9] = 8, [40] = 64 } };
+	struct xstate_layout here;
+	uint64_t used = 7 | 1ull << 9 | 1ull << 40, told;
+	uint32_t closed = 0x55555554;
+	unsigned int component = 0;
+	size_t size = 0;
+	int failed = 0;
+
+	xstate_layout_read(&here);
+	if (!here.length[2])
+		return 0;
+	for (unsigned int i = 0; i < XSTATE_COMPONENTS; i++)
+		if (here.length[i] && here.offset[i] + here.length[i] > size)
+			size = here.offset[i] + here.length[i];
+	memset(state, 0, sizeof(state));
+	memcpy(state + 512, &used, sizeof(used));
+	memset(state + 24, 0x1f, 4);			/* mxcsr */
+	memset(state + 1024, 0xab, 256);
+	memcpy(state + 640, &closed, sizeof(closed));
+	memset(back, 0, sizeof(back));
+	memset(back + 464, 0xff, 8);			/* the kernel has all that the CPU has */
+	if (xstate_convert(&there, state, 2064, back, size, &component))
+		failed = printf("registers %u that hold nothing are missed\n", component);
+	memcpy(&told, back + 512, sizeof(told));
+	if (!(told & 4) || told >> 40 || back[here.offset[2]] != 0xab || back[here.offset[2] + 255] != 0xab || back[24] != 0x1f)
+		failed = printf("AVX is not where this CPU has it, of %llx\n", (unsigned long long)told);
+	state[2000] = 1;
+	if (xstate_convert(&there, state, 2064, back, size, &component) != -EXDEV || component != 40)
+		failed = printf("registers that this CPU lacks are lost\n");
+	there.offset[2] = 2000;
+	if (xstate_convert(&there, state, 2064, back, size, &component) != -EPROTO)
+		failed = printf("registers behind the end are read\n");
+	there.offset[2] = XSTATE_MAX - 255;
+	if (xstate_layout_is_valid(&there))
+		failed = printf("a layout beyond all bounds is valid\n");
+	return failed;
+}
+
 int main(void)
 {
 	size_t sizes[] = { 0, 1, 63, 64, 65, 576, 2696, 4095, 4096, 4097, 11008, XSTATE_MAX }, got;
@@ -62,5 +103,7 @@ int main(void)
 		(void)xstate_unpack(noise, length, back, &got);
 		free(noise);
 	}
+	if (other_cpu())
+		return 1;
 	return xstate_pack(state, 0, packed) == 4 ? tiles_are_seen() : 1;
 }
