@@ -62,6 +62,9 @@ PHAUL_API int phaul_check(int pid, uint32_t flags, char *ret_text, size_t size,
 /* The files that the process watches by inotify and fanotify, by their names, a line each. */
 PHAUL_API int phaul_watched(int pid, char *ret_text, size_t size, struct phaul_error *err);
 
+/* What the XSAVE instruction writes here, bytes; 0: the CPU hasn't got it. */
+PHAUL_API int phaul_xsave_size(void);
+
 /* ---- page channel: one note stream and N page streams, TLS 1.3 (channel.h says more) ---- */
 
 struct phaul_channel;

@@ -7,6 +7,8 @@
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 
+#include "phaul.h"
+
 #define LEGACY 512u		/* x87 and SSE: the same everywhere */
 #define FEATURES_AT 464u	/* in its last bytes: which components the kernel has, as ptrace tells it */
 #define HEADER 64u
@@ -140,6 +142,13 @@ void xstate_layout_read(struct xstate_layout *ret)
 		ret->offset[i] = offset;
 		ret->length[i] = length;
 	}
+}
+
+int phaul_xsave_size(void)
+{
+	unsigned int a, size, c, d;
+
+	return __get_cpuid(1, &a, &size, &c, &d) && c & bit_OSXSAVE && __get_cpuid_count(XSTATE_LEAF, 0, &a, &size, &c, &d) ? size : 0;
 }
 
 bool xstate_layout_is_valid(const struct xstate_layout *layout)

@@ -33,10 +33,10 @@ export const preflightEvent = (plan: Plan, pid: number, host: string, obstacles:
   notices,
 });
 
-export const check: Check = async ({ pid, tcp, moveIps, reach: way }) => {
+export const check: Check = async ({ pid, tcp, moveIps, cpuCheck, reach: way }) => {
   const movedAddresses = findMoved(moveIps);
   const { obstacles, notices } = localFindings(pid, { tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' }, trackingFindings());
-  const plan = await readPlan(pid, { tcp, movedAddresses });
+  const plan = await readPlan(pid, { tcp, movedAddresses, cpuCheck });
   if (way === undefined) {
     return preflightEvent(plan, pid, hostname(), obstacles, notices);
   }

@@ -96,7 +96,7 @@ async function addressOf({ address, host }: Peer): Promise<string> {
 async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promise<{ plan: Plan; order: SourceOrder }> {
   const movedAddresses = findMoved(options.moveIps);
   const { pid, streams, verify } = options;
-  const [plan, hello] = await Promise.all([readPlan(options.pid, { tcp: options.tcp, movedAddresses }), peer.open()]);
+  const [plan, hello] = await Promise.all([readPlan(pid, { tcp: options.tcp, movedAddresses, cpuCheck: options.cpuCheck }), peer.open()]);
   emit({ event: 'connect', host: peer.host, agentVersion: hello.version, kernel: hello.kernel });
   const tracker = await preflight(options, plan, peer, emit);
   fault('source:preflighted');

@@ -13,6 +13,10 @@ export interface ReachOptions {
   sshConfigFile?: string;
 }
 
+/** What the other host's CPU must have of this one's: what a program may use, all, or nothing that is asked for. */
+export const CPU_CHECKS = ['used', 'strict', 'off'] as const;
+export type CpuCheck = (typeof CPU_CHECKS)[number];
+
 export interface MigrateOptions extends ReachOptions {
   pid: number;
   maxDowntimeMs: number;
@@ -26,6 +30,7 @@ export interface MigrateOptions extends ReachOptions {
   hook?: string;
   /** undefined: the best that this kernel has. */
   tracker?: TrackerName;
+  cpuCheck: CpuCheck;
   /** When rounds stop shrinking: move with a longer downtime, or don't. */
   onDiverge: 'freeze' | 'abort';
   /** Compare the memory of both sides while the process is frozen. */
@@ -42,6 +47,7 @@ export interface CheckOptions {
   pid: number;
   tcp: 'established' | 'close' | 'refuse';
   moveIps: MoveIp[];
+  cpuCheck: CpuCheck;
   /** undefined: only this side is looked at. */
   reach?: ReachOptions;
 }

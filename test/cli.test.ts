@@ -48,6 +48,7 @@ const WRONG: [words: string[], sentence: RegExp][] = [
   [['migrate', '4194304', 'beta', '--streams', '17'], /--streams takes a whole number from 1 to 16, not "17"/],
   [['migrate', '4194304', 'beta', '--max-downtime', '1.5'], /--max-downtime takes a whole number/],
   [['migrate', '4194304', 'beta', '--tcp', 'keep'], /--tcp takes established, close or refuse, not "keep"/],
+  [['migrate', '4194304', 'beta', '--cpu-check', 'all'], /--cpu-check takes used, strict or off, not "all"/],
   [['migrate', '4194304', 'beta', '--on-diverge', 'postcopy'], /--on-diverge postcopy is not available in this version/],
   [['migrate', '4194304', 'beta', '--bandwidth', '20MB'], /--bandwidth takes bytes a second, from 1K, such as 500K, 20M or 1\.5G, not "20MB"/],
   [['migrate', '4194304', 'beta', '--freeze-timeout', '0'], /--freeze-timeout takes a whole number from 10/],

@@ -5,6 +5,7 @@ import { resolve } from 'node:path';
 import { parseMoveIp, type MoveIp } from '../addresses.ts';
 import { TRACKERS, type TrackerName } from '../engine/engine.ts';
 import { PhaulError } from '../errors.ts';
+import { CPU_CHECKS } from '../options.ts';
 
 const PIDS_MAX = 2 ** 22;
 
@@ -76,6 +77,10 @@ function oneOf<T extends string>(option: string, text: string, ...words: T[]): T
 
 export const parseTcp = (text: string): 'refuse' | 'close' | 'established' => oneOf('--tcp', text, 'established', 'close', 'refuse');
 export const parseRestoreTcp = (text: string): 'close' | 'established' => oneOf('--tcp', text, 'established', 'close');
+export const cpuCheckOption = (): Option =>
+  new Option('--cpu-check <how>', "what the other host's CPU must have: what programs may have found and used (used), all that this one has (strict), or nothing that is asked for (off)")
+    .argParser((text: string) => oneOf('--cpu-check', text, ...CPU_CHECKS))
+    .default('used');
 export const parseTracker = (text: string): TrackerName | 'auto' => oneOf('--tracker', text, 'auto', ...TRACKERS);
 
 /** May be given more than once. */

@@ -5,7 +5,7 @@ import { oneLine, plural, type PreflightEvent } from '../events.ts';
 import type { CheckOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
 import type { MoveIp } from '../addresses.ts';
-import { moveIpOption, parseDestination, parsePid, parseTcp } from './arguments.ts';
+import { cpuCheckOption, moveIpOption, parseDestination, parsePid, parseTcp } from './arguments.ts';
 import type { Output } from './output.ts';
 import { addReachOptions, reachOptions, type ReachFlags } from './reachOptions.ts';
 import { subjectText } from './view.ts';
@@ -13,6 +13,7 @@ import { subjectText } from './view.ts';
 interface CheckFlags extends ReachFlags {
   tcp: CheckOptions['tcp'];
   moveIp?: MoveIp[];
+  cpuCheck: CheckOptions['cpuCheck'];
   json?: true;
 }
 
@@ -30,14 +31,15 @@ export function checkCommand({ stdout }: { stdout: Output }): Command {
     .addArgument(new Argument('<pid>', 'the process').argParser(parsePid))
     .addArgument(new Argument('[host]', '[USER@]HOST[:PORT], a Host of the ssh configuration, or [IPV6]').argParser(parseDestination))
     .addOption(new Option('--tcp <mode>', 'as for migrate: TCP connections move (established), are reset (close), or are obstacles (refuse)').argParser(parseTcp).default('established'))
-    .addOption(moveIpOption());
+    .addOption(moveIpOption())
+    .addOption(cpuCheckOption());
   return addReachOptions(command)
     .addOption(new Option('--json', 'print the answer as JSON'))
     .addHelpText('after', EPILOGUE)
     .action(async (pid: number, host: string | undefined, flags: CheckFlags) => {
       await requireProgram(pid);
       const { check } = await import('../check.ts');
-      const answer = await check({ pid, tcp: flags.tcp, moveIps: flags.moveIp ?? [], ...(host !== undefined && { reach: reachOptions(host, flags) }) });
+      const answer = await check({ pid, tcp: flags.tcp, moveIps: flags.moveIp ?? [], cpuCheck: flags.cpuCheck, ...(host !== undefined && { reach: reachOptions(host, flags) }) });
       stdout.write(flags.json === true ? `${JSON.stringify(answer)}\n` : `${answerText(answer, host)}\n`);
       process.exitCode = answer.obstacles.length === 0 ? 0 : 1;
     });

@@ -6,7 +6,7 @@ import { emitTo, type DoneEvent, type PhaulEvent } from '../events.ts';
 import type { MigrateOptions } from '../options.ts';
 import { requireProgram } from '../source/plan.ts';
 import type { MoveIp } from '../addresses.ts';
-import { moveIpOption, parseBandwidth, parseDestination, parseOnDiverge, parsePid, parseTcp, parseTracker, program, wholeNumber } from './arguments.ts';
+import { cpuCheckOption, moveIpOption, parseBandwidth, parseDestination, parseOnDiverge, parsePid, parseTcp, parseTracker, program, wholeNumber } from './arguments.ts';
 import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cgroupOptions.ts';
 import { exitCodeOfDone, failedEvent } from './done.ts';
 import type { Output } from './output.ts';
@@ -27,6 +27,7 @@ interface MigrateFlags extends ReachFlags, CgroupFlags {
   moveIp?: MoveIp[];
   hook?: string;
   tracker: NonNullable<MigrateOptions['tracker']> | 'auto';
+  cpuCheck: MigrateOptions['cpuCheck'];
   onDiverge: MigrateOptions['onDiverge'];
   verify?: true;
   timeout?: number;
@@ -64,6 +65,7 @@ export function migrateCommand({ stdout, stderr }: { stdout: Output; stderr: Out
     .addOption(moveIpOption())
     .addOption(new Option('--hook <file>', 'a program to be run at pre-dump, network-lock, network-unlock and post-resume').argParser(program('--hook')))
     .addOption(new Option('--tracker <how>', 'how pages that are written are found: uffd, soft-dirty, none, or the best that this kernel has (auto)').argParser(parseTracker).default('auto'))
+    .addOption(cpuCheckOption())
     .addOption(new Option('--on-diverge <what>', 'when rounds stop shrinking: freeze anyway, or abort').argParser(parseOnDiverge).default('freeze'))
     .addOption(new Option('--verify', 'compare the memory of both sides while frozen; costs downtime'))
     .addOption(new Option('--bandwidth <rate>', 'send no more than this a second while the process runs: bytes, or with K, M, G').argParser(parseBandwidth))
@@ -89,6 +91,7 @@ const migrateOptions = (pid: number, host: string, flags: MigrateFlags): Migrate
   cgroups: cgroupOptions(flags),
   ...(flags.hook !== undefined && { hook: flags.hook }),
   ...(flags.tracker !== 'auto' && { tracker: flags.tracker }),
+  cpuCheck: flags.cpuCheck,
   onDiverge: flags.onDiverge,
   verify: flags.verify === true,
   ...(flags.timeout !== undefined && { timeoutMs: flags.timeout * 1000 }),

@@ -242,6 +242,8 @@ export interface Engine {
   openSource(pid: number, flags: Pick<CheckFlags, 'tcpClose' | 'tcpEstablished'> & { otherKernel: boolean }, addresses: string, cgroups: string): Source;
   /** The best that this kernel has; one that is wanted is refused if it isn't there. */
   tracker(wanted?: TrackerName): TrackerName;
+  /** What the XSAVE instruction writes here; 0: the CPU hasn't got it. */
+  xsaveBytes(): number;
   /** What a process sees: "MONOTONIC BOOTTIME", in ns. */
   clocks(pid: number): string;
   /** `clocks`: what the process sees at this moment, where it is. */

@@ -99,6 +99,7 @@ const load = () => {
     endOriginal: lib.func('int phaul_original_end(int pid, _Out_ phaul_error *err)'),
     resumeOriginal: lib.func('int phaul_original_resume(int pid, const char *addresses, const char *except, const char *locks, _Out_ uint8_t *lost, size_t size, _Out_ phaul_error *err)'),
     openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, const char *clocks, _Out_ void **ret, _Out_ phaul_error *err)'),
+    xsaveSize: lib.func('int phaul_xsave_size()'),
     clocks: lib.func('int phaul_clocks(int pid, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),
     targetRound: lib.func('int phaul_target_round(void *tgt, void *ch, const uint8_t *layout, size_t size, int timeout_ms, _Out_ phaul_applied *ret, _Out_ phaul_error *err)'),
@@ -579,6 +580,7 @@ export const engine: Engine = {
   openSource: (pid, { tcpClose, tcpEstablished = false, otherKernel }, addresses, cgroups) =>
     new LibrarySource(open((ret, error) => native().openSource(pid, flagBits({ tcpClose, tcpEstablished, otherKernel }), addresses, cgroups, ret, error)), (pointer) => native().closeSource(pointer)),
   tracker: (wanted) => text(TRACKER_BYTES, (buffer, error) => native().tracker(wanted ?? null, buffer, error) as number) as TrackerName,
+  xsaveBytes: () => native().xsaveSize() as number,
   clocks: (pid) => text(CLOCKS_TEXT_BYTES, (buffer, error) => native().clocks(pid, buffer, buffer.length, error) as number),
   openTarget: (pid, addresses, cgroups, clocks) =>
     new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, clocks, ret, error)), (pointer) => native().closeTarget(pointer)),

@@ -26,6 +26,7 @@ import {
   readStatus,
   type Descriptor,
 } from '../proc.ts';
+import { CPU_CHECKS, type CpuCheck } from '../options.ts';
 import { movedAddressSchema, type MovedAddress } from '../addresses.ts';
 import { PROTOCOLS, readBoundSockets, readConnections, type BoundSocket } from '../sockets.ts';
 import { collectDeletedFiles, deletedFilesSchema } from './deletedFiles.ts';
@@ -89,6 +90,9 @@ export const planSchema = z.strictObject({
   kernel: z.string().max(256),
   pageSize: z.int().min(1).max(2 ** 20),
   cpuFlags: z.array(word).max(1024),
+  /** That XSAVE writes; 0: there is no such instruction. */
+  xsaveBytes: size,
+  cpuCheck: z.enum(CPU_CHECKS),
   /** Another one after each start of the host. */
   bootId: word,
   /** sha256, or "" if the process has no vdso. */
@@ -139,9 +143,11 @@ async function readDescendant(pid: number): Promise<Member | { status: Map<strin
 export interface Company {
   tcp: 'established' | 'close' | 'refuse';
   movedAddresses: MovedAddress[];
+  cpuCheck?: CpuCheck;
 }
 
-export async function readPlan(pid: number, { tcp, movedAddresses }: Company = { tcp: 'refuse', movedAddresses: [] }): Promise<Plan> {
+export async function readPlan(pid: number, { tcp, movedAddresses, cpuCheck = 'used' }: Company = { tcp: 'refuse', movedAddresses: [] }): Promise<Plan> {
+  const { engine } = await import('../engine/library.ts'); // which --help does without
   const [root, cmdline, pageSize, cpuFlags, sockets, connections, tree] = await Promise.all([
     readMember(pid),
     readProc(pid, 'cmdline'),
@@ -188,6 +194,8 @@ export async function readPlan(pid: number, { tcp, movedAddresses }: Company = {
     kernel: release(),
     pageSize,
     cpuFlags,
+    xsaveBytes: engine.xsaveBytes(),
+    cpuCheck,
     bootId: bootId(),
     vdso: await hashVdso(pid, root.mappings),
   };

@@ -137,7 +137,25 @@ test('only CPU features that programs can latch are missed, by name', async (t) 
   const [obstacle, ...more] = await check({ cpuFlags: [...running.cpuFlags, 'amx_tile', 'apx', 'erms_of_mars', 'invpcid_single'] });
   t.deepEqual(more, []);
   t.like(obstacle, { code: 'CPU_FLAGS', subject: 'amx_tile apx' });
+  t.regex(obstacle?.sentence ?? '', /--cpu-check off/);
   t.deepEqual(codes(await check({ arch: 'arm64' })), ['ARCH']);
+});
+
+test('how closely the CPUs must be the same is for the operator to say', async (t) => {
+  const cpuFlags = [...running.cpuFlags, 'apx', 'invpcid_single_of_mars'];
+  const lacking = async (cpuCheck: Plan['cpuCheck']) => (await check({ cpuFlags, cpuCheck })).map(({ subject }) => subject);
+  t.deepEqual(await lacking('used'), ['apx']);
+  t.deepEqual(await lacking('strict'), ['apx invpcid_single_of_mars']);
+  t.deepEqual(await lacking('off'), []);
+});
+
+test('registers for which a dynamic linker has left no room are an obstacle', async (t) => {
+  const old = { cpuFlags: ['xsave'], xsaveBytes: 100 };
+  const found = async (change: Partial<Plan>) => codes(await check({ ...old, ...change })).filter((code) => code.startsWith('CPU'));
+  t.deepEqual(await found({}), running.xsaveBytes > 100 ? ['CPU_XSAVE'] : []);
+  t.deepEqual(await found({ cpuFlags: [] }), []);
+  t.deepEqual(await found({ files: [] }), []);
+  t.deepEqual(await found({ cpuCheck: 'off' }), []);
 });
 
 test('another page size is an obstacle, another kernel is none', async (t) => {

@@ -1,7 +1,10 @@
 /** Instructions that the process may have decided to use on the source's CPU. */
 import { arch } from 'node:os';
+import { engine } from '../../engine/library.ts';
 import { readCpuFlags } from '../../proc.ts';
-import type { Check } from '../preflight.ts';
+import type { CpuCheck } from '../../options.ts';
+import type { Plan } from '../../source/plan.ts';
+import type { Check, Finding } from '../preflight.ts';
 
 /**
  * Names of /proc/cpuinfo that a program can find by cpuid and keep in mind: without them, it would die
@@ -29,8 +32,19 @@ export const checkCpu: Check = async (plan, host) => {
       },
     ];
   }
+  return plan.cpuCheck === 'off' ? [] : [...(await missingFlags(plan, host)), ...largerXsave(plan, host)];
+};
+
+const WITHOUT: Record<CpuCheck, string> = {
+  strict: '--cpu-check used asks only for what programs find by cpuid.',
+  used: '--cpu-check off moves it all the same: if it uses one of them, it dies there of SIGILL.',
+  off: '',
+};
+
+async function missingFlags(plan: Plan, host: string): Promise<Finding[]> {
   const here = new Set(await readCpuFlags());
-  const missing = plan.cpuFlags.filter((flag) => LATCHED.has(flag) && !here.has(flag));
+  const strict = plan.cpuCheck === 'strict';
+  const missing = plan.cpuFlags.filter((flag) => (strict || LATCHED.has(flag)) && !here.has(flag));
   if (missing.length === 0) {
     return [];
   }
@@ -39,8 +53,31 @@ export const checkCpu: Check = async (plan, host) => {
       code: 'CPU_FLAGS',
       subject: missing.join(' '),
       sentence:
-        `The CPU of ${host} lacks ${missing.join(', ')}, which ${plan.comm} may use since it started on ${plan.host}: ` +
-        'choose a host with these, or hide them from the programs on the source (for virtual machines: one CPU model on both hosts).',
+        `The CPU of ${host} lacks ${missing.join(', ')}, which ${strict ? `that of ${plan.host} has` : `${plan.comm} may use since it started on ${plan.host}`}: ` +
+        `choose a host with these, or hide them from the programs on the source (for virtual machines: one CPU model on both hosts). ${WITHOUT[plan.cpuCheck]}`,
     },
   ];
-};
+}
+
+const DYNAMIC_LINKER = /\/ld-linux-x86-64\.so\.\d$|\/ld-\d[\d.]*\.so$/;
+
+/**
+ * When a function is called for the first time, glibc's dynamic linker saves the vector registers in as many bytes as XSAVE
+ * wrote when the program started. XSAVEC, which it prefers, writes only what is in use.
+ */
+function largerXsave(plan: Plan, host: string): Finding[] {
+  const bytes = engine.xsaveBytes();
+  const has = (flag: string): boolean => plan.cpuFlags.includes(flag);
+  if (!has('xsave') || has('xsavec') || bytes <= plan.xsaveBytes || !plan.files.some(({ path }) => DYNAMIC_LINKER.test(path))) {
+    return [];
+  }
+  return [
+    {
+      code: 'CPU_XSAVE',
+      subject: 'xsave',
+      sentence:
+        `The vector registers of ${host}'s CPU take ${bytes} bytes to save, those of ${plan.host} ${plan.xsaveBytes}, which is the room that the dynamic linker ` +
+        `of ${plan.comm} leaves for them: choose a host with the same, or hide the larger registers there (a kernel booted with clearcpuid=avx512f).`,
+    },
+  ];
+}
