@@ -26,7 +26,7 @@ const plan: Plan = {
   dataBytes: 1, mappings: 3, limits: { nofile: 1024, core: null }, sockets: [{ protocol: 'tcp', address: '127.0.0.1', port: 80 }], connections: 1, connectionAddresses: ['10.0.0.7'],
   movedAddresses: [{ address: '10.0.0.7', prefix: 24, device: 'eth0', deviceThere: 'eth0' }], sharedMemory: ['/dev/shm/a'], terminals: [1],
   files: [{ path: '/bin/redis', kind: 'file', how: 'exe', writable: false, size: 3, mtimeMs: 4, inode: 5, mode: 0o755, buildId: 'ab' }],
-  host: 'alpha', arch: 'x64', kernel: '6.18', pageSize: 4096, cpuFlags: ['avx'], vdso: '',
+  host: 'alpha', arch: 'x64', kernel: '6.18', pageSize: 4096, cpuFlags: ['avx'], xsaveBytes: 2696, cpuCheck: 'used', bootId: 'a1', deletedFiles: [{ directory: '/tmp', bytes: 4096 }], vdso: '',
 };
 
 const asked: { [M in Method]: unknown } = {
