@@ -1,6 +1,6 @@
-/* static_writer.c - REPORT MIB PAGES_A_SECOND [THREADS]: dirties random pages of an arena at a steady rate;
- * every page can be told from its number and version. THREADS more threads only sleep on a futex. SIGUSR2 also
- * reports "wrote PAGES SECONDS", by its own clock.
+/* static_writer.c - REPORT MIB PAGES_A_SECOND [THREADS [SLEEP_US]]: dirties random pages of an arena at a steady rate;
+ * every page can be told from its number and version. THREADS more threads only sleep on a futex. It keeps its CPU busy, unless
+ * it is told to sleep between two looks at the clock. SIGUSR2 also reports "wrote PAGES SECONDS", by its own clock.
  */
 #include <linux/futex.h>
 #include <pthread.h>
@@ -51,6 +51,8 @@ int main(int argc, char **argv)
 	uint64_t pages = (argc > 2 ? atoll(argv[2]) : 16) * (1 << 20) / PAGE;
 	double rate = argc > 3 ? atof(argv[3]) : 10000;
 	int threads = argc > 4 ? atoi(argv[4]) : 0;
+	/* At a rate of 0 it leaves the CPU to others, so that streams can be measured. */
+	useconds_t sleep_us = argc > 5 ? atoi(argv[5]) : rate == 0 ? 1000 : 0;
 	uint64_t *arena = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	uint32_t *version = calloc(pages, sizeof(*version));
 	pthread_t *others = calloc(threads + 1, sizeof(*others));
@@ -89,10 +91,9 @@ int main(int argc, char **argv)
 			fill(arena + page * (PAGE / 8), page, ++version[page]);
 			done++;
 		}
-		/* At a rate of 0 it leaves the CPU to others, so that streams can be measured. */
-		if (rate == 0)
-			usleep(1000);
-		while (rate > 0 && victim_now_ns() - victim_last_ns < SLICE_NS)
+		if (sleep_us)
+			usleep(sleep_us);
+		while (!sleep_us && victim_now_ns() - victim_last_ns < SLICE_NS)
 			;
 	}
 	for (uint64_t page = 0; page < pages; page++)

@@ -1,0 +1,89 @@
+/**
+ * npm run lab [-- --quick] [--only kernels | newer | cpus | wan | peer]: moves programs between kernels and CPUs, in QEMU guests beside the
+ * machine's own kernel, and prints a table of what came of it. The last line is JSON: cases, asExpected. Guests are emulated: of
+ * downtimes only those of one table compare.
+ */
+import { parseArgs } from 'node:util';
+import { formatMs, type DoneEvent } from '../src/events.ts';
+import { cpuCases, kernelCases, newerCases, type Case } from './labCases.ts';
+import { Lab } from './labHosts.ts';
+import { compareWithCriu, PEER_HEADER } from './labPeer.ts';
+import { printHeader, printRow, type Row } from './labTable.ts';
+import { moveOverWan } from './labWan.ts';
+import { workloads } from './workloads.ts';
+
+const PARTS = { kernels: kernelCases, newer: newerCases, cpus: cpuCases };
+
+const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string' } } });
+const lab = new Lab();
+
+const HEADER = ['from', 'to', 'tracker', 'what', 'outcome', 'downtime', 'as the program saw it', 'total'];
+
+const SHOWN = 90;
+
+/** Obstacles by their code and what they name; other errors by their code. */
+function refusal({ error }: DoneEvent): string {
+  const found = (error?.obstacles ?? []).map(({ code, subject }) => `${code}: ${subject}`);
+  return `refused: ${found.length > 0 ? found.join(', ') : (error?.code ?? 'for no reason')}`;
+}
+
+/** A CPU may lack very much. */
+const shortened = (text: string): string => (text.length > SHOWN ? `${text.slice(0, SHOWN).replace(/[ ,]+[^ ,]*$/, '')} …` : text);
+
+async function run({ from, to, tracker, workload, options = [], refused, kernels, backFrom }: Case): Promise<Row> {
+  const running = await workloads[workload](lab, backFrom ?? from);
+  if (backFrom !== undefined) {
+    await lab.migrate(backFrom, running.pid, from);
+  }
+  const done = await lab.migrate(from, running.pid, to, ...(tracker === undefined ? [] : ['--tracker', tracker]), ...options);
+  const moved = done.outcome === 'moved';
+  const { verdict, gapMs } = await running.check(moved ? to : from);
+  const outcome = moved ? 'moved' : done.outcome === 'failed' ? refusal(done) : done.outcome;
+  const asExpected = verdict === 'ok' && (refused === undefined ? moved : refused.test(outcome));
+  const times = moved ? [formatMs(done.downtimeMs), gapMs === undefined ? '' : formatMs(gapMs), formatMs(done.totalMs)] : ['', '', ''];
+  return { cells: [kernels[0], kernels[1], tracker ?? '', workload, verdict === 'ok' ? shortened(outcome) : `${outcome}, ${verdict}`, ...times], asExpected };
+}
+
+const rows: Row[] = [];
+
+function tell(row: Row): void {
+  rows.push(row);
+  printRow(row);
+}
+
+async function attempt(one: Case): Promise<void> {
+  try {
+    tell(await run(one));
+  } catch (thrown) {
+    tell({ cells: [...one.kernels, one.tracker ?? '', one.workload, (thrown as Error).message, '', '', ''], asExpected: false });
+  }
+}
+
+/** What takes long is left out of --quick, unless it is asked for. */
+const wants = (part: string, long = true): boolean => (values.only === undefined ? !(values.quick && long) : values.only === part);
+
+try {
+  printHeader(HEADER);
+  for (const [name, { guests, cases, long }] of Object.entries(PARTS)) {
+    if (wants(name, long ?? false)) {
+      await lab.up(...guests);
+      for (const one of cases.filter(({ quick }) => !values.quick || quick)) {
+        await attempt(one);
+      }
+      await lab.down();
+    }
+  }
+  if (wants('wan')) {
+    (await moveOverWan(lab)).forEach(tell);
+    await lab.down();
+  }
+  if (wants('peer')) {
+    printHeader(PEER_HEADER);
+    (await compareWithCriu(lab, values.quick ? [64] : [64, 256])).forEach(tell);
+  }
+} finally {
+  await lab.down();
+}
+const asExpected = rows.filter((row) => row.asExpected).length;
+process.stdout.write(`${JSON.stringify({ cases: rows.length, asExpected })}\n`);
+process.exitCode = asExpected === rows.length ? 0 : 1;
