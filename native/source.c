@@ -33,6 +33,7 @@
 #define LOOKS_MAX 100		/* at a tree that changes while it is looked at */
 #define LOOK_AGAIN_US 2000
 #define QUIESCE_STEP_US 1000	/* a handshake on a local network, and then some */
+#define YIELDS_MAX 15		/* for what a program is about to read; one that never does moves all the same */
 #define ROOT_BIRTH 1u
 #define SETTLE_LIMIT_MS 100	/* for requests to disks, in the freeze; afterwards the process goes on for a moment */
 #define INHERITED_IN_FREEZE_MAX 16384u	/* pages of children that are new then: to compare them takes some 5 ms */
@@ -81,6 +82,7 @@ struct phaul_source {
 	int caught;			/* packets that came since the freeze, or -errno */
 	bool caught_new;		/* only those that begin a connection so far */
 	uint64_t longest_stop_ns;	/* of one process, while the others ran */
+	unsigned yields;		/* so often it went on for a moment */
 	bool committed;
 };
 
@@ -952,7 +954,7 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 		return code;
 	src->round++;
 	src->state = (struct tree_state){
-		.tree = &src->tree, .flags = src->flags, .images = image_set_new(), .shmem = &src->dumped, .ghosts = &src->ghosts,
+		.tree = &src->tree, .queues.may_wait = src->yields < YIELDS_MAX, .flags = src->flags, .images = image_set_new(), .shmem = &src->dumped, .ghosts = &src->ghosts,
 		.hold = &src->hold, .addresses = &src->addresses, .err = err,
 	};
 	/* Before they are dropped. What can't be caught is sent again by its senders. */
@@ -1113,6 +1115,7 @@ int phaul_source_yield(struct phaul_source *src, struct phaul_error *err)
 {
 	int code;
 
+	src->yields++;
 	src->state.hold = NULL;
 	tree_state_free(&src->state, true);
 	code = tree_thaw(&src->tree);

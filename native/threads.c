@@ -173,7 +173,7 @@ static int read_xstate(struct dump *d, pid_t tid, uint8_t ret[XSTATE_MAX], size_
 	int err = xstate_get(tid, ret, ret_size);
 
 	if (!err && xstate_has_tiles(ret, *ret_size))
-		return phaul_fail(d->err, -EAGAIN, "threads", "thread %d of pid %d is computing with AMX tiles, which can't be given to another "
+		return phaul_fail(d->err, -EBUSY, "threads", "thread %d of pid %d is computing with AMX tiles, which can't be given to another "
 				  "thread: try again when it has released them", tid, d->pid);
 	return err;
 }

@@ -55,6 +55,10 @@ int call_stream_room(struct call_stream *s, size_t bytes);
 /* epoll.c: has `fd`, which is ours and has no number in any process, watch what it watched. What that is, is made. */
 int epoll_finish_on_its_way(struct build *b, const FileEntry *file, int fd);
 
+/* netlink_socket.c: waits there, unread, what the kernel has answered to a question of this socket? A program mostly waits for
+ * it. */
+bool netlink_has_answer(int own);
+
 /* Says what a descriptor is that no kind knows, and why it can't move. */
 void unmovable_refuse(struct check *c, const struct descriptor *d);
 

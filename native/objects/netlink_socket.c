@@ -1,5 +1,5 @@
 /* netlink_socket.c - sockets to the kernel: protocol, port, multicast groups. What the kernel has sent and nobody has read
- * is lost.
+ * is lost: nobody else can send it in the kernel's name.
  */
 #include "descriptors.h"
 
@@ -33,6 +33,17 @@ static bool is_unread(const struct descriptor *d)
 	char byte;
 
 	return recv(d->own, &byte, 1, MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC) > 0;
+}
+
+bool netlink_has_answer(int own)
+{
+	struct sockaddr_nl name = { 0 };
+	socklen_t size = sizeof(name);
+	struct nlmsghdr head;
+
+	return number(own, SO_DOMAIN) == AF_NETLINK &&
+	       recv(own, &head, sizeof(head), MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC) >= (ssize_t)sizeof(head) && head.nlmsg_seq &&
+	       !getsockname(own, (struct sockaddr *)&name, &size) && name.nl_pid && head.nlmsg_pid == name.nl_pid;
 }
 
 static void check(struct check *c, const struct descriptor *d)

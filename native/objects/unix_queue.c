@@ -171,7 +171,11 @@ static int read_queues(struct unix_queues *queues, struct descriptor_table *t, s
 			code = -errno;
 		else if (unix_is_socket(own))
 			code = read_queue(queues, d->st.st_ino, own);
-		if (code)
+		/* To be asked while it is at hand, of ten thousand. */
+		else if (queues->may_wait && netlink_has_answer(own))
+			code = phaul_fail(err, -EAGAIN, "netlink", "fd %d of pid %d has an answer of the kernel that was not read yet, and would be "
+					  "lost", d->fd, t->pid);
+		if (code && code != -EAGAIN)
 			phaul_fail(err, code, "unix sockets", "reading what waits in fd %d of pid %d (%s)", d->fd, t->pid, d->link);
 		if (own >= 0)
 			close(own);

@@ -47,6 +47,7 @@ struct unix_queues {
 	size_t count;
 	int *fds;			/* ours, all that were in queues */
 	size_t fd_count;
+	bool may_wait;			/* -EAGAIN: an answer of netlink is to be read first, if the program is about to do that */
 };
 
 /* Of all sockets of the tables. Nothing is taken out of the queues. If there are descriptors in them, these become one more
