@@ -3,6 +3,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "ghost.h"
@@ -11,9 +13,12 @@
 #include "objects/aio.h"
 #include "objects/cgroup.h"
 #include "objects/clocks.h"
+#include "objects/descriptors.h"
 #include "tree_state.h"
 
 #define SETTLE_LIMIT_MS 5000	/* for requests to disks */
+#define FREEZE_TRIES 15
+#define ANSWER_US 3000		/* for a program to read what the kernel has answered */
 
 struct phaul_checkpoint {
 	struct tree tree;		/* frozen */
@@ -112,6 +117,52 @@ static int find_before(struct phaul_checkpoint *c, pid_t pid, struct phaul_error
 	       c->there.ch ? pages_hear(&c->before, c->there.ch, err) ?: pages_elsewhere_check_pid(&c->before, pid, err) : 0;
 }
 
+static bool process_awaits_answer(pid_t pid)
+{
+	struct phaul_error unwanted;
+	struct descriptor_table t;
+	bool found = false;
+
+	if (descriptors_read(pid, &t, &unwanted))
+		return false;
+	for (size_t i = 0; i < t.count && !found; i++) {
+		int own = S_ISSOCK(t.at[i].st.st_mode) ? (int)syscall(SYS_pidfd_getfd, t.pidfd, t.at[i].fd, 0) : -1;
+
+		found = own >= 0 && netlink_has_answer(own);
+		if (own >= 0)
+			close(own);
+	}
+	descriptors_free(&t);
+	return found;
+}
+
+static bool any_awaits_answer(const struct tree *tree)
+{
+	bool found = false;
+
+	for (size_t i = 0; i < tree->count && !found; i++)
+		found = tree->tasks[i].state != TASK_DEAD && process_awaits_answer(tree->tasks[i].pid);
+	return found;
+}
+
+/* Who has asked the kernel something by netlink, and never reads the answer, is frozen all the same. */
+static int freeze_between_questions(struct phaul_checkpoint *c, pid_t pid, int timeout_ms, struct phaul_error *err)
+{
+	int code = 0;
+
+	for (int tries = 1; !code; tries++) {
+		c->since_ns = phaul_now_ns();
+		code = tree_freeze(pid, NULL, timeout_ms, &c->tree, err);
+		if (code || tries == FREEZE_TRIES || !any_awaits_answer(&c->tree))
+			return code;
+		code = tree_thaw(&c->tree);
+		if (code)
+			phaul_fail(err, code, "checkpoint", "letting pid %d go on for a moment", pid);
+		usleep(ANSWER_US);
+	}
+	return code;
+}
+
 int phaul_checkpoint_open(int pid, int directory, struct phaul_channel *server, uint32_t flags, const char *cgroups, int timeout_ms,
 			  struct phaul_checkpoint **ret, struct phaul_error *err)
 {
@@ -132,8 +183,7 @@ int phaul_checkpoint_open(int pid, int directory, struct phaul_channel *server, 
 	code = c->state.images ? cgroup_options_parse(cgroups, &c->cgroup_options, err) :
 	       phaul_fail(err, -ENOMEM, "checkpoint", "preparing for pid %d", pid);
 	code = code ?: find_before(c, pid, err);
-	c->since_ns = phaul_now_ns();
-	code = code ?: tree_freeze(pid, NULL, timeout_ms, &c->tree, err);
+	code = code ?: freeze_between_questions(c, pid, timeout_ms, err);
 	if (code)
 		checkpoint_free(c, PHAUL_ABANDON);
 	else
