@@ -264,7 +264,7 @@ static int build_all(struct husk *h, struct build *b, const struct thread_image 
 {
 	uint64_t at = phaul_now_ns();
 	uint32_t descriptors = 0;
-	int code = descriptors_build(b, &descriptors);
+	int code = mm_read_settings(b) ?: descriptors_build(b, &descriptors);
 
 	ret->files_ns += phaul_now_ns() - at;
 	ret->descriptors += descriptors;

@@ -162,6 +162,10 @@ int mm_dump(struct dump *d, uint64_t brk)
 	mm.mm_arg_end = stat.field[STAT_ARG_END];
 	mm.mm_env_start = stat.field[STAT_ENV_START];
 	mm.mm_env_end = stat.field[STAT_ENV_END];
+	mm.has_dumpable = true;
+	mm.dumpable = d->dumpable;
+	mm.has_thp_disabled = d->thp_disabled;
+	mm.thp_disabled = d->thp_disabled;
 	mm.n_mm_saved_auxv = got / sizeof(*auxv);
 	if (mm.n_mm_saved_auxv > CRIU_AUXV_MAX) {
 		mm.phaul_auxv_more = auxv + CRIU_AUXV_MAX;
@@ -206,6 +210,22 @@ static int tell(struct build *b, const MmEntry *mm, const char *exe)
 		err = batch_run(&batch, 1, b->err) ?: batch_check(&batch, b->err);
 	batch_free(&batch);
 	return err;
+}
+
+int mm_read_settings(struct build *b)
+{
+	struct image_reader r;
+	ProtobufCMessage *msg = NULL;
+	const MmEntry *mm;
+
+	if (image_read(b->images, "mm", b->pid, &r) || image_next(&r, &mm_entry__descriptor, &msg) != 1)
+		return image_malformed("mm", b->pid, b->err);
+	mm = (MmEntry *)msg;
+	/* 2 (suid_dumpable) can't be asked for, only be got by a change of credentials. */
+	b->dumpable = !mm->has_dumpable || mm->dumpable == 1;
+	b->thp_disabled = mm->thp_disabled;
+	protobuf_c_message_free_unpacked(msg, NULL);
+	return 0;
 }
 
 int mm_build(struct build *b)

@@ -24,5 +24,7 @@ void mapped_files_free(struct mapped_files *files);
 int mm_dump(struct dump *d, uint64_t brk);
 /* The husk has no descriptors. */
 int mm_build(struct build *b);
+/* What the process has set for its memory as a whole: b->dumpable, b->thp_disabled. */
+int mm_read_settings(struct build *b);
 
 #endif

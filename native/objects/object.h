@@ -109,6 +109,8 @@ struct dump {
 	struct page_writer *pages;
 	struct ghost_set *ghosts;	/* NULL: files without a name are not to be had */
 	struct mapped_files *mapped;	/* mm.h; with `map` */
+	int dumpable;			/* as the process says; with its memory in the images */
+	bool thp_disabled;
 	pthread_mutex_t *lock;		/* while others dump at the same time: dump_lock() */
 	struct phaul_error *err;
 };
@@ -167,6 +169,7 @@ void built_files_free(struct built_files *f);
 struct build {
 	pid_t pid;			/* the husk */
 	int dumpable;			/* of the process: each change of credentials resets it */
+	bool thp_disabled;
 	uint32_t flags;
 	const struct image_set *images;
 	struct remote *leader;

@@ -59,7 +59,8 @@ static int dump(struct dump *dump, const struct descriptor *d)
 
 	pidfd.id = d->id;
 	pidfd.ino = d->st.st_ino;
-	pidfd.flags = d->flags;
+	/* Those of pidfd_open(). */
+	pidfd.flags = d->flags & ~O_ACCMODE;
 	pidfd.nspid = pid_of(d);
 	pidfd.fown = file_owner(d);
 	file.pidfd = &pidfd;

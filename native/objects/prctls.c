@@ -82,10 +82,8 @@ static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
 	struct answers *a = answers;
 	TaskCoreEntry *tc = core->tc;
 
-	tc->has_phaul_dumpable = true;
-	tc->phaul_dumpable = batch_result(b, a->dumpable);
-	tc->has_phaul_thp_disabled = true;
-	tc->phaul_thp_disabled = batch_result(b, a->thp_disabled) > 0;
+	d->dumpable = batch_result(b, a->dumpable);
+	d->thp_disabled = batch_result(b, a->thp_disabled) > 0;
 	tc->personality = batch_result(b, a->personality);
 	tc->has_membarrier_registration_mask = batch_result(b, a->barriers) > 0;
 	tc->membarrier_registration_mask = batch_result(b, a->barriers);
@@ -114,10 +112,8 @@ static int build(struct build *b, struct batch *batch, const CoreEntry *core)
 {
 	const TaskCoreEntry *tc = core->tc;
 
-	/* 2 (suid_dumpable) can't be asked for, only be got by a change of credentials. */
-	b->dumpable = tc->has_phaul_dumpable && tc->phaul_dumpable == 1;
 	batch_call(batch, "set if it is dumpable", SYS_prctl, PR_SET_DUMPABLE, b->dumpable, 0, 0, 0);
-	if (tc->phaul_thp_disabled)
+	if (b->thp_disabled)
 		batch_call(batch, "disable huge pages for it", SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
 	batch_call(batch, "set its personality", SYS_personality, tc->personality);
 	for (uint32_t left = tc->membarrier_registration_mask; left; left &= left - 1)
