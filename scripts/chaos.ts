@@ -3,7 +3,7 @@
  * happens to phaul, its agent, the link or a host at a step of the move, and looks after each how many copies there are, with
  * one `phaul resolve` where phaul asks for it. Prints each step and mishap with what came of them, and a last line of
  * JSON: rounds, exactlyOne, lost, doubled, corrupt, stuck, misreported. --break changes a rule of src/handover/rules.ts in a copy of
- * phaul, to see that chaos finds it.
+ * phaul, to see that chaos finds it. SIGINT ends it after the round that is under way.
  */
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -218,9 +218,11 @@ const random = randomOf(Number(values.seed));
 const rounds: Round[] = [];
 /** The machine was too slow for what looks at it, which says nothing about phaul; what each was is printed. */
 let unjudged = 0;
+let goes = true;
+process.once('SIGINT', () => (goes = false));
 try {
   await bed.up();
-  while (rounds.length < ROUNDS) {
+  while (goes && rounds.length < ROUNDS) {
     const one = await round(bed, random).catch(async (thrown: unknown) => {
       unjudged++;
       process.stdout.write(`      a round could not be judged: ${(thrown as Error).message}\n      ${await whyStuck(bed)}\n`);

@@ -29,7 +29,7 @@ const copying: FaultPoint[] = ['source:connected', 'source:armed', 'source:after
 const standing = allPoints.filter((point) => !copying.includes(point) && point !== 'source:preflighted' && point !== 'source:ending' && point !== 'target:released');
 
 const CLOCK_JUMP_S = 7200;
-const MEMORY = '/sys/fs/cgroup/memory/phaul-chaos';
+const MEMORY = `/sys/fs/cgroup/memory/phaul-chaos-${process.pid}`;
 /** Less than the process has. */
 const MEMORY_SPARE_BYTES = 4 << 20;
 const MEMORY_MIB = 64;

@@ -1,6 +1,7 @@
 /**
  * npm run soak [-- --moves N --mib M --threads T]: moves one process there and back between two agents that stay, checks its memory
- * every so often (it ends with that, and another one goes on), and looks whether the agents grow. The last line is JSON.
+ * every so often (it ends with that, and another one goes on), and looks whether the agents grow. The last line is JSON. SIGINT ends
+ * it after the move that is under way.
  */
 import { parseArgs } from 'node:util';
 import { Bed } from '../test/moves/bed.ts';
@@ -44,13 +45,15 @@ const downtimes: number[] = [];
 const samples: Record<string, Sample[]> = { alpha: [], beta: [] };
 const failures: string[] = [];
 const startMs = performance.now();
+let goes = true;
+process.once('SIGINT', () => (goes = false));
 try {
   await bed.up();
   const agents = { alpha: await startAgent('alpha'), beta: await startAgent('beta') };
-  for (let moves = 0, life = 0; moves < MOVES && failures.length === 0; life++) {
+  for (let moves = 0, life = 0; goes && moves < MOVES && failures.length === 0; life++) {
     const name = `static_writer.${life}`;
     const pid = await bed.victim(name, values.mib, RATE, values.threads);
-    for (const end = Math.min(MOVES, moves + LIFE); moves < end; moves++) {
+    for (const end = Math.min(MOVES, moves + LIFE); goes && moves < end; moves++) {
       const [from, to] = moves % 2 === 0 ? hosts : hosts.toReversed();
       const { exitCode, done, stderr } = await bed.migrate(from ?? '', pid, to ?? '');
       if (exitCode !== 0) {

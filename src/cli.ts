@@ -42,5 +42,10 @@ function usageError({ code, message }: CommanderError, words: string[]): PhaulEr
   return new PhaulError('ERR_USAGE', sentence);
 }
 
+/** What the reader of a pipe has not had room for yet, or nothing if it is gone. */
+const written = (stream: NodeJS.WriteStream): Promise<void> => new Promise((resolve) => stream.write('', () => resolve()));
+
+const exitCode = await main(process.argv.slice(2));
+await Promise.all([written(process.stdout), written(process.stderr)]);
 // Sockets, threads of the library and an ssh child may still be open: they have nothing left to do.
-process.exit(await main(process.argv.slice(2)));
+process.exit(exitCode);

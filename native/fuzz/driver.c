@@ -119,12 +119,12 @@ static void on_malloc(const volatile void *at, size_t size)
 {
 	(void)at;
 	(void)size;
-	allocated++;
+	__atomic_fetch_add(&allocated, 1, __ATOMIC_RELAXED);
 }
 
 static void on_free(const volatile void *at)
 {
-	allocated -= at != NULL;
+	__atomic_fetch_sub(&allocated, at != NULL, __ATOMIC_RELAXED);
 }
 
 /* Of its very size, so that a sanitizer sees a read too many. */

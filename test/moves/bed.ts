@@ -133,10 +133,10 @@ export class Bed {
 
   /** Settles the last migration of a process that has left alpha, there. */
   async resolve(pid: number, ...options: string[]): Promise<Resolved> {
-    const { stdout } = await this.on('alpha', 'phaul', 'status', '--all', '--json');
+    const { stdout, stderr: failure } = await this.on('alpha', 'phaul', 'status', '--all', '--json');
     const { id = '' } = stdout.trim().split('\n').map((line) => JSON.parse(line) as { id: string; side: string; pid: number }).findLast((one) => one.pid === pid && one.side === 'source') ?? {};
     const { exitCode, stdout: said, stderr } = await this.on('alpha', 'phaul', 'resolve', id, ...options);
-    return { id, exitCode, text: said + stderr };
+    return { id, exitCode, text: failure + said + stderr };
   }
 
   async alive(host: string, pid: number): Promise<boolean> {
