@@ -132,6 +132,9 @@ static int build(struct build *b, const FileEntry *file)
 	const InotifyFileEntry *inotify = file->ify;
 	int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK), err = fd < 0 ? -errno : 0;
 
+	/* CRIU has them in the kernel's order. */
+	if (inotify->n_wd)
+		qsort(inotify->wd, inotify->n_wd, sizeof(*inotify->wd), by_number);
 	for (size_t i = 0; i < inotify->n_wd && !err; i++)
 		err = add_watch(b, fd, inotify->wd[i]);
 	err = err ?: watched_keep(b->files, fd);

@@ -123,17 +123,22 @@ int phaul_watched(int pid, char *ret_text, size_t size, struct phaul_error *err)
 int watched_put(struct dump *d, const struct watched *w, FhEntry *handle, uint64_t *words, uint32_t *ret_file)
 {
 	int fd = watched_open(w), err;
-	char path[32];
+	char path[32], *name = dump_alloc(d, PATH_MAX);
+	struct stat st;
 
-	if (fd < 0)
-		return fd;
+	if (fd < 0 || !name)
+		return fd < 0 ? fd : -ENOMEM;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	*ret_file = d->next_file_id++;
 	err = file_put_reached(d, path, O_RDONLY, NULL, *ret_file);
+	/* CRIU goes by the name, if there is one. */
+	if (readlink(path, name, PATH_MAX - 1) < 0 || fstat(fd, &st) < 0 || !st.st_nlink)
+		name = NULL;
 	close(fd);
 	memset(words, 0, WATCHED_HANDLE_MAX);
 	memcpy(words, w->handle, w->bytes);
 	fh_entry__init(handle);
+	handle->path = name;
 	handle->bytes = w->bytes;
 	handle->type = w->type;
 	handle->handle = words;
@@ -149,6 +154,10 @@ int watched_path(const struct built_files *f, bool has_file, uint32_t file, cons
 	*ret_own = -1;
 	if (has_file)
 		return built_files_path(f, file, ret);
+	if (handle && handle->path && strlen(handle->path) < PATH_MAX && !access(handle->path, F_OK)) {
+		strcpy(ret, handle->path);
+		return 0;
+	}
 	if (!handle || w.bytes > WATCHED_HANDLE_MAX || w.bytes > handle->n_handle * 8)
 		return -EPROTO;
 	memcpy(w.handle, handle->handle, w.bytes);
