@@ -51,11 +51,12 @@ function tell(row: Row): void {
   printRow(row);
 }
 
-async function attempt(one: Case): Promise<void> {
+/** `cells` say what was tried, if it fails before it is told how it went. */
+async function attempt(cells: string[], work: () => Promise<Row[]>): Promise<void> {
   try {
-    tell(await run(one));
+    (await work()).forEach(tell);
   } catch (thrown) {
-    tell({ cells: [...one.kernels, one.tracker ?? '', one.workload, (thrown as Error).message, '', '', ''], asExpected: false });
+    tell({ cells: [...cells, (thrown as Error).message], asExpected: false });
   }
 }
 
@@ -68,18 +69,18 @@ try {
     if (wants(name, long ?? false)) {
       await lab.up(...guests);
       for (const one of cases.filter(({ quick }) => !values.quick || quick)) {
-        await attempt(one);
+        await attempt([...one.kernels, one.tracker ?? '', one.workload], async () => [await run(one)]);
       }
       await lab.down();
     }
   }
   if (wants('wan')) {
-    (await moveOverWan(lab)).forEach(tell);
+    await attempt(['wan'], () => moveOverWan(lab));
     await lab.down();
   }
   if (wants('peer')) {
     printHeader(PEER_HEADER);
-    (await compareWithCriu(lab, values.quick ? [64] : [64, 256])).forEach(tell);
+    await attempt(['peer'], () => compareWithCriu(lab, values.quick ? [64] : [64, 256]));
   }
 } finally {
   await lab.down();

@@ -23,7 +23,7 @@ receive() {
 	port=$((port + 1))
 	ssh_ "mkdir -p $top/$round && cd $top/$round && criu page-server -d --images-dir . \${before:+--prev-images-dir ../$before} --port $port -o server.log"
 }
-pages() { echo "$1" | sed -n 's/^Pages written: \\([0-9]*\\).*/\\1/p'; }
+pages() { echo "$1" | sed -n 's/^Memory pages written: \\([0-9]*\\).*/\\1/p'; }
 stopped() { echo "$1" | sed -n 's/^Frozen time: \\([0-9]*\\).*/\\1/p'; }
 ssh_ true
 written=
@@ -31,8 +31,9 @@ while [ $round -lt ${ROUNDS_MAX} ]; do
 	mkdir -p $top/$round
 	receive
 	said=$(cd $top/$round && criu pre-dump -t $pid --images-dir . \${before:+--prev-images-dir ../$before} --track-mem \\
-		--page-server --address $host --port $port --display-stats -o dump.log 2>&1)
+		--page-server --address $host --port $port --display-stats -o dump.log 2>&1) || true
 	now=$(pages "$said")
+	[ -n "$now" ] || { echo "$said"; tail -n 5 $top/$round/dump.log; exit 1; }
 	echo "round $now $(stopped "$said")"
 	before=$round round=$((round + 1))
 	[ "$now" -gt ${FEW_PAGES} ] || break

@@ -17,7 +17,7 @@ const FILL = `
 local kinds = {}
 for kind = 1, 64 do
   local lines = {}
-  for i = 1, 48 do lines[i] = string.format('{"id":%d,"user":"u%d","score":%.6f,"token":"%x"}', kind * i, kind * 7919 % 1000, math.random(), math.random(2^31)) end
+  for i = 1, 48 do lines[i] = string.format('{"id":%d,"user":"u%d","score":%.6f,"token":"%x"}', kind * i, kind * 7919 % 1000, math.random(), math.random(2^30)) end
   kinds[kind] = table.concat(lines, '\\n')
 end
 for key = tonumber(ARGV[1]), tonumber(ARGV[2]) do
@@ -26,7 +26,7 @@ for key = tonumber(ARGV[1]), tonumber(ARGV[2]) do
   redis.call('set', 'key' .. key, table.concat(parts))
 end
 return redis.status_reply('OK')`;
-const KEYS = 4096;
+const KEYS = 5376;
 const KEYS_AT_ONCE = 256;
 
 /** Writes twenty times a second, and at the end reads all of it again. */
