@@ -6,6 +6,7 @@ import { readlink, stat } from 'node:fs/promises';
 import { arch, hostname, release } from 'node:os';
 import { basename } from 'node:path';
 import { z } from 'zod';
+import { readCapabilities, type Capability } from '../capabilities.ts';
 import { engine } from '../engine/library.ts';
 import { PhaulError } from '../errors.ts';
 import { bootId } from '../journal.ts';
@@ -273,10 +274,18 @@ export async function requireProgram(pid: number): Promise<string> {
   return name;
 }
 
+/** To stop a process of another user, and to read all of it; of each, one is enough. */
+const NEEDED: readonly (readonly [Capability, ...Capability[]])[] = [['sys_ptrace'], ['dac_override'], ['kill'], ['checkpoint_restore', 'sys_admin']];
+
 /** Without root, the kernel hides from phaul what it has to read. */
 async function requireAccess(pid: number, name: string): Promise<void> {
   if (process.geteuid?.() !== 0) {
     throw new PhaulError('ERR_NOT_ROOT', `Moving process ${pid} (${name}) takes root on ${hostname()}: run phaul with sudo.`);
+  }
+  const has = await readCapabilities();
+  const missing = NEEDED.filter((names) => !names.some(has)).map(([name]) => `CAP_${name.toUpperCase()}`);
+  if (missing.length > 0) {
+    throw new PhaulError('ERR_NOT_ROOT', `Moving process ${pid} (${name}) takes ${missing.join(', ')}, which root on ${hostname()} lacks here: run phaul outside of the container or unit that takes it away.`);
   }
   try {
     await stat(`/proc/${pid}/exe`);

@@ -4,7 +4,7 @@ import { release } from 'node:os';
 import { bootId } from '../../journal.ts';
 import { hashVdso, readPageSize, readSysctl } from '../../proc.ts';
 import type { Check, Finding } from '../preflight.ts';
-import { readCapabilities } from '../capabilities.ts';
+import { readCapabilities } from '../../capabilities.ts';
 
 /** clone3 with set_tid is of 5.5, pidfd_getfd of 5.6, CAP_CHECKPOINT_RESTORE of 5.9. */
 const OLDEST_KERNEL = [5, 9] as const;
@@ -64,6 +64,7 @@ async function missingRights(uid: number, gid: number, host: string): Promise<Fi
     has('sys_ptrace') ? [] : ['CAP_SYS_PTRACE'],
     uid === 0 || has('setuid') ? [] : ['CAP_SETUID'],
     gid === 0 || has('setgid') ? [] : ['CAP_SETGID'],
+    uid === 0 || has('setpcap') ? [] : ['CAP_SETPCAP'],
   ].flat();
   if (missing.length === 0) {
     return [];

@@ -1,6 +1,6 @@
 /** A process that isn't privileged can't get a higher hard limit than the agent has that makes it. */
 import { readHardLimits } from '../../proc.ts';
-import { readCapabilities } from '../capabilities.ts';
+import { readCapabilities } from '../../capabilities.ts';
 import type { Check } from '../preflight.ts';
 
 export const checkLimits: Check = async (plan, host) => {
