@@ -114,7 +114,8 @@ static int check_tree(struct check *c, const struct tree *tree, struct descripto
 		}
 	}
 	if (!code)
-		code = descriptors_group(tables, count);
+		code = descriptors_group(tables, count) ?:
+		       c->flags & PHAUL_STDIO_ELSEWHERE ? stdio_replace(tables, count, "/dev/null") : 0;
 	for (size_t i = 0; i < count && !code; i++) {
 		c->pid = tables[i].pid;
 		c->descriptors = &tables[i];

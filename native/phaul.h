@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 16
+#define PHAUL_ABI_VERSION 17
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -51,6 +51,7 @@ enum {
 	PHAUL_SKIP_IN_FLIGHT = 64,	/* those that wait to be accepted are not */
 	PHAUL_TCP_AT_END = 128,	/* a restore: connections that aren't restored are at their end, as criu has them, instead of reset */
 	PHAUL_OTHER_KERNEL = 256,	/* the target has another: no thread may be in the middle of this one's code (vdso) when it moves */
+	PHAUL_STDIO_ELSEWHERE = 512,	/* the process has another stdin, stdout and stderr on the target */
 };
 
 /* Writes one line per obstacle, "CODE\tsubject\tsentence\n", sorted by subject kind, into `ret_text`.
@@ -91,6 +92,8 @@ enum {
 	PHAUL_NOTE_STATE = 2,	/* an image set: everything but memory and the threads of notes before */
 	PHAUL_NOTE_THREADS = 3,	/* an image set: some threads */
 	PHAUL_NOTE_PACKETS = 4,	/* what came for the moved addresses meanwhile: packet_catch.h */
+	PHAUL_NOTE_FILES = 5,	/* what follows until FILES_END is for phaul_received_files_receive(): file_copy.h */
+	PHAUL_NOTE_FILES_END = 6,
 	PHAUL_NOTE_USER = 16,	/* the first kind that is the caller's */
 };
 PHAUL_API int phaul_note_send(struct phaul_channel *ch, uint32_t kind, const void *bytes, size_t size,
@@ -142,6 +145,8 @@ PHAUL_API int phaul_source_open(int pid, uint32_t flags, const char *addresses, 
 				struct phaul_error *err);
 /* Before it is armed: another way than the first. */
 PHAUL_API int phaul_source_track_by(struct phaul_source *src, const char *tracker, struct phaul_error *err);
+/* Its stdin is /dev/null on the target, and its stdout and stderr are appended to the file `output` there. */
+PHAUL_API int phaul_source_stdio(struct phaul_source *src, const char *output, struct phaul_error *err);
 /* What the process sees now, "MONOTONIC BOOTTIME" in ns, with " own" if that isn't what its kernel tells all others: for
  * phaul_target_open(). */
 PHAUL_API int phaul_clocks(int pid, char *ret_text, size_t size, struct phaul_error *err);
@@ -246,6 +251,32 @@ PHAUL_API int phaul_target_release(struct phaul_target *tgt, struct phaul_error 
 PHAUL_API int phaul_target_packets(struct phaul_target *tgt, const void *packets, size_t size, struct phaul_error *err);
 /* Discards a husk or held process that was not released, frees. */
 PHAUL_API void phaul_target_close(struct phaul_target *tgt);
+
+/* Runs a program in a pid namespace of its own, whose first process (native/husk/init.c) ends with the last of the others. It sees its
+ * own /proc, and else what is mounted here. Its descriptors 0 and 1 are the other end of the socket that is returned, 3 is our
+ * /proc. Its pid there is `last_pid` + 1, those of its threads follow. `argv` and `envp` end with NULL. It is nobody's child but init's. */
+PHAUL_API int phaul_pid_namespace(char *const *argv, char *const *envp, int last_pid, struct phaul_error *err);
+
+/* ---- files that go along ---- */
+
+/* `list`: for each file a mark, its whole path and a 0. "r": it is sent once, and again if its times tell that it has changed.
+ * "w": the process may change it. "=": it is there already. */
+struct phaul_files;
+PHAUL_API int phaul_files_open(const char *list, size_t size, struct phaul_files **ret, struct phaul_error *err);
+/* A pass: sends what has changed since the one before, and what the process and all below it have opened since. While they
+ * stand still it is the last. */
+PHAUL_API int phaul_files_send(struct phaul_files *f, struct phaul_channel *ch, int pid, uint64_t bytes_per_second, uint64_t *ret_bytes,
+			       struct phaul_error *err);
+PHAUL_API void phaul_files_close(struct phaul_files *f);
+
+struct phaul_received_files;
+PHAUL_API int phaul_received_files_open(struct phaul_received_files **ret, struct phaul_error *err);
+/* After PHAUL_NOTE_FILES: one pass. */
+PHAUL_API int phaul_received_files_receive(struct phaul_received_files *f, struct phaul_channel *ch, struct phaul_error *err);
+/* The process runs here, with them. */
+PHAUL_API void phaul_received_files_keep(struct phaul_received_files *f);
+/* Frees; puts everything back if they were not kept. */
+PHAUL_API void phaul_received_files_close(struct phaul_received_files *f);
 
 /* ---- checkpoint: to a directory and back ---- */
 

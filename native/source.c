@@ -62,6 +62,7 @@ struct member {
 struct phaul_source {
 	pid_t pid;
 	const struct tracker_kind *tracker;
+	char *stdio;			/* where its output goes on the target; NULL: as here */
 	uint32_t flags, round, births;
 	struct origin *origin;		/* this host's, as its processes know it; NULL: not read yet */
 	struct member *members;		/* parents before their children */
@@ -510,6 +511,13 @@ int phaul_source_track_by(struct phaul_source *src, const char *tracker, struct 
 	return tracker_choose(tracker, &src->tracker, err);
 }
 
+int phaul_source_stdio(struct phaul_source *src, const char *output, struct phaul_error *err)
+{
+	free(src->stdio);
+	src->stdio = strdup(output);
+	return src->stdio ? 0 : phaul_fail(err, -ENOMEM, "source", "opening pid %d", src->pid);
+}
+
 int phaul_source_arm(struct phaul_source *src, uint64_t *ret_stop_ns, struct phaul_error *err)
 {
 	int code = look(src, err);
@@ -954,7 +962,8 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 		return code;
 	src->round++;
 	src->state = (struct tree_state){
-		.tree = &src->tree, .queues.may_wait = src->yields < YIELDS_MAX, .flags = src->flags, .images = image_set_new(), .shmem = &src->dumped, .ghosts = &src->ghosts,
+		.tree = &src->tree, .queues.may_wait = src->yields < YIELDS_MAX, .flags = src->flags, .stdio = src->stdio, .images = image_set_new(),
+		.shmem = &src->dumped, .ghosts = &src->ghosts,
 		.hold = &src->hold, .addresses = &src->addresses, .err = err,
 	};
 	/* Before they are dropped. What can't be caught is sent again by its senders. */
@@ -1147,6 +1156,7 @@ void phaul_source_close(struct phaul_source *src)
 	if (!src->committed)
 		deliver_caught(src);
 	close_caught(src);
+	free(src->stdio);
 	addresses_free(&src->addresses);
 	cgroup_options_free(&src->cgroup_options);
 	cgroup_sets_free(&src->cgroups);

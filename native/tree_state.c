@@ -77,6 +77,8 @@ static int read_descriptors(struct tree_state *s)
 	code = code ?: unix_queues_collect(&s->queues, s->descriptors, &s->descriptor_count, s->err);
 	if (!code && s->descriptor_count > 1 && descriptors_group(s->descriptors, s->descriptor_count))
 		code = phaul_fail(s->err, -ENOMEM, "state", "comparing descriptors");
+	if (!code && s->stdio && stdio_replace(s->descriptors, s->descriptor_count, s->stdio))
+		code = phaul_fail(s->err, -ENOMEM, "state", "leaving stdio behind");
 	s->next_file_id = 1;
 	for (size_t i = 0; i < s->descriptor_count; i++)
 		s->next_file_id += s->descriptors[i].count;	/* at least as many as there are ids */

@@ -15,6 +15,7 @@ enum {
 struct tree_state {
 	const struct tree *tree;
 	uint32_t flags;
+	const char *stdio;		/* NULL: as it is; where the first one's output goes on the target */
 	struct image_set *images;
 	struct shmem_set *shmem;	/* as in struct state_of_tree */
 	struct page_writer *pages;

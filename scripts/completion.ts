@@ -20,7 +20,10 @@ const kinds: Record<string, { bash: string; zsh: string }> = {
 const words = (list: string[]): { bash: string; zsh: string } => ({ bash: `COMPREPLY=($(compgen -W '${list.join(' ')}' -- "$cur"))`, zsh: `(${list.join(' ')})` });
 
 /** Options that take one of a few words say so in their description, where they are explained. */
-const choices: Record<string, string[]> = { '--tcp': ['established', 'close', 'refuse'], '--on-diverge': ['freeze', 'abort'], '--tracker': ['auto', ...TRACKERS], '--cpu-check': [...CPU_CHECKS] };
+const choices: Record<string, string[]> = {
+  '--tcp': ['established', 'close', 'refuse'], '--on-diverge': ['freeze', 'abort'], '--files': ['check', 'copy', 'rsync'], '--pid-namespace': ['same', 'new'],
+  '--tracker': ['auto', ...TRACKERS], '--cpu-check': [...CPU_CHECKS],
+};
 
 const kindOfOption = (option: Option): { bash: string; zsh: string } | undefined => {
   const value = /<([^>]+)>/.exec(option.flags)?.[1];

@@ -36,14 +36,14 @@ export const preflightEvent = (plan: Plan, pid: number, host: string, obstacles:
 export const check: Check = async ({ pid, tcp, moveIps, cpuCheck, reach: way }) => {
   const movedAddresses = findMoved(moveIps);
   const { obstacles, notices } = localFindings(pid, { tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' }, trackingFindings());
-  const plan = await readPlan(pid, { tcp, movedAddresses, cpuCheck });
+  const plan = await readPlan(pid, { tcp, movedAddresses, stdio: true, files: false, cpuCheck });
   if (way === undefined) {
     return preflightEvent(plan, pid, hostname(), obstacles, notices);
   }
   const peer = new Peer(way);
   try {
     await peer.open();
-    const there = await peer.control.ask('preflight', { plan });
+    const there = await peer.control.ask('preflight', { plan, place: { newPidNamespace: false }, files: 'same' });
     return preflightEvent(plan, pid, peer.host, [...obstacles, ...there.obstacles], notices);
   } finally {
     peer.close();

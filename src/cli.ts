@@ -1,7 +1,7 @@
 /** The command `phaul`: reads the command line, runs one command, exits with what DESIGN promises. */
 import { CommanderError } from 'commander';
 import { configure } from './cli/config.ts';
-import { failedEvent } from './cli/done.ts';
+import { failedEvent } from './done.ts';
 import { openOutput } from './cli/output.ts';
 import { createProgram } from './cli/program.ts';
 import { asPhaulError, PhaulError, type ExitCode } from './errors.ts';

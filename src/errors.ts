@@ -20,6 +20,7 @@ const exitCodes = {
   ERR_PROCESS_EXITED: 1, // the process ended by itself before it was moved
   ERR_DIVERGES: 1, // the rounds stopped shrinking and --on-diverge said abort
   ERR_FILE_CHANGED: 1, // a file of the process isn't on the target any more what preflight compared
+  ERR_FILES: 1, // files that are to go along can't be sent
   ERR_VERIFY: 1, // memory differs between both sides at the freeze
   ERR_TIMEOUT: 1, // a phase took longer than it may
   ERR_INTERRUPTED: 1, // the operator stopped the migration before the commit
@@ -29,6 +30,8 @@ const exitCodes = {
   ERR_LIBRARY: 1, // libphaul.so is missing or of another ABI
   ERR_JOURNAL: 1, // this host's journal of the migration can't be written
   ERR_AGENT_SOCKET: 1, // the agent's own socket can't be opened, or it isn't root's
+  ERR_NAMESPACE: 1, // the pid namespace that the process is in can't be entered
+  ERR_UNIT: 1, // systemd can't make the unit that the process is to be in
   ERR_BUG: 1, // an exception that nobody foresaw, before the commit
 
   ERR_REACH_RESOLVE: 1, // the host's name has no address

@@ -112,6 +112,7 @@ export type PhaulEvent =
   | LogEvent
   | DoneEvent;
 
+export const EVENT_KINDS = ['preflight', 'connect', 'arm', 'round', 'freeze', 'commit', 'notice', 'log', 'done'] as const satisfies PhaulEvent['event'][];
 export type EventKind = PhaulEvent['event'];
 export type EventOf<K extends EventKind> = Extract<PhaulEvent, { event: K }>;
 

@@ -10,10 +10,12 @@ import { PhaulError } from './errors.ts';
 import type { Side } from './events.ts';
 import { parseJson } from './json.ts';
 import type { ReachOptions } from './options.ts';
+import { HOST_PROC, hostPidOf } from './pidNamespace.ts';
 import { JOURNAL_DIRECTORY } from './places.ts';
 
 /** A process that can't be mistaken for a later one with the same pid. */
 export interface Instance {
+  /** As the host sees it. */
   pid: number;
   /** Clock ticks since boot. */
   startedAt: number;
@@ -26,6 +28,8 @@ export interface About {
   /** The host at the other end. */
   host: string;
   process: Instance;
+  /** As it sees itself, in a pid namespace of its own. */
+  pidInside?: number;
   /** The phaul that writes the journal. */
   by: Instance;
   /** Of the source alone: all that it takes to bring the original back, or to end it, without that phaul. */
@@ -195,15 +199,24 @@ export const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_i
 /** Has the host died since, and with it all that was running? */
 export const isOfEarlierBoot = (instance: Instance | undefined): boolean => instance?.boot !== bootId();
 
-export function instanceOf(pid: number): Instance {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+/** `pid`: as the host sees it. */
+function startOf(pid: number): number {
+  const stat = readFileSync(`${HOST_PROC}/${pid}/stat`, 'utf8');
   // The name in brackets may hold anything, blanks too.
-  return { pid, startedAt: Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]), boot: bootId() };
+  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
 }
+
+/** `pid`: as we see it. */
+export function instanceOf(pid: number): Instance {
+  const onHost = hostPidOf(pid);
+  return { pid: onHost, startedAt: startOf(onHost), boot: bootId() };
+}
+
+export const isSame = (one: Instance | undefined, other: Instance): boolean => one?.pid === other.pid && one.startedAt === other.startedAt && one.boot === other.boot;
 
 export function isAlive(instance: Instance | undefined): boolean {
   try {
-    return instance !== undefined && !isOfEarlierBoot(instance) && instanceOf(instance.pid).startedAt === instance.startedAt;
+    return instance !== undefined && !isOfEarlierBoot(instance) && startOf(instance.pid) === instance.startedAt;
   } catch {
     return false;
   }

@@ -3,16 +3,20 @@
  * by these schemas on arrival; unknown fields are let through, so that a newer phaul may say more.
  */
 import { z } from 'zod';
-import { planSchema } from './source/plan.ts';
+import { EVENT_KINDS } from './events.ts';
+import { FILES_MAX, planSchema } from './source/plan.ts';
 
 /** Raised when an older peer could misunderstand anything, also of what the engines tell each other: layouts, frames, images. */
-export const PROTOCOL_VERSION = 6;
+export const PROTOCOL_VERSION = 7;
 
 /** A plan lists every mapped and open file: some MiB for the largest of processes. */
 export const MESSAGE_BYTES_MAX = 32 << 20;
 
 const id = z.string().regex(/^[0-9a-f]{16,64}$/);
 const text = z.string().max(4096);
+
+/** As systemd has it, without ".service". */
+export const SERVICE_NAME = /^[A-Za-z0-9:_.@\\-]{1,200}$/;
 
 /** A sentence may name two paths of the longest kind. */
 const sentence = z.string().max(16_384);
@@ -21,6 +25,20 @@ const obstacle = z.object({ code: text, subject: text, sentence, host: text });
 /** Of one process: a list of this length helps nobody further. */
 export const OBSTACLES_MAX = 10_000;
 const obstacles = z.array(obstacle).max(OBSTACLES_MAX);
+
+/** Where on the target a process is to live. */
+export const placeSchema = z.object({
+  /** In a pid namespace of its own. */
+  newPidNamespace: z.boolean(),
+  /** As a systemd unit of this name, without ".service". */
+  service: z.string().regex(SERVICE_NAME).optional(),
+  /** Its stdout and stderr are appended to this file. */
+  output: z.string().startsWith('/').max(4096).optional(),
+});
+
+/** Whether files may be missing on the target, or differ (any), because they come along. */
+export const filesAllowed = z.enum(['same', 'missing', 'any']);
+export type FilesAllowed = z.infer<typeof filesAllowed>;
 
 export const outcomeState = z.enum(['unknown', 'preparing', 'held', 'running', 'discarded']);
 export type OutcomeState = z.infer<typeof outcomeState>;
@@ -32,9 +50,9 @@ export const requests = {
     result: z.object({ protocol: z.int(), version: text, hostname: text, kernel: text, vdso: text }),
   },
   preflight: {
-    params: z.object({ plan: planSchema }),
-    /** `arriving`: migrations that have the same pid on that host, held or on its way. */
-    result: z.object({ obstacles, arriving: z.array(id).max(100) }),
+    params: z.object({ plan: planSchema, place: placeSchema, files: filesAllowed }),
+    /** `copy`: files that are to come along. `arriving`: migrations that have the same pid on that host, held or on its way. */
+    result: z.object({ obstacles, arriving: z.array(id).max(100), copy: z.array(z.string().max(4096)).max(FILES_MAX) }),
   },
   prepare: {
     params: z.object({
@@ -55,6 +73,11 @@ export const requests = {
       clocks: z.string().regex(/^\d{1,19} \d{1,19}( own)?$/),
     }),
     result: z.object({ port: z.int().min(1).max(65_535) }),
+  },
+  /** What the source reports, for whoever watches the target. */
+  event: {
+    params: z.object({ id, event: z.looseObject({ event: z.enum(EVENT_KINDS), at: z.number() }) }),
+    result: z.object({}),
   },
   /** Changes nothing: what has become of the copy; and of the original, on a host that gave one away. */
   original: {

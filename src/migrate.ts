@@ -8,8 +8,9 @@ import { cgroupText } from './cgroups.ts';
 import { localFindings, preflightEvent } from './check.ts';
 import { PAGE_BYTES, type TrackerName } from './engine/engine.ts';
 import { engine } from './engine/library.ts';
-import { PhaulError } from './errors.ts';
-import { plural, type DoneEvent, type Emit } from './events.ts';
+import { failedEvent } from './done.ts';
+import { asPhaulError, PhaulError } from './errors.ts';
+import { plural, type DoneEvent, type Emit, type EventInput } from './events.ts';
 import { fault } from './fault.ts';
 import { forgetOldJournals } from './journal.ts';
 import type { Result } from './messages.ts';
@@ -22,7 +23,9 @@ import type { SourceOrder } from './source/order.ts';
 import { trackingFindings } from './source/tracking.ts';
 
 const KEY_BYTES = 32;
-const ID_BYTES = 8;
+
+/** For a target that is told how it ended. */
+const TOLD_TIMEOUT_MS = 1_000;
 
 /** For a target that is told that all is off, before the operator is. */
 const ABORT_TIMEOUT_MS = 3_000;
@@ -60,11 +63,11 @@ const unlessStopped = <T>(work: Promise<T>, stop: AbortSignal): Promise<T> => Pr
 const tcpFlags = ({ tcp }: MigrateOptions): { tcpClose: boolean; tcpEstablished: boolean } => ({ tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' });
 
 /** All obstacles of both hosts in one error. What phaul itself left in the way there is cleared away first. */
-async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: Emit): Promise<TrackerName> {
+async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: Emit): Promise<{ tracker: TrackerName; copy: string[] }> {
   await refuseUnsettled(options.pid, plan.comm);
   const tracking = trackingFindings(options.tracker);
-  const here = localFindings(options.pid, tcpFlags(options), tracking);
-  const look = async (): Promise<Result<'preflight'>> => peer.control.ask('preflight', { plan });
+  const here = localFindings(options.pid, { ...tcpFlags(options), stdioElsewhere: options.place.output !== undefined }, tracking);
+  const look = async (): Promise<Result<'preflight'>> => peer.control.ask('preflight', { plan, place: options.place, files: options.files === 'check' ? 'same' : options.overwrite ? 'any' : 'missing' });
   let there = await look();
   if (here.obstacles.length === 0 && (await discardLeftovers(plan, options.pid, there.arriving, peer, emit))) {
     there = await look();
@@ -80,7 +83,7 @@ async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: 
   if (obstacles.length > 0) {
     throw new PhaulError('ERR_OBSTACLES', `Process ${options.pid} (${plan.comm}) can't move from ${hostname()} to ${peer.host}: ${plural(obstacles.length, 'obstacle')}.`, { obstacles });
   }
-  return tracking.tracker;
+  return { tracker: tracking.tracker, copy: there.copy };
 }
 
 /** Behind a jump host, it may be a name that only the jump host knows. */
@@ -95,13 +98,13 @@ async function addressOf({ address, host }: Peer): Promise<string> {
 /** Until the target has a husk, and waits for pages. */
 async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promise<{ plan: Plan; order: SourceOrder }> {
   const movedAddresses = findMoved(options.moveIps);
-  const { pid, streams, verify } = options;
-  const [plan, hello] = await Promise.all([readPlan(pid, { tcp: options.tcp, movedAddresses, cpuCheck: options.cpuCheck }), peer.open()]);
+  const { id, pid, streams, verify } = options;
+  const company = { tcp: options.tcp, movedAddresses, stdio: options.place.output === undefined, files: options.files !== 'check', cpuCheck: options.cpuCheck };
+  const [plan, hello] = await Promise.all([readPlan(pid, company), peer.open()]);
   emit({ event: 'connect', host: peer.host, agentVersion: hello.version, kernel: hello.kernel });
-  const tracker = await preflight(options, plan, peer, emit);
+  const { tracker, copy } = await preflight(options, plan, peer, emit);
   fault('source:preflighted');
   const key = randomBytes(KEY_BYTES);
-  const id = randomBytes(ID_BYTES).toString('hex');
   const address = await addressOf(peer);
   emit({ event: 'log', level: 'info', text: `migration ${id} of ${plan.rssBytes / PAGE_BYTES} resident pages` });
   const { port } = await peer.control.ask('prepare', { id, pid: plan.pid, comm: plan.comm, from: hostname(), key: key.toString('base64'), streams, verify, address, addresses: addressText(movedAddresses, 'deviceThere'), cgroups: cgroupText(options.cgroups), clocks: engine.clocks(plan.pid) });
@@ -122,12 +125,14 @@ async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promis
     connections: plan.connections,
     tracker,
     otherKernel: plan.vdso !== hello.vdso,
+    files: { mode: options.files, list: plan.files.map(({ path, writable }) => ({ path, how: !copy.includes(path) ? 'same' : writable ? 'changing' : 'steady' })) },
     maxDowntimeMs: options.maxDowntimeMs,
     ...(options.freezeTimeoutMs !== undefined && { freezeTimeoutMs: options.freezeTimeoutMs }),
     ...(options.bandwidth !== undefined && { bandwidth: options.bandwidth }),
     onDiverge: options.onDiverge,
     verify,
     ...tcpFlags(options),
+    ...(options.place.output !== undefined && { output: options.place.output }),
     addresses,
     cgroups: cgroupText({ ...options.cgroups, roots: [] }),
     ...hook,
@@ -180,21 +185,42 @@ function report(order: SourceOrder, plan: Plan, { result, rounds }: Departure, s
   };
 }
 
+/** What is shown there must neither end nor delay what is done. */
+async function tellPeer(peer: Peer, id: string, event: EventInput): Promise<void> {
+  if (event.event !== 'log' && peer.isOpen) {
+    await peer.control.ask('event', { id, event: { at: Date.now(), ...event } }, TOLD_TIMEOUT_MS).catch(() => {});
+  }
+}
+
 export const migrate: Migrate = async (options, tell, signal) => {
   const startedAt = Date.now();
   const emit: Emit = (event) => {
     try {
       tell(event);
+      tellThere(event);
     } catch {
       // What is shown must not end what is done.
     }
   };
   const { stop, forget } = stopOf(options, signal);
   const peer = new Peer(options);
+  const before: EventInput[] = [];
+  /** To whoever watches the target; what was said before it was reached comes with the next. */
+  const tellThere = (event: EventInput): void => {
+    before.push({ at: Date.now(), ...event });
+    for (const one of peer.isOpen ? before.splice(0) : []) {
+      void tellPeer(peer, options.id, one);
+    }
+  };
   const agent = new SourceAgent(emit); // loads its modules meanwhile
   try {
     const { plan, order } = await unlessStopped(approach(options, peer, emit), stop);
-    return report(order, plan, await depart(agent, order, peer, stop), startedAt);
+    const done = report(order, plan, await depart(agent, order, peer, stop), startedAt);
+    await tellPeer(peer, options.id, done);
+    return done;
+  } catch (thrown) {
+    await tellPeer(peer, options.id, failedEvent(options.pid, asPhaulError(thrown)));
+    throw thrown;
   } finally {
     forget();
     agent.end();

@@ -16,8 +16,22 @@ export interface ReachOptions {
 /** What the other host's CPU must have of this one's: what a program may use, all, or nothing that is asked for. */
 export const CPU_CHECKS = ['used', 'strict', 'off'] as const;
 export type CpuCheck = (typeof CPU_CHECKS)[number];
+/** Where on the other host a process is to live. */
+export interface Place {
+  /** In a pid namespace of its own, where all pids are free. */
+  newPidNamespace: boolean;
+  /** As a systemd unit of this name, without ".service". */
+  service?: string | undefined;
+  /** Where its stdout and stderr are appended to, with /dev/null as stdin; undefined: all three as here. */
+  output?: string | undefined;
+}
+
+/** What becomes of files that the process has mapped or open: they must be the same there, or are sent by the engine, or by rsync. */
+export type FilesMode = 'check' | 'copy' | 'rsync';
 
 export interface MigrateOptions extends ReachOptions {
+  /** Of the migration: 16 hex digits. */
+  id: string;
   pid: number;
   maxDowntimeMs: number;
   streams: number;
@@ -26,6 +40,10 @@ export interface MigrateOptions extends ReachOptions {
   /** Addresses of this host that move to the other one. */
   moveIps: MoveIp[];
   cgroups: CgroupOptions;
+  place: Place;
+  files: FilesMode;
+  /** Files of the target that differ are replaced. */
+  overwrite: boolean;
   /** The operator's program, to be run at named points: source/hook.ts. */
   hook?: string;
   /** undefined: the best that this kernel has. */

@@ -32,10 +32,14 @@ export class Peer {
 
   /** The same as before if that still works. */
   async reopened(): Promise<Control> {
-    if (this.#control?.isOpen !== true) {
+    if (!this.isOpen) {
       await this.open();
     }
     return this.control;
+  }
+
+  get isOpen(): boolean {
+    return this.#control?.isOpen === true;
   }
 
   get control(): Control {

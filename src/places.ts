@@ -1,10 +1,17 @@
 /** Where phaul keeps what, on every host. */
+import { join } from 'node:path';
+
+/** The program itself. */
+export const PHAUL = join(import.meta.dirname, '../bin/phaul');
 
 /** The operator's defaults of options: see cli/config.ts. */
 export const CONFIG_FILE = process.env['PHAUL_CONFIG'] ?? '/etc/phaul/phaul.toml';
 
 /** Sockets; root's alone. */
 export const RUN_DIRECTORY = '/run/phaul';
+
+/** What migrations have reported: records.ts. */
+export const RECORDS_DIRECTORY = `${RUN_DIRECTORY}/migrations`;
 
 /** The agent that runs as a service. */
 export const AGENT_SOCKET = `${RUN_DIRECTORY}/agent.sock`;

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { open, readdir, readFile, readlink } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { PhaulError } from './errors.ts';
+import { HOST_PROC } from './pidNamespace.ts';
 
 export type Pid = number | 'self' | `${number}/task/${number}`;
 
@@ -34,6 +35,9 @@ export function procError(pid: Pid, name: string, error: unknown): unknown {
 export async function readStatus(pid: Pid): Promise<Map<string, string>> {
   return parseFields((await readProc(pid, 'status')).toString());
 }
+
+/** The same by a pid that the host has for it. */
+export const readHostStatus = async (pid: number): Promise<Map<string, string>> => parseFields(await readFile(`${HOST_PROC}/${pid}/status`, 'utf8'));
 
 /** Lines of the form "Name: value", as in status, meminfo and cpuinfo. The first one of a name counts. */
 export function parseFields(text: string): Map<string, string> {

@@ -79,6 +79,9 @@ void descriptors_free(struct descriptor_table *t);
 /* Makes one group of the tables: ids count through all of them, in the order of their first appearance, and what
  * processes share has one. */
 int descriptors_group(struct descriptor_table *tables, size_t count);
+/* objects/stdio.c: numbers 0 to 2 of the first process, and what shares a description with them, are files on the target: /dev/null
+ * for input, and `output`, for appending. The tables are one group. */
+int stdio_replace(struct descriptor_table *tables, size_t count, const char *output);
 /* For walking through a table's group: table number `i`, NULL beyond the last. */
 static inline const struct descriptor_table *descriptors_table(const struct descriptor_table *t, size_t i)
 {

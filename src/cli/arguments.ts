@@ -5,7 +5,9 @@ import { resolve } from 'node:path';
 import { parseMoveIp, type MoveIp } from '../addresses.ts';
 import { TRACKERS, type TrackerName } from '../engine/engine.ts';
 import { PhaulError } from '../errors.ts';
-import { CPU_CHECKS } from '../options.ts';
+import { CPU_CHECKS, type FilesMode } from '../options.ts';
+import { SERVICE_NAME } from '../messages.ts';
+import type { WebPlace } from '../web/server.ts';
 
 const PIDS_MAX = 2 ** 22;
 
@@ -82,6 +84,38 @@ export const cpuCheckOption = (): Option =>
     .argParser((text: string) => oneOf('--cpu-check', text, ...CPU_CHECKS))
     .default('used');
 export const parseTracker = (text: string): TrackerName | 'auto' => oneOf('--tracker', text, 'auto', ...TRACKERS);
+
+export const parsePidNamespace = (text: string): 'same' | 'new' => oneOf('--pid-namespace', text, 'same', 'new');
+
+export const parseFiles = (text: string): FilesMode => oneOf('--files', text, 'check', 'copy', 'rsync');
+
+/** Whoever is on another host comes by ssh (-L), which knows who that is. */
+export function parseWeb(text: string): WebPlace {
+  const [, host = '127.0.0.1', port] = /^(?:(127\.0\.0\.1|localhost|\[::1\]):)?(\d{1,5})$/.exec(text) ?? [];
+  if (text.startsWith('/')) {
+    return { path: text };
+  }
+  if (port === undefined || Number(port) < 1 || Number(port) > 65_535) {
+    throw usage(`--web takes a port of this host (9420, 127.0.0.1:9420, [::1]:9420) or the whole path of a unix socket, not "${text}": nobody is asked for a password there.`);
+  }
+  return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
+}
+
+/** undefined: as here. */
+export function parseStdio(text: string): string | undefined {
+  if (text !== 'keep' && text !== 'null' && !text.startsWith('/')) {
+    throw usage(`--stdio takes keep, null, or the whole path of a file on the other host, not "${text}".`);
+  }
+  return text === 'null' ? '/dev/null' : text === 'keep' ? undefined : text;
+}
+
+export function parseService(text: string): string {
+  const name = text.replace(/\.service$/, '');
+  if (!SERVICE_NAME.test(name)) {
+    throw usage(`--as-service takes the name of a systemd unit, such as redis-moved, not "${text}".`);
+  }
+  return name;
+}
 
 /** May be given more than once. */
 export const moveIpOption = (): Option =>

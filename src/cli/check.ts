@@ -3,6 +3,7 @@ import { Argument, Command, Option } from 'commander';
 import type { Obstacle } from '../errors.ts';
 import { oneLine, plural, type PreflightEvent } from '../events.ts';
 import type { CheckOptions } from '../options.ts';
+import { enterNamespaceOf } from '../pidNamespace.ts';
 import { requireProgram } from '../source/plan.ts';
 import type { MoveIp } from '../addresses.ts';
 import { cpuCheckOption, moveIpOption, parseDestination, parsePid, parseTcp } from './arguments.ts';
@@ -36,7 +37,8 @@ export function checkCommand({ stdout }: { stdout: Output }): Command {
   return addReachOptions(command)
     .addOption(new Option('--json', 'print the answer as JSON'))
     .addHelpText('after', EPILOGUE)
-    .action(async (pid: number, host: string | undefined, flags: CheckFlags) => {
+    .action(async (typed: number, host: string | undefined, flags: CheckFlags) => {
+      const pid = await enterNamespaceOf(typed);
       await requireProgram(pid);
       const { check } = await import('../check.ts');
       const answer = await check({ pid, tcp: flags.tcp, moveIps: flags.moveIp ?? [], cpuCheck: flags.cpuCheck, ...(host !== undefined && { reach: reachOptions(host, flags) }) });

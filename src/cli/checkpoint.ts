@@ -3,6 +3,7 @@ import { Command, Option } from 'commander';
 import { PhaulError } from '../errors.ts';
 import { formatBytes } from '../events.ts';
 import type { DumpOptions, PageServerOptions, PreDumpOptions, RestoreOptions } from '../options.ts';
+import { enterNamespaceOf } from '../pidNamespace.ts';
 import { requireProgram } from '../source/plan.ts';
 import { actionScriptOption, parsePid, parsePlace, parseRestoreTcp, parseTcp } from './arguments.ts';
 import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cgroupOptions.ts';
@@ -143,8 +144,9 @@ export const dumpCommand = ({ stdout, stderr }: Outputs): Command =>
     .addOption(json())
     .addHelpText('after', DUMP_EPILOGUE)
     .action(async (flags: DumpFlags) => {
-      const options = dumpOptions(flags);
       requireRoot();
+      const given = dumpOptions(flags);
+      const options = { ...given, pid: await enterNamespaceOf(given.pid) };
       const comm = await requireProgram(options.pid);
       const server = pageServerOptions(flags);
       const dumped = server === undefined
@@ -163,8 +165,9 @@ export const preDumpCommand = ({ stdout, stderr }: Outputs): Command =>
     .addOption(json())
     .addHelpText('after', PRE_DUMP_EPILOGUE)
     .action(async (flags: PreDumpFlags) => {
-      const options = preDumpOptions(flags);
       requireRoot();
+      const given = preDumpOptions(flags);
+      const options = { ...given, pid: await enterNamespaceOf(given.pid) };
       const comm = await requireProgram(options.pid);
       const server = pageServerOptions(flags);
       const dumped = server === undefined

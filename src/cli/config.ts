@@ -8,7 +8,7 @@ import { parse, TomlError } from 'smol-toml';
 import { PhaulError } from '../errors.ts';
 
 /** What the caller of a command says of itself, not the operator of a host, and what is decided once for each case. */
-const NOT_CONFIGURABLE = ['help', 'json', 'stdio', 'own-unit', 'all', 'keep'];
+const NOT_CONFIGURABLE = ['help', 'json', 'stdio', 'own-unit', 'all', 'keep', 'as-service', 'report'];
 
 const wrong = (path: string, sentence: string, cause?: unknown): PhaulError => new PhaulError('ERR_CONFIG', `The configuration ${path} ${sentence}`, { cause });
 

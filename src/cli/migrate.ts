@@ -1,14 +1,18 @@
 /** phaul migrate PID [USER@]HOST[:PORT] */
 import { Argument, Command, Option } from 'commander';
+import { randomBytes } from 'node:crypto';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { inspect } from 'node:util';
-import { asPhaulError } from '../errors.ts';
+import { Record } from '../records.ts';
+import { asPhaulError, PhaulError } from '../errors.ts';
 import { emitTo, type DoneEvent, type PhaulEvent } from '../events.ts';
-import type { MigrateOptions } from '../options.ts';
+import type { FilesMode, MigrateOptions } from '../options.ts';
+import { enterNamespaceOf } from '../pidNamespace.ts';
 import { requireProgram } from '../source/plan.ts';
 import type { MoveIp } from '../addresses.ts';
-import { cpuCheckOption, moveIpOption, parseBandwidth, parseDestination, parseOnDiverge, parsePid, parseTcp, parseTracker, program, wholeNumber } from './arguments.ts';
+import { cpuCheckOption, moveIpOption, parseBandwidth, parseDestination, parseFiles, parseOnDiverge, parsePid, parsePidNamespace, parseService, parseStdio, parseTcp, parseTracker, program, wholeNumber } from './arguments.ts';
 import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cgroupOptions.ts';
-import { exitCodeOfDone, failedEvent } from './done.ts';
+import { exitCodeOfDone, failedEvent } from '../done.ts';
 import type { Output } from './output.ts';
 import { addReachOptions, reachOptions, type ReachFlags } from './reachOptions.ts';
 import { createView, type View } from './view.ts';
@@ -20,12 +24,19 @@ const MAX_DOWNTIME_MS = 300;
 const STREAMS = 2;
 const STREAMS_MAX = 16;
 
+const ID_BYTES = 8;
+
 interface MigrateFlags extends ReachFlags, CgroupFlags {
   maxDowntime: number;
   streams: number;
   tcp: MigrateOptions['tcp'];
   moveIp?: MoveIp[];
   hook?: string;
+  files: FilesMode;
+  overwrite?: true;
+  pidNamespace: 'same' | 'new';
+  asService?: string;
+  stdio?: string;
   tracker: NonNullable<MigrateOptions['tracker']> | 'auto';
   cpuCheck: MigrateOptions['cpuCheck'];
   onDiverge: MigrateOptions['onDiverge'];
@@ -33,6 +44,7 @@ interface MigrateFlags extends ReachFlags, CgroupFlags {
   timeout?: number;
   freezeTimeout?: number;
   bandwidth?: number;
+  report?: string;
   json?: true;
   verbose?: true;
 }
@@ -64,6 +76,11 @@ export function migrateCommand({ stdout, stderr }: { stdout: Output; stderr: Out
     .addOption(new Option('--tcp <mode>', 'TCP connections: move them (established), reset them (close), or refuse to move with any').argParser(parseTcp).default('established'))
     .addOption(moveIpOption())
     .addOption(new Option('--hook <file>', 'a program to be run at pre-dump, network-lock, network-unlock and post-resume').argParser(program('--hook')))
+    .addOption(new Option('--files <how>', 'files that it has mapped or open: must be the same there (check), or go along if they are missing, by way of phaul (copy) or rsync').argParser(parseFiles).default('check'))
+    .addOption(new Option('--overwrite', 'files that are different there are replaced by those that go along'))
+    .addOption(new Option('--pid-namespace <which>', 'there, the process has its pids among all others (same), or in a pid namespace of its own (new), whatever is taken').argParser(parsePidNamespace).default('same'))
+    .addOption(new Option('--stdio <where>', 'there, stdin, stdout and stderr are what they are here (keep), /dev/null (null), or stdout and stderr are appended to a FILE').argParser(parseStdio))
+    .addOption(new Option('--as-service <name>', 'there, it is a transient unit of systemd\'s of this name').argParser(parseService))
     .addOption(new Option('--tracker <how>', 'how pages that are written are found: uffd, soft-dirty, none, or the best that this kernel has (auto)').argParser(parseTracker).default('auto'))
     .addOption(cpuCheckOption())
     .addOption(new Option('--on-diverge <what>', 'when rounds stop shrinking: freeze anyway, or abort').argParser(parseOnDiverge).default('freeze'))
@@ -72,23 +89,28 @@ export function migrateCommand({ stdout, stderr }: { stdout: Output; stderr: Out
     .addOption(new Option('--freeze-timeout <ms>', 'let the process go on here if it stands still for longer before the commit (default: by the prediction, 15 s at least)').argParser(wholeNumber('--freeze-timeout', 10, 3_600_000)))
     .addOption(new Option('--timeout <s>', 'give up, with the process running here, after this many seconds').argParser(wholeNumber('--timeout', 1, 86_400)));
   return addReachOptions(addCgroupOptions(command))
+    .addOption(new Option('--report <file>', 'write an HTML page that shows the migration, for a browser: one file that needs no other'))
     .addOption(new Option('--json', 'print one event a line, as JSON'))
     .addOption(new Option('--verbose', 'print everything that is done, with times'))
     .addHelpText('after', EPILOGUE)
     .action(async (pid: number, host: string, flags: MigrateFlags) => {
       const view = createView({ json: flags.json === true, verbose: flags.verbose === true, stdout, stderr });
-      process.exitCode = exitCodeOfDone(await run(migrateOptions(pid, host, flags), view));
+      process.exitCode = exitCodeOfDone(await run(migrateOptions(pid, host, flags), view, flags.report));
     });
 }
 
 const migrateOptions = (pid: number, host: string, flags: MigrateFlags): MigrateOptions => ({
   ...reachOptions(host, flags),
+  id: randomBytes(ID_BYTES).toString('hex'),
   pid,
   maxDowntimeMs: flags.maxDowntime,
   streams: flags.streams,
   tcp: flags.tcp,
   moveIps: flags.moveIp ?? [],
   cgroups: cgroupOptions(flags),
+  files: flags.files,
+  overwrite: flags.overwrite === true,
+  place: { newPidNamespace: flags.pidNamespace === 'new', service: flags.asService, output: flags.stdio },
   ...(flags.hook !== undefined && { hook: flags.hook }),
   ...(flags.tracker !== 'auto' && { tracker: flags.tracker }),
   cpuCheck: flags.cpuCheck,
@@ -99,24 +121,49 @@ const migrateOptions = (pid: number, host: string, flags: MigrateFlags): Migrate
   ...(flags.bandwidth !== undefined && { bandwidth: flags.bandwidth }),
 });
 
-async function run(options: MigrateOptions, view: View): Promise<DoneEvent> {
+async function run(wanted: MigrateOptions, view: View, report: string | undefined): Promise<DoneEvent> {
   const shown: PhaulEvent[] = [];
+  const record = new Record(wanted.id, 'source');
   const emit = emitTo((event) => {
     shown.push(event);
+    record.write(event);
     view.show(event);
   });
   let comm = '';
   let done: DoneEvent;
   try {
+    requireWritable(report);
+    const options = { ...wanted, pid: await enterNamespaceOf(wanted.pid) };
     comm = await requireProgram(options.pid);
     const { migrate } = await import('../migrate.ts');
     done = await migrate(options, emit, stopSignal());
   } catch (thrown) {
     emit({ event: 'log', level: 'debug', text: inspect(asPhaulError(thrown).cause ?? thrown) });
-    done = failedEvent(options.pid, asPhaulError(thrown), comm, shown);
+    done = failedEvent(wanted.pid, asPhaulError(thrown), comm, shown);
   }
+  record.write(done);
+  await writeReport(report, wanted.id, [...shown, done]).catch((thrown: unknown) => emit({ event: 'notice', text: `The report ${report} can't be written: ${asPhaulError(thrown).message}` }));
   view.show(done);
   return done;
+}
+
+/** Before anything is moved; a file that is there is left as it is until it is replaced. */
+function requireWritable(report: string | undefined): void {
+  if (report === undefined) {
+    return;
+  }
+  try {
+    closeSync(openSync(report, 'a'));
+  } catch (cause) {
+    throw new PhaulError('ERR_USAGE', `--report ${report} can't be written: ${(cause as Error).message}.`, { cause });
+  }
+}
+
+async function writeReport(report: string | undefined, id: string, events: PhaulEvent[]): Promise<void> {
+  if (report !== undefined) {
+    const { page } = await import('../web/page.ts');
+    writeFileSync(report, page([{ id, side: 'source', events: events.filter(({ event }) => event !== 'log') }]));
+  }
 }
 
 /** Aborted by Ctrl-C, by a service manager's TERM or by a lost terminal. */

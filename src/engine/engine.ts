@@ -89,6 +89,8 @@ export interface Channel {
 export interface Source {
   /** Before it is armed. */
   trackBy(tracker: TrackerName): void;
+  /** On the target, stdin is /dev/null, and stdout and stderr are appended to this file there. */
+  sendOutputTo(path: string): void;
   /** Returns how long the process stood. */
   arm(): number;
   round(channel: Channel): SourceRound;
@@ -131,6 +133,27 @@ export interface Target {
   close(): void;
 }
 
+/** steady: sent once, and again if its times tell of a change. changing: the process may write to it. same: the target has it. */
+export interface FileToSend {
+  path: string;
+  how: 'steady' | 'changing' | 'same';
+}
+
+/** Files that go along. */
+export interface Files {
+  /** A pass: what has changed since the one before, and what the process and its children have opened since. Returns how many bytes were sent. */
+  send(channel: Channel, pid: number, bytesPerSecond: number): number;
+  close(): void;
+}
+
+export interface ReceivedFiles {
+  /** After a note NOTE_FILES: one pass. */
+  receive(channel: Channel): void;
+  /** The process runs with them; else close() puts everything back. */
+  keep(): void;
+  close(): void;
+}
+
 export interface Findings {
   obstacles: Omit<Obstacle, 'host'>[];
   notices: Omit<Obstacle, 'host'>[];
@@ -147,6 +170,8 @@ export interface CheckFlags {
   fileLocks?: boolean;
   /** Established TCP connections come along; their packets are dropped meanwhile. */
   tcpEstablished?: boolean;
+  /** It has another stdin, stdout and stderr on the target. */
+  stdioElsewhere?: boolean;
   /** Connections that wait to be accepted don't. */
   skipInFlight?: boolean;
 }
@@ -248,6 +273,13 @@ export interface Engine {
   clocks(pid: number): string;
   /** `clocks`: what the process sees at this moment, where it is. */
   openTarget(pid: number, addresses: string, cgroups: string, clocks: string): Target;
+  openFiles(files: FileToSend[]): Files;
+  openReceivedFiles(): ReceivedFiles;
+  /**
+   * Runs a program in a new pid namespace that ends with the last process of it; returns a socket that is its stdin and stdout.
+   * Its pids there begin above `lastPid`; its descriptor 3 is this host's /proc.
+   */
+  runInPidNamespace(words: string[], environment: NodeJS.ProcessEnv, lastPid: number): number;
   /** Of an original that a phaul has left stopped, with all that descend from it; nothing is told to the peers of its connections. */
   endOriginal(pid: number): void;
   /**
@@ -283,4 +315,5 @@ export const NOTE_LAYOUT = 1;
 export const NOTE_STATE = 2;
 export const NOTE_THREADS = 3;
 export const NOTE_PACKETS = 4;
+export const NOTE_FILES = 5;
 export const NOTE_USER = 16;

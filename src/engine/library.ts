@@ -2,9 +2,9 @@
 import koffi from 'koffi';
 import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
-import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Findings, Freeze, Note, Outcome, Priority, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, TrackerName, Written } from './engine.ts';
+import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Files, Findings, Freeze, Note, Outcome, Priority, ReceivedFiles, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, TrackerName, Written } from './engine.ts';
 
-const ABI_VERSION = 16;
+const ABI_VERSION = 17;
 const TCP_CLOSE = 1;
 const TO_DIRECTORY = 2;
 const LEAVE_STOPPED = 4;
@@ -14,6 +14,7 @@ const TCP_ESTABLISHED = 32;
 const SKIP_IN_FLIGHT = 64;
 const TCP_AT_END = 128;
 const OTHER_KERNEL = 256;
+const STDIO_ELSEWHERE = 512;
 const ENOBUFS = -105;
 const ETIMEDOUT = -110;
 const ESRCH = -3;
@@ -80,6 +81,7 @@ const load = () => {
     tracker: lib.func('int phaul_tracker(const char *wanted, _Out_ uint8_t *name, _Out_ phaul_error *err)'),
     openSource: lib.func('int phaul_source_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, _Out_ void **ret, _Out_ phaul_error *err)'),
     trackBy: lib.func('int phaul_source_track_by(void *src, const char *tracker, _Out_ phaul_error *err)'),
+    stdio: lib.func('int phaul_source_stdio(void *src, const char *output, _Out_ phaul_error *err)'),
     arm: lib.func('int phaul_source_arm(void *src, _Out_ uint64_t *stop_ns, _Out_ phaul_error *err)'),
     sourceRound: lib.func('int phaul_source_round(void *src, void *ch, _Out_ phaul_round *ret, _Out_ phaul_error *err)'),
     dirty: lib.func('int64_t phaul_source_dirty(void *src, _Out_ phaul_error *err)'),
@@ -140,6 +142,14 @@ const load = () => {
     remoteWrite: lib.func('int phaul_remote_write(void *r, uint64_t at, const uint8_t *from, size_t size, _Out_ phaul_error *err)'),
     remoteTake: lib.func('int phaul_remote_take(void *r, int fd, _Out_ phaul_error *err)'),
     remoteRun: lib.func('int phaul_remote_run(void *r, const uint8_t *code, size_t size, uint64_t argument, _Out_ uint64_t *ret, _Out_ phaul_error *err)'),
+    pidNamespace: lib.func('int phaul_pid_namespace(const char **argv, const char **envp, int last_pid, _Out_ phaul_error *err)'),
+    filesOpen: lib.func('int phaul_files_open(const uint8_t *list, size_t size, _Out_ void **ret, _Out_ phaul_error *err)'),
+    filesSend: lib.func('int phaul_files_send(void *f, void *ch, int pid, uint64_t bytes_per_second, _Out_ uint64_t *bytes, _Out_ phaul_error *err)'),
+    filesClose: lib.func('void phaul_files_close(void *f)'),
+    receivedFilesOpen: lib.func('int phaul_received_files_open(_Out_ void **ret, _Out_ phaul_error *err)'),
+    receivedFilesReceive: lib.func('int phaul_received_files_receive(void *f, void *ch, _Out_ phaul_error *err)'),
+    receivedFilesKeep: lib.func('void phaul_received_files_keep(void *f)'),
+    receivedFilesClose: lib.func('void phaul_received_files_close(void *f)'),
     peerUser: lib.func('int phaul_peer_user(int fd, _Out_ uint32_t *uid, _Out_ phaul_error *err)'),
     now: lib.func('uint64_t phaul_now_ns()'),
   };
@@ -285,6 +295,10 @@ class LibrarySource extends Handle implements Source {
     must((error) => native().trackBy(this.pointer, tracker, error));
   }
 
+  sendOutputTo(path: string): void {
+    must((error) => native().stdio(this.pointer, path, error));
+  }
+
   arm(): number {
     const stop = [0];
     must((error) => native().arm(this.pointer, stop, error));
@@ -422,6 +436,26 @@ class LibraryTarget extends Handle implements Target {
   }
 }
 
+class LibraryFiles extends Handle implements Files {
+  send(channel: LibraryChannel, pid: number, bytesPerSecond: number): number {
+    const bytes = [0];
+    must((error) => native().filesSend(this.pointer, channel.pointer, pid, bytesPerSecond, bytes, error));
+    return Number(bytes[0] ?? 0);
+  }
+}
+
+class LibraryReceivedFiles extends Handle implements ReceivedFiles {
+  receive(channel: LibraryChannel): void {
+    must((error) => native().receivedFilesReceive(this.pointer, channel.pointer, error));
+  }
+
+  keep(): void {
+    native().receivedFilesKeep(this.pointer);
+  }
+}
+
+const FILE_MARKS = { steady: 'r', changing: 'w', same: '=' } as const;
+
 const pointerOf = (channel: Channel | undefined): Pointer => (channel as LibraryChannel | undefined)?.pointer ?? null;
 
 const OUTCOMES: Record<Outcome, number> = { abandon: 0, run: 1, stop: 2, kill: 3 };
@@ -541,6 +575,7 @@ const FLAGS = {
   skipInFlight: SKIP_IN_FLIGHT,
   tcpAtEnd: TCP_AT_END,
   otherKernel: OTHER_KERNEL,
+  stdioElsewhere: STDIO_ELSEWHERE,
 };
 
 const flagBits = (flags: Partial<CheckFlags & RestoreFlags & { otherKernel: boolean }>): number =>
@@ -610,6 +645,15 @@ export const engine: Engine = {
     const pid = [0];
     const pointer = open((ret, error) => native().restoreOpen(directory, flagBits(flags), cgroups, ret, pid, error));
     return new LibraryRestoring(pointer, pid[0] ?? 0);
+  },
+  openFiles: (files) => {
+    const list = Buffer.from(files.map(({ path, how }) => `${FILE_MARKS[how]}${path}\0`).join(''));
+    return new LibraryFiles(open((ret, error) => native().filesOpen(list, list.length, ret, error)), (pointer) => native().filesClose(pointer));
+  },
+  openReceivedFiles: () => new LibraryReceivedFiles(open((ret, error) => native().receivedFilesOpen(ret, error)), (pointer) => native().receivedFilesClose(pointer)),
+  runInPidNamespace: (words, environment, lastPid) => {
+    const variables = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
+    return must((error) => native().pidNamespace([...words, null], [...variables, null], lastPid, error));
   },
   peerUser: (fd) => {
     const uid = [0];

@@ -1,12 +1,12 @@
 /** Looks for that evidence on this host. */
 import { isAlive, isOfEarlierBoot, readJournal, type Entry } from '../journal.ts';
 import type { OutcomeState } from '../messages.ts';
-import { readStatus } from '../proc.ts';
+import { readHostStatus } from '../proc.ts';
 import { outcomeOf, type SourceEvidence, type SourceState, type TargetEvidence, type TargetState } from './evidence.ts';
 
 /** A zombie has ended, whoever has not taken note of that yet. */
 async function originalOf({ about: { process } }: Entry): Promise<SourceEvidence['original']> {
-  const status = process === undefined || !isAlive(process) ? undefined : await readStatus(process.pid).catch(() => undefined);
+  const status = process === undefined || !isAlive(process) ? undefined : await readHostStatus(process.pid).catch(() => undefined);
   const state = status?.get('State')?.[0] ?? 'X';
   if (state === 'Z' || state === 'X') {
     return 'gone';

@@ -82,12 +82,13 @@ function freezeKnown(source: Source, order: SourceOrder, copyAgain: () => void, 
 const isTransient = (thrown: unknown): boolean => thrown instanceof PhaulError && (thrown.cause as { errno?: number } | undefined)?.errno === EAGAIN;
 
 /** A server that is stopped at the wrong moment, with connections that it has not accepted yet, goes on to accept them. */
-function freezeAndSend(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void, stands: (still: boolean) => void): { freeze: Freeze; sums: string } {
+function freezeAndSend(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void, sendFiles: () => void, stands: (still: boolean) => void): { freeze: Freeze; sums: string } {
   for (let tries = 1; ; tries++) {
     const freeze = freezeKnown(source, order, copyAgain, stands);
     fault('source:frozen');
     try {
       const sums = order.verify ? source.checksum() : '';
+      sendFiles();
       source.final(channel);
       return { freeze, sums };
     } catch (thrown) {
@@ -101,13 +102,14 @@ function freezeAndSend(source: Source, channel: Channel, order: SourceOrder, cop
   }
 }
 
-/** Until nothing is left to be done but to commit. `stands` is told when the process is stopped, and when it goes on here. */
-export function hand(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void, stands: (still: boolean) => void): Handed {
+/** Until nothing is left to be done but to commit. `sendFiles`: what has changed of those that go along. `stands` is told when the process is
+ * stopped, and when it goes on here. */
+export function hand(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void, sendFiles: () => void, stands: (still: boolean) => void): Handed {
   const rttMs = roundTrip(channel, order.host);
   engine.setPriority('freeze');
   channel.setPriority('freeze');
   source.quiesce(QUIESCE_MS);
-  const { freeze, sums } = freezeAndSend(source, channel, order, copyAgain, stands);
+  const { freeze, sums } = freezeAndSend(source, channel, order, copyAgain, sendFiles, stands);
   fault('source:final-sent');
   const applied = hear(channel, APPLIED, READY_TIMEOUT_MS, order.host);
   if (order.verify && applied.sums !== sums) {

@@ -14,6 +14,8 @@ export const planFileSchema = z.strictObject({
   size: z.int().min(0),
   mtimeMs: z.number(),
   inode: z.number(),
+  /** When it was made; with the inode, it tells whether two hosts have one file. */
+  bornMs: z.number(),
   /** Permission bits. */
   mode: z.int().min(0).max(0o7777),
   /** Of a device: its number. */
@@ -57,11 +59,12 @@ export interface Holder {
   watched: string[];
 }
 
-export async function collectFiles(holders: Holder[]): Promise<PlanFile[]> {
+/** `all`: those that the process may write to are identified by their content as well. */
+export async function collectFiles(holders: Holder[], all: boolean): Promise<PlanFile[]> {
   const files: PlanFile[] = [];
   const shared = new Set(sharedMemoryOf(holders));
   for (const file of mergeByPath(holders.flatMap(foundOf)).filter(({ path }) => !shared.has(path))) {
-    const described = await describe(file);
+    const described = await describe(file, all);
     if (described !== undefined) {
       files.push(described);
     }
@@ -122,9 +125,9 @@ function mergeByPath(found: Found[]): Found[] {
 }
 
 /** undefined: gone meanwhile, or of a kind that the engine refuses or makes itself. */
-async function describe(found: Found): Promise<PlanFile | undefined> {
+async function describe(found: Found, all: boolean): Promise<PlanFile | undefined> {
   try {
-    return await look(found);
+    return await look(found, all);
   } catch (thrown) {
     if (!['ENOENT', 'ESRCH'].includes((thrown as NodeJS.ErrnoException).code ?? '')) {
       throw thrown;
@@ -133,7 +136,7 @@ async function describe(found: Found): Promise<PlanFile | undefined> {
   }
 }
 
-async function look({ path, source, how, writable }: Found): Promise<PlanFile | undefined> {
+async function look({ path, source, how, writable }: Found, all: boolean): Promise<PlanFile | undefined> {
   const info = await stat(source);
   const kind = kindOf(info);
   if (kind === undefined) {
@@ -147,12 +150,13 @@ async function look({ path, source, how, writable }: Found): Promise<PlanFile | 
     size: info.size,
     mtimeMs: info.mtimeMs,
     inode: info.ino,
+    bornMs: info.birthtimeMs,
     mode: info.mode & 0o7777,
   };
   if (kind === 'device') {
     return { ...file, device: info.rdev };
   }
-  const hasContent = kind === 'file' && !writable && !isVirtual(path);
+  const hasContent = kind === 'file' && (all || !writable) && !isVirtual(path);
   return hasContent ? { ...file, ...(await identify(source, info.size)) } : file;
 }
 

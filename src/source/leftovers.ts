@@ -3,7 +3,8 @@ import { PhaulError } from '../errors.ts';
 import type { Emit } from '../events.ts';
 import { sourceEvidence } from '../handover/look.ts';
 import { isStoppedByUs } from '../handover/verdict.ts';
-import { addToJournal, instanceOf, isAlive, listJournals, readJournal } from '../journal.ts';
+import { addToJournal, instanceOf, isAlive, isSame, listJournals, readJournal } from '../journal.ts';
+import { hostPidOf } from '../pidNamespace.ts';
 import type { Peer } from '../peer.ts';
 import { readStatus } from '../proc.ts';
 import type { Plan } from './plan.ts';
@@ -17,9 +18,10 @@ const LEFTOVER_TIMEOUT_MS = 12_000;
  */
 export async function discardLeftovers(plan: Plan, pid: number, ids: string[], { control, host }: Peer, emit: Emit): Promise<boolean> {
   let discarded = false;
+  const instance = instanceOf(pid);
   for (const id of ids) {
     const { about } = readJournal(id, 'source') ?? {};
-    if (about?.process?.pid !== pid || about.process.startedAt !== instanceOf(pid).startedAt || isAlive(about.by)) {
+    if (about === undefined || !isSame(about.process, instance) || isAlive(about.by)) {
       continue;
     }
     const { state } = await control.ask('abort', { id }, LEFTOVER_TIMEOUT_MS).catch(() => ({ state: 'unknown' }));
@@ -35,17 +37,17 @@ export async function discardLeftovers(plan: Plan, pid: number, ids: string[], {
   return discarded;
 }
 
-/** Those that a debugger, a shell or anybody else has stopped. */
+/** Those that a debugger, a shell or anybody else has stopped, as the host sees them. */
 export async function stoppedOf(processes: number[]): Promise<number[]> {
   const states = await Promise.all(processes.map(async (pid) => ({ pid, state: (await readStatus(pid).catch(() => undefined))?.get('State')?.[0] })));
-  return states.filter(({ state }) => state === 'T').map(({ pid }) => pid);
+  return states.filter(({ state }) => state === 'T').map(({ pid }) => hostPidOf(pid));
 }
 
 /** One that stands still since a migration that nobody has settled must not move: it may run somewhere else. */
 export async function refuseUnsettled(pid: number, comm: string): Promise<void> {
-  const { startedAt } = instanceOf(pid);
+  const instance = instanceOf(pid);
   for (const { id, side, about } of listJournals()) {
-    if (side === 'source' && about.process?.pid === pid && about.process.startedAt === startedAt && isStoppedByUs(await sourceEvidence(id))) {
+    if (side === 'source' && isSame(about.process, instance) && isStoppedByUs(await sourceEvidence(id))) {
       throw new PhaulError('ERR_BUSY', `Process ${pid} (${comm}) stands still since migration ${id} to ${about.host}, of which it isn't known whether it was completed: run "phaul resolve ${id}" first.`);
     }
   }

@@ -1,7 +1,8 @@
 /** What passes between the source's main thread and its tracing thread. */
-import type { TrackerName } from '../engine/engine.ts';
+import type { FileToSend, TrackerName } from '../engine/engine.ts';
 import type { Round } from '../events.ts';
 import type { About } from '../journal.ts';
+import type { FilesMode } from '../options.ts';
 
 export interface SourceOrder {
   id: string;
@@ -26,6 +27,10 @@ export interface SourceOrder {
   bandwidth?: number;
   onDiverge: 'freeze' | 'abort';
   verify: boolean;
+  /** Those that the target lacks, and that go along. */
+  files: { mode: FilesMode; list: FileToSend[] };
+  /** Where its stdout and stderr go on the target. */
+  output?: string;
   tcpClose: boolean;
   tcpEstablished: boolean;
   /** The operator's program: hook.ts. */

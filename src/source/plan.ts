@@ -37,7 +37,7 @@ import { residentBytes } from './resident.ts';
 // Bounds of what a peer may send: Linux itself allows no more, or no real process comes near.
 const PIDS_MAX = 2 ** 22;
 const THREADS_MAX = 32_768;
-const FILES_MAX = 65_536;
+export const FILES_MAX = 65_536;
 const PATH_MAX = 4096;
 const ADDRESSES_MAX = 1024;
 
@@ -145,9 +145,20 @@ export interface Company {
   tcp: 'established' | 'close' | 'refuse';
   movedAddresses: MovedAddress[];
   cpuCheck?: CpuCheck;
+  /** What stdin, stdout and stderr are goes along as well. */
+  stdio: boolean;
+  /** Files that the process may write to are identified, too: they are to be copied. */
+  files: boolean;
 }
 
-export async function readPlan(pid: number, { tcp, movedAddresses, cpuCheck = 'used' }: Company = { tcp: 'refuse', movedAddresses: [] }): Promise<Plan> {
+/** All members without what the first has as stdin, stdout and stderr. */
+function withoutStdio<T extends { descriptors: Descriptor[] }>(members: [T, ...T[]]): [T, ...T[]] {
+  const links = members[0].descriptors.filter(({ fd }) => fd <= 2).map(({ link }) => link);
+  const isStdio = ({ fd, link }: Descriptor): boolean => links.includes(link) && (fd <= 2 || !link.startsWith('/'));
+  return members.map((member) => ({ ...member, descriptors: member.descriptors.filter((one) => !isStdio(one)) })) as [T, ...T[]];
+}
+
+export async function readPlan(pid: number, { tcp, movedAddresses, stdio, files, cpuCheck = 'used' }: Company = { tcp: 'refuse', movedAddresses: [], stdio: true, files: false }): Promise<Plan> {
   const { engine } = await import('../engine/library.ts'); // which --help does without
   const [root, cmdline, pageSize, cpuFlags, sockets, connections, tree] = await Promise.all([
     readMember(pid),
@@ -162,7 +173,8 @@ export async function readPlan(pid: number, { tcp, movedAddresses, cpuCheck = 'u
     throw new PhaulError('ERR_NO_PROCESS', `Process ${pid} on ${hostname()} has no memory: it has ended, or it is a kernel thread.`);
   }
   const descendants = (await Promise.all(tree.slice(1).map(readDescendant))).filter((some) => some !== undefined);
-  const members = [root, ...descendants.filter((some) => 'mappings' in some).filter(({ mappings }) => mappings.length > 0)];
+  const all: [Member, ...Member[]] = [root, ...descendants.filter((some) => 'mappings' in some).filter(({ mappings }) => mappings.length > 0)];
+  const members = stdio ? all : withoutStdio(all);
   const held = socketsOf(members.flatMap(({ descriptors }) => descriptors), connections);
   const sum = (of: (member: Member) => number): number => members.reduce((total, member) => total + of(member), 0);
   return {
@@ -188,7 +200,7 @@ export async function readPlan(pid: number, { tcp, movedAddresses, cpuCheck = 'u
     movedAddresses,
     sharedMemory: sharedMemoryOf(members),
     terminals: [...new Set(members.flatMap(({ descriptors }) => descriptors.flatMap(({ terminal }) => terminal ?? [])))],
-    files: await collectFiles(members),
+    files: await collectFiles(members, files),
     deletedFiles: await collectDeletedFiles(members),
     host: hostname(),
     arch: arch(),

@@ -10,6 +10,8 @@ import { sourceRules } from '../handover/rules.ts';
 import { instanceOf, Journal } from '../journal.ts';
 import { ABORT, lastWords, say } from '../notes.ts';
 import type { Verdict } from './converge.ts';
+import { formatBytes } from '../events.ts';
+import { alongside } from './alongside.ts';
 import { commit, hand, phasesOf, sendStragglers, type Arrived, type Handed } from './cutover.ts';
 import { Hook } from './hook.ts';
 import { ANSWERS, type Answer, type SourceNews, type SourceOrder, type SourceResult } from './order.ts';
@@ -93,6 +95,8 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
   const hook = new Hook(order);
   const doubt = new Doubt(tracing);
   const way: Way = { bandwidth: 0 };
+  const files = alongside(order, channel);
+  const sendFiles = (): number => files.pass(order.bandwidth ?? 0);
   const copy = (): Verdict => {
     channel.limit(order.bandwidth ?? 0);
     const verdict = precopy(source, channel, order, tracing, way);
@@ -114,10 +118,15 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
     {
       copying: () => {
         hook.run('pre-dump');
+        const bytes = sendFiles();
+        if (bytes > 0) {
+          tracing.tell({ type: 'notice', text: `Files go along: ${formatBytes(bytes)} were sent to ${order.host}.` });
+        }
         tracing.tell({ type: 'arm', stopMs: source.arm(), tracker: order.tracker });
         fault('source:armed');
         tracing.tell({ type: 'freeze', ...copy() });
-        handed = hand(source, channel, order, copy, stands);
+        sendFiles();
+        handed = hand(source, channel, order, copy, () => files.pass(0), stands);
         hook.run('network-lock');
         fault('source:before-commit');
         return 'ready';
@@ -174,6 +183,7 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
       },
     },
   );
+  files.close();
   if (end === 'kept') {
     throw why;
   }
@@ -200,6 +210,9 @@ trace<SourceOrder, SourceNews>((order, tracing) => {
   try {
     source = engine.openSource(order.pid, order, order.addresses, order.cgroups);
     source.trackBy(order.tracker);
+    if (order.output !== undefined) {
+      source.sendOutputTo(order.output);
+    }
     channel = connect(order);
     tracing.opened(channel);
     fault('source:connected');

@@ -8,15 +8,22 @@ import { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
 import { Control, controlServer, type Handlers } from '../control.ts';
 import { asPhaulError } from '../errors.ts';
+import type { PhaulEvent } from '../events.ts';
 import { sourceEvidence } from '../handover/look.ts';
 import { hello, requireSameProtocol } from '../hello.ts';
 import { OBSTACLES_MAX } from '../messages.ts';
+import type { Place } from '../options.ts';
 import { hashVdso } from '../proc.ts';
+import { Record } from '../records.ts';
 import { version } from '../version.ts';
 import { abandon, allOver, answer, heldHere, newTracer, prepare, type TargetTracer } from './arrivals.ts';
+import type { WebPlace } from '../web/server.ts';
 import { arriving } from './arriving.ts';
+import { delegateFor, serviceObstacles, type Delegate } from './delegate.ts';
 import { listenOn, listenOnPassed } from './listen.ts';
+import { makeOutput, outputObstacles } from './output.ts';
 import { pickUp } from './pickUp.ts';
+import { filesToCopy } from './preflight/files.ts';
 import { preflight } from './preflight.ts';
 import { markFiles, type Mark } from './unchanged.ts';
 import { hasUnits, serveInUnit } from './unit.ts';
@@ -29,26 +36,51 @@ const sessions = new Map<Control, Promise<void>>();
 
 function accept(socket: WebSocket): void {
   const mine = new Set<string>();
+  const records = new Map<string, Record>();
   let tracer: TargetTracer | undefined;
   let files: Mark[] = [];
+  let delegate: Delegate | undefined;
+  let wanted: Place | undefined;
   const handlers: Handlers = {
     hello: async (theirs) => {
       requireSameProtocol(theirs);
       tracer ??= newTracer(); // it loads its modules while the source still looks
       return { ...hello(), kernel: release(), vdso: await hashVdso('self') };
     },
-    preflight: async ({ plan }) => {
-      files = markFiles(plan);
+    preflight: async ({ plan, place, files: allowed }) => {
+      wanted = place;
+      const inTheWay = [...serviceObstacles(place, plan.comm), ...outputObstacles(place, plan.comm)];
+      if (inTheWay.length > 0) {
+        return { obstacles: inTheWay, arriving: [], copy: [] };
+      }
+      delegate ??= await delegateFor(plan, place);
+      if (delegate !== undefined) {
+        return delegate.control.ask('preflight', { plan, place: delegate.place, files: allowed });
+      }
+      const marks = markFiles(plan);
+      const copy = await filesToCopy(plan, hostname(), allowed);
+      files = marks.filter(({ path }) => !copy.includes(path));
       return {
-        obstacles: (await preflight(plan)).slice(0, OBSTACLES_MAX),
+        copy,
+        obstacles: (await preflight(plan, hostname(), allowed)).slice(0, OBSTACLES_MAX),
         arriving: arriving([plan.pid, ...plan.tids]),
       };
     },
     prepare: async (params) => {
+      if (delegate !== undefined) {
+        return delegate.control.ask('prepare', params);
+      }
       const ready = tracer ?? newTracer();
       tracer = undefined;
       mine.add(params.id);
+      makeOutput(wanted ?? { newPidNamespace: false });
       return prepare(ready, params, files, controls.serve);
+    },
+    event: ({ id, event }) => {
+      const record = records.get(id) ?? new Record(id, 'target');
+      records.set(id, record);
+      record.write({ ...event, side: 'target' } as unknown as PhaulEvent);
+      return {};
     },
     original: async ({ id }) => sourceEvidence(id),
     outcome: async ({ id }) => answer(id, 'outcome'),
@@ -58,6 +90,7 @@ function accept(socket: WebSocket): void {
   const control = new Control(socket, 'the source', handlers);
   const over = control.closed.then(async () => {
     tracer?.end();
+    delegate?.control.close();
     await abandon(mine);
     sessions.delete(control);
   });
@@ -117,8 +150,10 @@ export async function serveStdio(ownUnit: boolean): Promise<void> {
 }
 
 /** Until it is told to end, and nothing is held. */
-export async function serveSocket(path: string, ownUnit: boolean): Promise<void> {
+/** `web`: where a page shows what moves. */
+export async function serveSocket(path: string, ownUnit: boolean, web?: WebPlace): Promise<void> {
   const told = endure();
+  const shown = web === undefined ? undefined : await (await import('../web/server.ts')).serveWeb(web);
   const serve = serveWith(ownUnit);
   if (serve === controls.serve) {
     const say = (sentence: string): boolean => process.stderr.write(`phaul agent on ${hostname()}: ${sentence}\n`);
@@ -129,5 +164,7 @@ export async function serveSocket(path: string, ownUnit: boolean): Promise<void>
   process.stderr.write(`phaul agent ${version} on ${hostname()} listens on ${passed === undefined ? path : 'the socket of its service manager'}\n`);
   await told;
   server.close();
+  shown?.close();
+  shown?.closeAllConnections();
   await finish();
 }

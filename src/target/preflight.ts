@@ -1,6 +1,7 @@
 /** Everything on this host that would stop the planned process from running here, in one list. */
 import { hostname } from 'node:os';
 import type { Obstacle } from '../errors.ts';
+import type { FilesAllowed } from '../messages.ts';
 import type { Plan } from '../source/plan.ts';
 import { checkCpu } from './preflight/cpu.ts';
 import { checkDisks } from './preflight/disks.ts';
@@ -15,7 +16,7 @@ import { checkTerminals } from './preflight/terminals.ts';
 export type Finding = Omit<Obstacle, 'host'>;
 
 /** `host` is how this host is called in the sentences. */
-export type Check = (plan: Plan, host: string) => Finding[] | Promise<Finding[]>;
+export type Check = (plan: Plan, host: string, files: FilesAllowed) => Finding[] | Promise<Finding[]>;
 
 const checks: Record<string, Check> = {
   kernel: checkKernel,
@@ -29,11 +30,12 @@ const checks: Record<string, Check> = {
   terminals: checkTerminals,
 };
 
-export async function preflight(plan: Plan, host: string = hostname()): Promise<Obstacle[]> {
+/** All that is in the way. */
+export async function preflight(plan: Plan, host: string = hostname(), files: FilesAllowed = 'same'): Promise<Obstacle[]> {
   const findings = await Promise.all(
     Object.entries(checks).map(async ([name, check]) => {
       try {
-        return await check(plan, host);
+        return await check(plan, host, files);
       } catch (error) {
         return [unchecked(name, host, error)];
       }

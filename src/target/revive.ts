@@ -18,12 +18,15 @@ export class Word {
   readonly #target: Target;
   readonly #channel: Channel;
   readonly #latch: Latch;
+  readonly #sayings: string[];
   #linked = true;
 
-  constructor(target: Target, channel: Channel, latch: Latch) {
+  /** `sayings`: for the operator, beside the engine's. */
+  constructor(target: Target, channel: Channel, latch: Latch, sayings: string[]) {
     this.#target = target;
     this.#channel = channel;
     this.#latch = latch;
+    this.#sayings = sayings;
   }
 
   /** Packets that go along are kept. */
@@ -51,7 +54,7 @@ export class Word {
   /** The process runs; a source that can't be told asks by way of control. */
   answer(releaseMs: number): void {
     try {
-      say(this.#channel, RUNNING, { releaseMs, said: this.#target.said() });
+      say(this.#channel, RUNNING, { releaseMs, said: [...this.#target.said(), ...this.#sayings] });
     } catch {
       this.#linked = false;
     }

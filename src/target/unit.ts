@@ -3,14 +3,13 @@
  * What that agent receives has then the rights of the host and none of this one's sandbox, lives on in the unit when the
  * agent has ended (ExitType=cgroup), and is stopped with the unit by whoever stops it.
  */
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
-import type { Duplex } from 'node:stream';
+import { Duplex, type Readable, type Writable } from 'node:stream';
+import { PHAUL } from '../places.ts';
 
-const PHAUL = join(import.meta.dirname, '../../bin/phaul');
 const SLICE = 'phaul.slice';
 const PROPERTIES = ['ExitType=cgroup', 'TasksMax=infinity', `Slice=${SLICE}`];
 
@@ -20,13 +19,22 @@ export const hasUnits = (): boolean => existsSync('/run/systemd/system');
 /** Whether this agent is in such a unit. */
 export const inUnit = (): boolean => hasUnits() && readFileSync('/proc/self/cgroup', 'utf8').includes(`/${SLICE}/`);
 
-export function serveInUnit(duplex: Duplex): void {
-  const unit = `phaul-${randomBytes(4).toString('hex')}`;
+/** An agent in a unit of its own, which speaks on the stdin and stdout of this client of systemd's. */
+function startAgent(unit: string, description: string): ChildProcessByStdio<Writable, Readable, null> {
   const client = spawn(
     'systemd-run',
-    ['--quiet', '--pipe', '--collect', `--unit=${unit}`, '--description=A process that phaul receives', ...PROPERTIES.flatMap((property) => ['-p', property]), PHAUL, 'agent', '--stdio', '--no-own-unit'],
+    ['--quiet', '--pipe', '--collect', `--unit=${unit}`, `--description=${description}`, ...PROPERTIES.flatMap((property) => ['-p', property]), PHAUL, 'agent', '--stdio', '--no-own-unit'],
     { stdio: ['pipe', 'pipe', 'inherit'] },
   );
+  // It would wait for the end of the unit, which is that of the process.
+  const leave = (): boolean => client.kill();
+  process.on('exit', leave);
+  client.on('exit', () => process.off('exit', leave));
+  return client;
+}
+
+export function serveInUnit(duplex: Duplex): void {
+  const client = startAgent(`phaul-${randomBytes(4).toString('hex')}`, 'A process that phaul receives');
   client.on('error', ({ message }) => {
     process.stderr.write(`phaul agent on ${hostname()} can't have a systemd unit for a process that comes: ${message}\n`);
     duplex.destroy();
@@ -36,10 +44,15 @@ export function serveInUnit(duplex: Duplex): void {
   }
   duplex.pipe(client.stdin);
   client.stdout.pipe(duplex);
-  // It would wait for the end of the unit, which is that of the process.
-  const leave = (): boolean => client.kill();
-  duplex.on('end', leave);
-  duplex.on('close', leave);
-  process.on('exit', leave);
-  client.on('exit', () => process.off('exit', leave));
+  duplex.on('end', () => client.kill());
+  duplex.on('close', () => client.kill());
+}
+
+/** The way to an agent in a unit of this name. */
+export function startInUnit(unit: string, description: string): Duplex {
+  const client = startAgent(unit, description);
+  const duplex = Duplex.from({ readable: client.stdout, writable: client.stdin });
+  client.on('error', (error) => duplex.destroy(error));
+  duplex.on('close', () => client.kill());
+  return duplex;
 }

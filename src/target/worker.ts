@@ -1,6 +1,6 @@
 /** The tracing thread of the side that receives a process. */
 import { engine } from '../engine/library.ts';
-import { NOTE_LAYOUT, NOTE_STATE, NOTE_THREADS, type Built, type Channel, type Target } from '../engine/engine.ts';
+import { NOTE_FILES, NOTE_LAYOUT, NOTE_STATE, NOTE_THREADS, type Built, type Channel, type ReceivedFiles, type Target } from '../engine/engine.ts';
 import { trace, type Tracing } from '../engine/tracing.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';
@@ -8,6 +8,7 @@ import type { TargetState } from '../handover/evidence.ts';
 import { follow } from '../handover/follow.ts';
 import { targetRules } from '../handover/rules.ts';
 import { instanceOf, Journal } from '../journal.ts';
+import { isInside } from '../pidNamespace.ts';
 import { ABORT, fail, PING, PONG, READY, say } from '../notes.ts';
 import { letGo, Word } from './revive.ts';
 import { stageRound } from './staging.ts';
@@ -43,7 +44,7 @@ const ACCEPT_TIMEOUT_MS = 30_000;
 const NOTE_TIMEOUT_MS = 10 * 60_000;
 
 /** Returns what the source sends when the process stands still. */
-function receive(target: Target, channel: Channel, order: TargetOrder): Buffer {
+function receive(target: Target, channel: Channel, files: ReceivedFiles, order: TargetOrder): Buffer {
   for (let rounds = 0; ; ) {
     const note = channel.receive(NOTE_TIMEOUT_MS);
     if (note === undefined) {
@@ -54,6 +55,8 @@ function receive(target: Target, channel: Channel, order: TargetOrder): Buffer {
       if (++rounds === 1) {
         fault('target:round-1');
       }
+    } else if (note.kind === NOTE_FILES) {
+      files.receive(channel);
     } else if (note.kind === NOTE_THREADS) {
       target.threads(note.payload);
     } else if (note.kind === NOTE_STATE) {
@@ -91,10 +94,10 @@ function listen({ address, key, streams }: TargetOrder): Channel {
   throw failure;
 }
 
-function build(target: Target, channel: Channel, order: TargetOrder, { latch }: Tracing<TargetNews>): Built {
+function build(target: Target, channel: Channel, files: ReceivedFiles, order: TargetOrder, { latch }: Tracing<TargetNews>): Built {
   channel.accept(ACCEPT_TIMEOUT_MS);
   target.receive(channel);
-  const state = receive(target, channel, order);
+  const state = receive(target, channel, files, order);
   fault('target:final-round');
   const built = target.build(state);
   fault('target:built');
@@ -104,9 +107,9 @@ function build(target: Target, channel: Channel, order: TargetOrder, { latch }: 
   return built;
 }
 
-function take(target: Target, channel: Channel, order: TargetOrder, journal: Journal<TargetState>, tracing: Tracing<TargetNews>): void {
+function take(target: Target, channel: Channel, files: ReceivedFiles, order: TargetOrder, journal: Journal<TargetState>, tracing: Tracing<TargetNews>, sayings: string[]): void {
   const { id } = order;
-  const word = new Word(target, channel, tracing.latch);
+  const word = new Word(target, channel, tracing.latch, sayings);
   let built: Built | undefined;
   let releaseMs = 0;
   let why: unknown = new PhaulError('ERR_INTERRUPTED', `${order.from} gave up before the commit.`);
@@ -115,7 +118,7 @@ function take(target: Target, channel: Channel, order: TargetOrder, journal: Jou
     'receiving',
     {
       receiving: () => {
-        built = build(target, channel, order, tracing);
+        built = build(target, channel, files, order, tracing);
         return 'built';
       },
       noting: () => journal.write('held'),
@@ -136,6 +139,7 @@ function take(target: Target, channel: Channel, order: TargetOrder, journal: Jou
       },
       running: () => {
         word.answer(releaseMs);
+        files.keep();
         tracing.tell({ id, state: 'running' });
         journal.write('running');
         fault('target:released');
@@ -164,19 +168,22 @@ function take(target: Target, channel: Channel, order: TargetOrder, journal: Jou
 trace<TargetOrder, TargetNews>((order, tracing) => {
   let channel: Channel | undefined;
   let target: Target | undefined;
+  const files = engine.openReceivedFiles();
   let journal: Journal<TargetState> | undefined;
   try {
     target = engine.openTarget(order.pid, order.addresses, order.cgroups, clocksNow(order));
+    const instance = instanceOf(order.pid);
     journal = new Journal<TargetState>(order.id, 'target', {
       comm: order.comm,
       host: order.from,
-      process: instanceOf(order.pid),
+      process: instance,
+      ...(isInside && { pidInside: order.pid }),
       by: instanceOf(process.pid),
     });
     channel = listen(order);
     tracing.opened(channel);
     fault('target:prepared');
-    take(target, channel, order, journal, tracing);
+    take(target, channel, files, order, journal, tracing, isInside ? [`it runs in a pid namespace of its own, as pid ${order.pid}; all others there see it as pid ${instance.pid}`] : []);
   } catch (thrown) {
     if (channel !== undefined) {
       fail(channel, asPhaulError(thrown));
@@ -187,6 +194,7 @@ trace<TargetOrder, TargetNews>((order, tracing) => {
     tracing.closing();
     channel?.close();
     target?.close();
+    files.close();
     journal?.close();
   }
 });

@@ -73,7 +73,7 @@ test('no file is no error, one that cannot be read is', (t) => {
 });
 
 /** Of one call, not of a host. */
-const PER_CALL = ['json', 'stdio', 'no-own-unit', 'all', 'keep', 'tree', 'images-dir', 'prev-images-dir', 'page-server'];
+const PER_CALL = ['json', 'stdio', 'no-own-unit', 'all', 'keep', 'tree', 'images-dir', 'prev-images-dir', 'page-server', 'as-service', 'report'];
 /** How to get to the other host, for migrate. */
 const EXPLAINED_ONCE = ['identity', 'ssh-config', 'accept-new-host-key'];
 

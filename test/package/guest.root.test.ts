@@ -53,5 +53,11 @@ async function boot(): Promise<string> {
   t.regex(fact('upgraded'), /^0 another/);
   t.true(facts.includes('lives after the upgrade'));
   t.is(fact('verdict'), 'ok');
+  t.regex(fact('name taken'), /^1 .*ssh\.service already/);
+  t.regex(fact('named'), /^0 .*"outcome":"moved"/);
+  t.regex(fact('named state'), /^active static_writer, which phaul has moved here/);
+  t.is(fact('named cgroup'), '/phaul.slice/moved-writer.service');
+  t.true(facts.includes('named lives'));
+  t.regex(fact('named stopped'), /^0 0 ok/, 'systemctl stop ends the process, and the namespace with it');
   t.true(facts.includes('end'), serial.slice(-2000));
 });

@@ -35,6 +35,7 @@ const fileEntry = {
   size: 4,
   mtimeMs: 0,
   inode: 0,
+  bornMs: 0,
   mode: 0o644,
   sha256: '88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589',
 } as const;

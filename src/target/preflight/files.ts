@@ -1,14 +1,57 @@
-/** Files don't travel: what the process maps or holds open must be here, and be the same. */
+/** What the process maps or holds open must be here, and be the same, unless it is to come along. */
 import { existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import type { Stats } from 'node:fs';
 import { dirname } from 'node:path';
 import { formatBytes, formatCount } from '../../events.ts';
 import { identify, kindOf, type PlanFile } from '../../source/files.ts';
+import type { FilesAllowed } from '../../messages.ts';
 import type { Plan } from '../../source/plan.ts';
 import type { Check, Finding } from '../preflight.ts';
 
-export const checkFiles: Check = async (plan, host) => {
+const ALLOWED: Record<FilesAllowed, string[]> = { same: [], missing: ['FILE_MISSING', 'DIRECTORY_MISSING'], any: ['FILE_MISSING', 'DIRECTORY_MISSING', 'FILE_DIFFERS'] };
+
+/** A device has no content, and what the kernel makes is here as it is here. */
+const canCome = ({ kind, path }: PlanFile): boolean => (kind === 'file' || kind === 'directory') && !/^\/(proc|sys|dev)\//.test(path);
+
+type Looked = { file: PlanFile; finding: Finding | undefined }[];
+const looks = new WeakMap<Plan, Promise<Looked>>();
+
+/** Once for each plan: to compare content takes its time. */
+function lookAt(plan: Plan, host: string): Promise<Looked> {
+  const look = async (): Promise<Looked> => {
+    const looked: Looked = [];
+    for (const file of plan.files) {
+      looked.push({ file, finding: await checkFile(file, plan, host) });
+    }
+    return looked;
+  };
+  const known = looks.get(plan) ?? look();
+  looks.set(plan, known);
+  return known;
+}
+
+/** Those that are to come along; one that the process writes to comes even if it is the same now. */
+export async function filesToCopy(plan: Plan, host: string, files: FilesAllowed): Promise<string[]> {
+  if (files === 'same') {
+    return [];
+  }
+  const copy: string[] = [];
+  for (const { file, finding } of (await lookAt(plan, host)).filter(({ file }) => canCome(file))) {
+    if (finding === undefined ? file.kind === 'file' && file.writable && !(await isShared(file)) : ALLOWED[files].includes(finding.code)) {
+      copy.push(file.path);
+    }
+  }
+  return copy;
+}
+
+/** One file of a disk that both hosts have. */
+async function isShared({ path, inode, bornMs }: PlanFile): Promise<boolean> {
+  const here = await stat(path);
+  return here.ino === inode && here.birthtimeMs === bornMs;
+}
+
+export const checkFiles: Check = async (plan, host, files) => {
   const findings: Finding[] = plan.sharedMemory
     .filter((path) => existsSync(path))
     .map((path) => ({
@@ -16,10 +59,9 @@ export const checkFiles: Check = async (plan, host) => {
       subject: `file ${path}`,
       sentence: `${path}, by which ${plan.comm} shares memory, is to come along, but ${host} has another one: run "rm ${path}" there if no program needs it.`,
     }));
-  for (const file of plan.files) {
-    const finding = await checkFile(file, plan, host);
-    if (finding !== undefined) {
-      findings.push(finding);
+  for (const { file, finding } of await lookAt(plan, host)) {
+    if (finding !== undefined && !(ALLOWED[files].includes(finding.code) && canCome(file))) {
+      findings.push(files === 'missing' && finding.code === 'FILE_DIFFERS' ? { ...finding, sentence: `${finding.sentence.replace(/; [^;]*$/, '')}; give --overwrite if ${plan.host}'s is to take its place.` } : finding);
     }
   }
   return findings;

@@ -46,7 +46,7 @@ async function taken(wanted: number[], plan: Plan, host: string): Promise<Findin
       ? `that is what migration ${migration} sent here, which isn't over; don't stop it unless its original still runs where it came from.`
       : isAgent
       ? 'start the migration once more, its agent and ssh session have other pids then.'
-      : 'stop that process, or start the agent in a pid namespace of its own (unshare --pid --fork --mount-proc phaul agent).';
+      : 'stop that process, or give --pid-namespace new, with which it runs in a pid namespace of its own there.';
     const what = `${tids.length === 1 ? 'Pid' : 'Pids'} ${list(tids)}`;
     return {
       code: isAgent ? 'PID_TAKEN_BY_PHAUL' : 'PID_TAKEN',

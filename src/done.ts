@@ -1,7 +1,7 @@
 /** The last event of a command, and the exit code that goes with it. */
 import { hostname } from 'node:os';
-import { exitCodeOf, type ExitCode, type PhaulError } from '../errors.ts';
-import type { DoneEvent, PhaulEvent } from '../events.ts';
+import { exitCodeOf, type ExitCode, type PhaulError } from './errors.ts';
+import type { DoneEvent, PhaulEvent } from './events.ts';
 
 /** `before`: what was reported until the failure, for the figures. */
 export function failedEvent(pid: number, error: PhaulError, comm = '', before: PhaulEvent[] = []): DoneEvent {

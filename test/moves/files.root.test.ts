@@ -1,0 +1,117 @@
+/** Files that go along with a process to a host that has others. */
+import { writeFileSync } from 'node:fs';
+import test from 'ava';
+import { Bed } from './bed.ts';
+
+const bed = new Bed('files-test');
+
+/** Below a directory of each host's own. */
+const HOME = '/run/app';
+
+/** Appends to a log, writes to a mapped file with holes, and knows what must be in both; opens another log whenever it is told to. */
+const PROGRAM = `
+import mmap, os, signal, sys, time
+home, report = sys.argv[1:]
+os.chdir(home + '/work')
+config = open(home + '/etc/config')
+db = open(home + '/work/db', 'w+b')
+db.truncate(128 << 20)
+map = mmap.mmap(db.fileno(), 128 << 20)
+log = open(home + '/work/log', 'a')
+expected, checks, count, more = {}, 0, 0, None
+def say(text):
+    with open(report, 'a') as file:
+        file.write(text + '\\n')
+def open_more(*_):
+    global more
+    more = open(home + '/work/more', 'a')
+    more.write('opened\\n')
+    more.flush()
+def check(*_):
+    global checks
+    checks += 1
+    lines = open(home + '/work/log').read().split()
+    wrong = [page for page, value in expected.items() if os.pread(db.fileno(), 8, page * 4096) != value]
+    same = os.path.samestat(os.fstat(log.fileno()), os.stat(home + '/work/log')) and os.path.samestat(os.fstat(db.fileno()), os.stat(home + '/work/db'))
+    good = lines == [str(i) for i in range(count)] and not wrong and same and (more is None or open(home + '/work/more').read() == 'opened\\n')
+    say(f'checked {checks} {"ok" if good else "failed"} {len(lines)} lines of {count}, {len(wrong)} pages wrong, {same}')
+signal.signal(signal.SIGUSR1, check)
+signal.signal(signal.SIGUSR2, open_more)
+say('ready')
+while True:
+    log.write(f'{count}\\n')
+    log.flush()
+    page = count * 7 % 16384
+    expected[page] = (count + 1).to_bytes(8, 'big')
+    map[page * 4096:page * 4096 + 8] = expected[page]
+    count += 1
+    time.sleep(0.002)
+`;
+
+test.before(async () => {
+  await bed.up();
+  writeFileSync(bed.report('program.py'), PROGRAM);
+});
+test.after.always(() => bed.down());
+
+async function start(name: string): Promise<{ pid: number; home: string }> {
+  const home = `${HOME}-${name}`;
+  await bed.on('alpha', 'bash', '-c', `mkdir -p ${home}/bin ${home}/etc ${home}/work && cp -L /usr/bin/python3 ${home}/bin/ && chmod 750 ${home}/work && chown daemon ${home}/work && echo "for ${name}" >${home}/etc/config && chmod 4711 ${home}/etc/config`);
+  const pid = await bed.start('alpha', 'env', 'PYTHONHOME=/usr', `${home}/bin/python3`, bed.report('program.py'), home, bed.report(name));
+  await bed.hear(name, 'ready');
+  return { pid, home };
+}
+
+async function check(host: string, pid: number, name: string, number: number): Promise<string> {
+  await bed.on(host, 'kill', '-USR1', String(pid));
+  return bed.hear(name, `checked ${number}`);
+}
+
+const listing = async (host: string, home: string): Promise<string> => (await bed.on(host, 'bash', '-c', `cd ${home} && find . -printf '%p %m %u %y\\n' | sort && cat etc/config`)).stdout;
+
+test.serial('a process takes its files along to a host that has none of them, as they are in the freeze, with what it has opened meanwhile', async (t) => {
+  const { pid, home } = await start('copy');
+  const refused = await bed.migrate('alpha', pid, 'beta');
+  t.is(refused.exitCode, 1);
+  t.true((refused.done.error?.obstacles ?? []).some(({ code }) => code === 'FILE_MISSING'));
+
+  writeFileSync(bed.report('hook'), `#!/bin/sh\n[ $PHAUL_ACTION != pre-dump ] || { kill -USR2 ${pid}; sleep 0.1; }\n`, { mode: 0o755 });
+  const { exitCode, stderr } = await bed.migrate('alpha', pid, 'beta', '--files', 'copy', '--hook', bed.report('hook'));
+  t.is(exitCode, 0, stderr);
+  t.regex(await check('beta', pid, 'copy', 1), /ok/);
+  const before = await listing('alpha', home);
+  t.regex(before, /work\/more/);
+  t.is(await listing('beta', home), before);
+  const { stdout: blocks } = await bed.on('beta', 'stat', '-c', '%b', `${home}/work/db`);
+  t.true(Number(blocks) * 512 < 100 * 2 ** 20, 'holes stay holes');
+
+  const differs = await bed.migrate('beta', pid, 'alpha', '--files', 'rsync');
+  t.is(differs.exitCode, 1);
+  t.regex(differs.done.error?.obstacles?.find(({ code }) => code === 'FILE_DIFFERS')?.sentence ?? '', /--overwrite/);
+  const back = await bed.migrate('beta', pid, 'alpha', '--files', 'rsync', '--overwrite');
+  t.is(back.exitCode, 0, back.stderr);
+  t.regex(await check('alpha', pid, 'copy', 2), /ok/);
+  await bed.on('alpha', 'kill', '-9', String(pid));
+});
+
+test.serial('what was in the place of files is there again when the move fails, and is replaced when it succeeds', async (t) => {
+  const { pid, home } = await start('replaced');
+  await bed.on('beta', 'bash', '-c', `mkdir -p ${home}/etc && echo old >${home}/etc/config`);
+  const before = await listing('beta', home);
+  const differs = await bed.migrate('alpha', pid, 'beta', '--files', 'copy');
+  t.is(differs.exitCode, 1);
+  t.deepEqual(differs.done.error?.obstacles?.map(({ subject }) => subject), [`file ${home}/etc/config`]);
+  t.is(await listing('beta', home), before);
+
+  writeFileSync(bed.report('late'), '#!/bin/sh\n[ $PHAUL_ACTION != network-lock ]\n', { mode: 0o755 });
+  const late = await bed.migrate('alpha', pid, 'beta', '--files', 'copy', '--overwrite', '--hook', bed.report('late'));
+  t.is(late.done.error?.code, 'ERR_HOOK');
+  t.is(await listing('beta', home), before, 'nothing is left of it');
+  t.regex(await check('alpha', pid, 'replaced', 1), /ok/);
+
+  const { exitCode, stderr } = await bed.migrate('alpha', pid, 'beta', '--files', 'copy', '--overwrite');
+  t.is(exitCode, 0, stderr);
+  t.regex(await check('beta', pid, 'replaced', 2), /ok/);
+  t.is(await listing('beta', home), await listing('alpha', home));
+  await bed.on('beta', 'kill', '-9', String(pid));
+});
