@@ -167,7 +167,7 @@ PHAUL_API int phaul_source_freeze(struct phaul_source *src, int timeout_ms,
  * when the process has run for a moment: phaul_source_yield(). */
 PHAUL_API int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch,
 				 struct phaul_freeze *ret, struct phaul_error *err);
-/* The locks on files that phaul_source_commit() gives back, a line each, for who lets the original go on after all. Returns how many
+/* The locks on files that phaul_source_pass() gives back, a line each, for who lets the original go on after all. Returns how many
  * bytes that are, of which no more than `size` are written. */
 PHAUL_API int phaul_source_locks(struct phaul_source *src, char *ret_text, size_t size, struct phaul_error *err);
 /* From here on the original may not run: when this thread ends it stands still, stopped (state T), until somebody knows what

@@ -102,7 +102,7 @@ export interface Source {
   /** Completes what freeze() returned. */
   final(channel: Channel): void;
   checksum(): string;
-  /** On files, which commit() gives back: in the words of the engine, for resumeOriginal(). */
+  /** On files, which pass() gives back: in the words of the engine, for resumeOriginal(). */
   locks(): string;
   commit(): void;
   /** Before the commit is said: gives up what only one of them can have. */

@@ -109,7 +109,7 @@ test.serial('a process that goes on here after the commit, as the other host has
 /** Neither host's phaul lives past the commit: only `phaul resolve` brings the process back. */
 const lostOnBothSides = async (t: ExecutionContext, pid: number): Promise<void> => {
   const agent = await bed.agentWithFault('beta', 'target:commit-received:kill');
-  const { exitCode, stderr } = await bed.on('alpha', 'env', 'PHAUL_FAULT=source:waiting:kill', 'phaul', 'migrate', String(pid), 'root@beta');
+  const { exitCode, stderr } = await bed.on('alpha', 'env', 'PHAUL_FAULT=source:after-commit:kill', 'phaul', 'migrate', String(pid), 'root@beta');
   t.is(exitCode, 137, stderr);
   await bed.on('beta', 'bash', '-c', `kill -KILL ${agent}; while [ -e /proc/${agent} ]; do sleep 0.1; done`);
 };
