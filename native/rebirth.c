@@ -96,11 +96,14 @@ static bool is_pid(uint32_t number)
 }
 
 /* Nothing else is ever signalled, waited for or asked for. */
-static int check_entry(struct rebirth *r, const PstreeEntry *entry)
+static int check_entry(struct rebirth *r, PstreeEntry *entry)
 {
 	if (!is_pid(entry->pid) || !is_pid(entry->pgid) || !is_pid(entry->sid))
 		return image_wrong("pstree", -1, r->err, "pid %u, pgid %u, sid %u: these are numbers from 1 to %u", entry->pid, entry->pgid,
 				   entry->sid, PID_LIMIT);
+	/* CRIU knows none of a process that has ended. */
+	if (entry->n_threads == 1 && !is_pid(entry->threads[0]))
+		entry->threads[0] = entry->pid;
 	if (!entry->n_threads || entry->threads[0] != entry->pid)
 		return image_wrong("pstree", -1, r->err, "threads of process %u do not begin with it", entry->pid);
 	for (size_t i = 1; i < entry->n_threads; i++)
