@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sanitizer/common_interface_defs.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,8 @@
 static struct file fds[FDS_MAX];
 static int fds_open, terminals;
 
+static bool apart;
+
 int kernel_new_fd(const struct file *f, const void *opened_by)
 {
 	if (kernel_refuses())
@@ -29,12 +32,30 @@ int kernel_new_fd(const struct file *f, const void *opened_by)
 		if (!fds[i].open) {
 			fds[i] = *f;
 			fds[i].open = true;
+			fds[i].apart = apart;
 			fds[i].opened_by = opened_by;
 			fds_open++;
 			return FIRST_FD + i;
 		}
 	errno = EMFILE;
 	return -1;
+}
+
+/* A thread has descriptors of its own, until it ends. */
+int kernel_unshare(int flags)
+{
+	int ret = kernel_answer(0);
+
+	apart = !ret && flags & CLONE_FILES;
+	return ret;
+}
+
+void kernel_thread_ends(void)
+{
+	for (int i = 0; apart && i < FDS_MAX; i++)
+		if (fds[i].open && fds[i].apart)
+			kernel_close(FIRST_FD + i);
+	apart = false;
 }
 
 struct file *kernel_file(int fd)

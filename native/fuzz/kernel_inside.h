@@ -32,6 +32,7 @@ struct file {
 	int number;			/* of a terminal, or of watches so far, or that it has in another process */
 	char below[32];			/* of a directory: what the parts in it begin with */
 	const void *opened_by;
+	bool apart;			/* in a thread's own table, which ends with it */
 };
 
 int kernel_new_fd(const struct file *f, const void *opened_by);
@@ -41,6 +42,7 @@ int kernel_new_pair(int ret[2], const void *opened_by);
 /* NULL, and EBADF: there is none. */
 struct file *kernel_file(int fd);
 int kernel_close(int fd);
+void kernel_thread_ends(void);
 
 /* System V shared memory that comes next has this number, as a file of /proc was told. */
 extern char kernel_next_id[16];

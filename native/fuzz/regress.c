@@ -2,6 +2,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,7 +87,9 @@ static const struct part *part_of(const struct seed *s, const char *base)
 	exit(1);
 }
 
-/* The first image of this base: `act` changes its entry `number`, counted from 0. */
+#define ALL SIZE_MAX
+
+/* The first image of this base: `act` changes its entry `number`, counted from 0, or ALL. */
 static void change(struct seed *s, const char *base, const ProtobufCMessageDescriptor *type, size_t number, void (*act)(void *message))
 {
 	const struct part *p = part_of(s, base);
@@ -100,7 +103,7 @@ static void change(struct seed *s, const char *base, const ProtobufCMessageDescr
 	if (image_read_bytes(short_base, p->bytes, p->size, &r))
 		abort();
 	for (size_t i = 0; image_next(&r, i || strcmp(short_base, "pagemap") ? type : &pagemap_head__descriptor, &m) == 1; i++) {
-		if (i == number)
+		if (i == number || number == ALL)
 			act(m);
 		(void)image_put(s->changed, short_base, -1, m);
 		protobuf_c_message_free_unpacked(m, NULL);
@@ -196,6 +199,15 @@ static void wrong_groups(void *m)
 	memset(creds->groups, 1, creds->n_groups * sizeof(*creds->groups));
 }
 
+/* Each connection leads to itself. */
+static void wrong_peer(void *m)
+{
+	UnixSkEntry *e = ((FileEntry *)m)->usk;
+
+	if (e)
+		e->peer = e->state == TCP_ESTABLISHED ? e->ino : 0;
+}
+
 /* A filter that leads to itself. */
 static void wrong_filter(void *m)
 {
@@ -217,6 +229,7 @@ static void refuse_fields(void)
 	expect_refusal("tree", "mm-", &mm_entry__descriptor, 0, wrong_vma, "mm-", "vmas[2]");
 	expect_refusal("tree", "mm-", &mm_entry__descriptor, 0, wrong_vsyscall, "mm-", "vsyscall page");
 	expect_refusal("tree", "files.img", &file_entry__descriptor, 0, wrong_file, "files.img", "id 2147483648");
+	expect_refusal("unix_sockets", "files.img", &file_entry__descriptor, ALL, wrong_peer, "the unix socket", "finding the peer");
 	expect_refusal("tree", "fdinfo-", &fdinfo_entry__descriptor, 0, wrong_number, "fdinfo-", "id 4000");
 	expect_refusal("timers", "core-", &core_entry__descriptor, 0, wrong_groups, "core-", "creds");
 	expect_refusal("seccomp.criu", "seccomp.img", &seccomp_entry__descriptor, 0, wrong_filter, "core-", "seccomp_filter");

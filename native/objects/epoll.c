@@ -325,6 +325,8 @@ static int finish(struct build *b, const FileEntry *file, int fd, struct call_st
 
 /* ---- on its way ---- */
 
+#define NUMBERS (1u << 30)		/* of descriptors: fs.nr_open is less */
+
 struct watching {
 	struct build *build;
 	const EventpollFileEntry *image;
@@ -383,6 +385,9 @@ int epoll_finish_on_its_way(struct build *b, const FileEntry *file, int fd)
 	for (size_t i = 0; i < file->epfd->n_tfd && !err; i++) {
 		uint32_t id = file_of(b, file->epfd->tfd[i]);
 
+		if (file->epfd->tfd[i]->tfd >= NUMBERS)
+			return phaul_fail(b->err, -EPROTO, "epoll", "files.img says that fd %u is watched, which nobody can have",
+					  file->epfd->tfd[i]->tfd);
 		/* What its process has got already is no longer ours. */
 		if (id >= b->files->count || (b->files->made[id] < 0 && !b->files->uses[id]))
 			err = -ENOENT;

@@ -236,7 +236,7 @@ static int make_connected(struct sockets *s, struct made *m)
 	/* CRIU has the listener as the peer of one that waits to be accepted. */
 	bool waits = peer && peer->e->state == TCP_LISTEN;
 
-	if (m->e->peer && !peer)
+	if (m->e->peer && (!peer || peer == m))
 		return fail(s, -EPROTO, m, "finding the peer of");
 	if (peer && *peer->fd >= 0 && !waits)
 		return 0;
