@@ -35,11 +35,12 @@ class Copy implements Alongside {
   }
 }
 
-/** In place, since what was received before is mapped there already. */
-const RSYNC = ['--archive', '--hard-links', '--acls', '--xattrs', '--numeric-ids', '--relative', '--inplace', '--no-whole-file', '--from0', '--files-from=-', '--out-format=%l', '--protect-args'];
+/** In place, since what was received before is mapped there already; by content, since times don't tell of writes by way of a mapping. */
+const RSYNC = ['--archive', '--hard-links', '--acls', '--xattrs', '--numeric-ids', '--relative', '--inplace', '--no-whole-file', '--checksum', '--from0', '--files-from=-', '--out-format=%l', '--protect-args'];
 
 class Rsync implements Alongside {
   readonly #order: SourceOrder;
+  #sent = false;
 
   constructor(order: SourceOrder) {
     this.#order = order;
@@ -47,7 +48,8 @@ class Rsync implements Alongside {
 
   pass(limit: number): number {
     const { host, files, original: { reach } } = this.#order;
-    const paths = files.list.filter(({ how }) => how !== 'same').map(({ path }) => path);
+    const paths = files.list.filter(({ how }) => how === 'changing' || (how === 'steady' && !this.#sent)).map(({ path }) => path);
+    this.#sent = true;
     if (paths.length === 0) {
       return 0;
     }

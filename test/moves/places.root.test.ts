@@ -83,7 +83,7 @@ for (const [where, what] of [['FILE', 'are appended to a file there'], ['null', 
     const log = bed.report(`log.${where}`);
     writeFileSync(bed.report('talker.py'), TALKER);
     await bed.start('alpha', 'python3', bed.report('talker.py'), bed.report(name));
-    const pid = Number(await bed.hear(name, '1'));
+    const pid = Number(await bed.hear(name, ...'123456789'));
     const refused = await bed.migrate('alpha', pid, 'beta');
     t.is(refused.exitCode, 1);
     t.regex(JSON.stringify(refused.done.error?.obstacles), /FD_/);
