@@ -2,7 +2,7 @@
 import type { Argument, Command, Option } from 'commander';
 import { createProgram } from '../src/cli/program.ts';
 import { TRACKERS } from '../src/engine/engine.ts';
-import { CPU_CHECKS } from '../src/options.ts';
+import { CPU_CHECKS, FILES_MODES } from '../src/options.ts';
 
 const silent = { write: () => {}, isTTY: false, columns: 80 };
 const { commands } = createProgram({ stdout: silent, stderr: silent });
@@ -20,10 +20,7 @@ const kinds: Record<string, { bash: string; zsh: string }> = {
 const words = (list: string[]): { bash: string; zsh: string } => ({ bash: `COMPREPLY=($(compgen -W '${list.join(' ')}' -- "$cur"))`, zsh: `(${list.join(' ')})` });
 
 /** Options that take one of a few words say so in their description, where they are explained. */
-const choices: Record<string, string[]> = {
-  '--tcp': ['established', 'close', 'refuse'], '--on-diverge': ['freeze', 'abort'], '--files': ['check', 'copy', 'rsync'], '--pid-namespace': ['same', 'new'],
-  '--tracker': ['auto', ...TRACKERS], '--cpu-check': [...CPU_CHECKS],
-};
+const choices: Record<string, string[]> = { '--tcp': ['established', 'close', 'refuse'], '--on-diverge': ['freeze', 'abort'], '--tracker': ['auto', ...TRACKERS], '--cpu-check': [...CPU_CHECKS], '--files': [...FILES_MODES], '--pid-namespace': ['same', 'new'] };
 
 const kindOfOption = (option: Option): { bash: string; zsh: string } | undefined => {
   const value = /<([^>]+)>/.exec(option.flags)?.[1];

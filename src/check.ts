@@ -36,7 +36,7 @@ export const preflightEvent = (plan: Plan, pid: number, host: string, obstacles:
 export const check: Check = async ({ pid, tcp, moveIps, cpuCheck, reach: way }) => {
   const movedAddresses = findMoved(moveIps);
   const { obstacles, notices } = localFindings(pid, { tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' }, trackingFindings());
-  const plan = await readPlan(pid, { tcp, movedAddresses, stdio: true, files: false, cpuCheck });
+  const plan = await readPlan(pid, { tcp, movedAddresses, cpuCheck, stdio: true, files: false });
   if (way === undefined) {
     return preflightEvent(plan, pid, hostname(), obstacles, notices);
   }

@@ -99,8 +99,7 @@ async function addressOf({ address, host }: Peer): Promise<string> {
 async function approach(options: MigrateOptions, peer: Peer, emit: Emit): Promise<{ plan: Plan; order: SourceOrder }> {
   const movedAddresses = findMoved(options.moveIps);
   const { id, pid, streams, verify } = options;
-  const company = { tcp: options.tcp, movedAddresses, stdio: options.place.output === undefined, files: options.files !== 'check', cpuCheck: options.cpuCheck };
-  const [plan, hello] = await Promise.all([readPlan(pid, company), peer.open()]);
+  const [plan, hello] = await Promise.all([readPlan(pid, { tcp: options.tcp, movedAddresses, cpuCheck: options.cpuCheck, stdio: options.place.output === undefined, files: options.files !== 'check' }), peer.open()]);
   emit({ event: 'connect', host: peer.host, agentVersion: hello.version, kernel: hello.kernel });
   const { tracker, copy } = await preflight(options, plan, peer, emit);
   fault('source:preflighted');

@@ -16,6 +16,7 @@ export interface ReachOptions {
 /** What the other host's CPU must have of this one's: what a program may use, all, or nothing that is asked for. */
 export const CPU_CHECKS = ['used', 'strict', 'off'] as const;
 export type CpuCheck = (typeof CPU_CHECKS)[number];
+
 /** Where on the other host a process is to live. */
 export interface Place {
   /** In a pid namespace of its own, where all pids are free. */
@@ -27,7 +28,8 @@ export interface Place {
 }
 
 /** What becomes of files that the process has mapped or open: they must be the same there, or are sent by the engine, or by rsync. */
-export type FilesMode = 'check' | 'copy' | 'rsync';
+export const FILES_MODES = ['check', 'copy', 'rsync'] as const;
+export type FilesMode = (typeof FILES_MODES)[number];
 
 export interface MigrateOptions extends ReachOptions {
   /** Of the migration: 16 hex digits. */

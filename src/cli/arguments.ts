@@ -5,8 +5,8 @@ import { resolve } from 'node:path';
 import { parseMoveIp, type MoveIp } from '../addresses.ts';
 import { TRACKERS, type TrackerName } from '../engine/engine.ts';
 import { PhaulError } from '../errors.ts';
-import { CPU_CHECKS, type FilesMode } from '../options.ts';
 import { SERVICE_NAME } from '../messages.ts';
+import { CPU_CHECKS, FILES_MODES, type FilesMode } from '../options.ts';
 import type { WebPlace } from '../web/server.ts';
 
 const PIDS_MAX = 2 ** 22;
@@ -87,7 +87,7 @@ export const parseTracker = (text: string): TrackerName | 'auto' => oneOf('--tra
 
 export const parsePidNamespace = (text: string): 'same' | 'new' => oneOf('--pid-namespace', text, 'same', 'new');
 
-export const parseFiles = (text: string): FilesMode => oneOf('--files', text, 'check', 'copy', 'rsync');
+export const parseFiles = (text: string): FilesMode => oneOf('--files', text, ...FILES_MODES);
 
 /** Whoever is on another host comes by ssh (-L), which knows who that is. */
 export function parseWeb(text: string): WebPlace {

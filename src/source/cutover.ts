@@ -82,7 +82,7 @@ function freezeKnown(source: Source, order: SourceOrder, copyAgain: () => void, 
 const isTransient = (thrown: unknown): boolean => thrown instanceof PhaulError && (thrown.cause as { errno?: number } | undefined)?.errno === EAGAIN;
 
 /** A server that is stopped at the wrong moment, with connections that it has not accepted yet, goes on to accept them. */
-function freezeAndSend(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void, sendFiles: () => void, stands: (still: boolean) => void): { freeze: Freeze; sums: string } {
+function freezeAndSend(source: Source, channel: Channel, order: SourceOrder, { copyAgain, sendFiles, stands }: Steps): { freeze: Freeze; sums: string } {
   for (let tries = 1; ; tries++) {
     const freeze = freezeKnown(source, order, copyAgain, stands);
     fault('source:frozen');
@@ -102,14 +102,22 @@ function freezeAndSend(source: Source, channel: Channel, order: SourceOrder, cop
   }
 }
 
-/** Until nothing is left to be done but to commit. `sendFiles`: what has changed of those that go along. `stands` is told when the process is
- * stopped, and when it goes on here. */
-export function hand(source: Source, channel: Channel, order: SourceOrder, copyAgain: () => void, sendFiles: () => void, stands: (still: boolean) => void): Handed {
+/** What is done on the way, by whoever has the process handed over. */
+export interface Steps {
+  copyAgain: () => void;
+  /** What has changed of the files that go along. */
+  sendFiles: () => void;
+  /** Told when the process is stopped, and when it goes on here. */
+  stands: (still: boolean) => void;
+}
+
+/** Until nothing is left to be done but to commit. */
+export function hand(source: Source, channel: Channel, order: SourceOrder, steps: Steps): Handed {
   const rttMs = roundTrip(channel, order.host);
   engine.setPriority('freeze');
   channel.setPriority('freeze');
   source.quiesce(QUIESCE_MS);
-  const { freeze, sums } = freezeAndSend(source, channel, order, copyAgain, sendFiles, stands);
+  const { freeze, sums } = freezeAndSend(source, channel, order, steps);
   fault('source:final-sent');
   const applied = hear(channel, APPLIED, READY_TIMEOUT_MS, order.host);
   if (order.verify && applied.sums !== sums) {

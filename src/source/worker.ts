@@ -126,7 +126,7 @@ function give(source: Source, channel: Channel, order: SourceOrder, journal: Jou
         fault('source:armed');
         tracing.tell({ type: 'freeze', ...copy() });
         sendFiles();
-        handed = hand(source, channel, order, copy, () => files.pass(0), stands);
+        handed = hand(source, channel, order, { copyAgain: copy, sendFiles: () => files.pass(0), stands });
         hook.run('network-lock');
         fault('source:before-commit');
         return 'ready';

@@ -7,12 +7,11 @@ import { Duplex } from 'node:stream';
 import { connectControl, type Control } from '../control.ts';
 import { engine } from '../engine/library.ts';
 import type { Obstacle } from '../errors.ts';
-import { PROTOCOL_VERSION } from '../messages.ts';
+import { hello } from '../hello.ts';
 import type { Place } from '../options.ts';
 import { environmentInside } from '../pidNamespace.ts';
 import { PHAUL } from '../places.ts';
 import type { Plan } from '../source/plan.ts';
-import { version } from '../version.ts';
 import { hasUnits, startInUnit } from './unit.ts';
 
 /** It loads its modules first. */
@@ -43,7 +42,7 @@ function runInNewNamespace(words: string[], wanted: number[]): Duplex {
 async function speakTo(duplex: Duplex, what: string): Promise<Control> {
   duplex.on('error', () => {}); // the control connection says so
   const control = await connectControl(duplex, what, FIRST_WORD_TIMEOUT_MS);
-  await control.ask('hello', { protocol: PROTOCOL_VERSION, version, hostname: hostname() }, FIRST_WORD_TIMEOUT_MS);
+  await control.ask('hello', hello(), FIRST_WORD_TIMEOUT_MS);
   return control;
 }
 

@@ -1,8 +1,8 @@
 /** All records of this host, and what is added to them. */
 import { closeSync, fstatSync, mkdirSync, openSync, readdirSync, readSync, watch } from 'node:fs';
 import { join } from 'node:path';
-import { parseJson } from '../json.ts';
 import type { PhaulEvent, Side } from '../events.ts';
+import { parseJson } from '../json.ts';
 import { RECORDS_DIRECTORY } from '../places.ts';
 import { RECORD_NAME } from '../records.ts';
 

@@ -38,7 +38,7 @@ export async function filesToCopy(plan: Plan, host: string, files: FilesAllowed)
   }
   const copy: string[] = [];
   for (const { file, finding } of (await lookAt(plan, host)).filter(({ file }) => canCome(file))) {
-    if (finding === undefined ? file.kind === 'file' && file.writable && !(await isShared(file)) : ALLOWED[files].includes(finding.code)) {
+    if (finding === undefined ? file.kind === 'file' && file.writable && file.how !== 'watched' && !(await isShared(file)) : ALLOWED[files].includes(finding.code)) {
       copy.push(file.path);
     }
   }
