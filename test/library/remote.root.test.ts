@@ -13,18 +13,18 @@ const scratch = mkdtempSync(join(tmpdir(), 'phaul-remote-'));
 test.after.always(() => rmSync(scratch, { recursive: true }));
 
 /** Sleeps, with a file open; ends with what its sleep says when it is told to. */
-async function start(): Promise<{ child: ChildProcess; pid: number }> {
+async function start(seconds: number): Promise<{ child: ChildProcess; pid: number }> {
   writeFileSync(join(scratch, 'secret'), 'first second');
   const file = openSync(join(scratch, 'secret'), 'r');
   readSync(file, Buffer.alloc(6), 0, 6, null);
-  const child = spawn('sleep', ['2'], { stdio: [file, 'ignore', 'ignore'] });
+  const child = spawn('sleep', [String(seconds)], { stdio: [file, 'ignore', 'ignore'] });
   await once(child, 'spawn');
   closeSync(file);
   return { child, pid: child.pid! };
 }
 
 test('calls, batches, memory, descriptors and code; then it goes on as it was', async (t) => {
-  const { child, pid } = await start();
+  const { child, pid } = await start(3);
   const maps = (): string => readFileSync(`/proc/${pid}/maps`, 'utf8');
   await new Promise((resolve) => setTimeout(resolve, 300));
   const before = maps();
@@ -56,7 +56,7 @@ test('calls, batches, memory, descriptors and code; then it goes on as it was', 
 });
 
 test('the examples do what they say', async (t) => {
-  const { child, pid } = await start();
+  const { child, pid } = await start(60);
   const example = async (...args: string[]): Promise<string> => (await run(process.execPath, ['examples/remote.ts', ...args])).stdout;
   t.is(await example('steal', String(pid), '0'), 'second');
   t.regex(await example('limits', String(pid)), /^\d+ now, \d+ at most\n$/);
