@@ -9,6 +9,7 @@
 
 #include "rebirth.h"
 #include "tracked.h"
+#include "tree_state.h"
 
 #define PAGE 4096ul
 #define AREA 0x200000000000ul
@@ -155,8 +156,43 @@ static int lies(uint64_t inherited, int (*populate)(void *ctx, struct reborn *ta
 	return printf("what the parent hasn't can be inherited: %d %s\n", code, err.what);
 }
 
+static void put_core(struct image_set *to, const struct task *task)
+{
+	TaskCoreEntry tc = TASK_CORE_ENTRY__INIT;
+	CoreEntry core = CORE_ENTRY__INIT;
+
+	tc.task_state = task->state;
+	tc.comm = "";
+	core.mtype = CORE_ENTRY__MARCH__X86_64;
+	core.tc = &tc;
+	must(image_put(to, "core", task->pid, &core.base), "writing a core");
+}
+
+/* CRIU tells of one thread, that has no number. */
+static void one_that_has_ended_is_read(void)
+{
+	struct task tasks[] = {
+		{ .pid = 1000, .pgid = 1000, .sid = 1000, .state = TASK_ALIVE },
+		{ .pid = 1001, .ppid = 1000, .pgid = 1000, .sid = 1000, .state = TASK_DEAD },
+	};
+	struct tree tree = { .tasks = tasks, .count = 2 };
+	struct image_set *images = image_set_new();
+	struct rebirth r = { .err = &err };
+
+	for (int i = 0; i < 2; i++) {
+		put_core(images, &tasks[i]);
+		must(tree_put_ids(images, &tree, &tasks[i]), "writing ids");
+		must(state_put_tree(images, &tasks[i], i ? &(pid_t){ 0 } : &tasks[i].pid, 1), "writing the tree");
+	}
+	must(rebirth_read(&r, images), "reading a process that has ended");
+	must(r.count == 2 && r.tasks[1]->entry->threads[0] == 1001 ? 0 : -EINVAL, "finding its thread");
+	rebirth_free(&r);
+	image_set_free(images);
+}
+
 int main(void)
 {
+	one_that_has_ended_is_read();
 	for (int page = 0; page < PARENTS; page++)
 		memset(of_parent[page], 'a' + page, PAGE);
 	memcpy(of_child, of_parent, sizeof(of_child));
