@@ -30,7 +30,7 @@ uint32_t kernel_calls(void)
 }
 
 AGREES(access) AGREES(chdir) AGREES(chmod) AGREES(chown) AGREES(chroot) AGREES(dup2) AGREES(epoll_ctl) AGREES(execve) AGREES(faccessat)
-AGREES(fallocate) AGREES(fchmod) AGREES(fchmodat) AGREES(fchown) AGREES(fchownat) AGREES(fsconfig) AGREES(fsync) AGREES(geteuid) AGREES(linkat) AGREES(madvise) AGREES(mkdirat) AGREES(nanosleep) AGREES(nftw) AGREES(pause)
+AGREES(fallocate) AGREES(fchmod) AGREES(fchmodat) AGREES(fchown) AGREES(fchownat) AGREES(fsconfig) AGREES(fsync) AGREES(futimens) AGREES(geteuid) AGREES(link) AGREES(linkat) AGREES(madvise) AGREES(mkdirat) AGREES(mount) AGREES(nanosleep) AGREES(nftw) AGREES(pause)
 AGREES(poll) AGREES(pthread_sigmask) AGREES(remove) AGREES(rename) AGREES(renameat2) AGREES(rmdir) AGREES(sendfile) AGREES(setfsuid)
 AGREES(sigprocmask) AGREES(tee) AGREES(unlink) AGREES(usleep) AGREES(utimensat)
 

@@ -322,6 +322,16 @@ int kernel_fstatat(int directory, const char *path, struct stat *ret, int flags)
 	return kernel_stat(path, ret);
 }
 
+int kernel_statx(int directory, const char *path, int flags, unsigned int mask, struct statx *ret)
+{
+	(void)directory;
+	(void)path;
+	(void)flags;
+	(void)mask;
+	memset(ret, 0, sizeof(*ret));
+	return kernel_answer(0);
+}
+
 int kernel_statfs(const char *path, struct statfs *ret)
 {
 	(void)path;
