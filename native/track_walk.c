@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
 
 #include "error.h"
 #include "pagemap.h"
@@ -15,6 +17,8 @@
 #define SPARSE_SIZE (1ull << 30)
 #define SPARSE_FRACTION 8
 
+#define HUGE_USUAL (2ull << 20)
+#define HUGE_PIECE 65536	/* of a huge page, read at once */
 #define SPLIT_SIZE (1ull << 30)	/* below, waking a second thread takes as long as it saves */
 
 void track_mark_fresh(struct memory_map *map, const struct range_list *list)
@@ -56,7 +60,7 @@ static bool is_sparse(struct tracker *t, const struct vma *vma)
 	uint64_t size = vma->end - vma->start;
 	const struct track_density *d;
 
-	if (vma->kind != VMA_ANON || size < SPARSE_SIZE)
+	if (vma->kind != VMA_ANON || vma->flags & VMA_HUGETLB || size < SPARSE_SIZE)
 		return false;
 	d = density_of(t, vma);
 	return d && d->pages < size / 4096 / SPARSE_FRACTION;
@@ -79,7 +83,7 @@ struct walks {
 
 static bool joins(const struct walk *w, const struct vma *vma)
 {
-	return w && w->end == vma->start && !((w->first->flags | vma->flags) & VMA_FRESH) && !w->sparse && w->first->kind == VMA_ANON && vma->kind == VMA_ANON &&
+	return w && w->end == vma->start && !((w->first->flags | vma->flags) & (VMA_FRESH | VMA_HUGETLB)) && !w->sparse && w->first->kind == VMA_ANON && vma->kind == VMA_ANON &&
 	       vma->end - vma->start < SPARSE_SIZE && w->end - w->start < SPARSE_SIZE;
 }
 
@@ -233,6 +237,7 @@ struct finding {
 	struct tracker *tracker;
 	struct final_scan *found;
 	on_region add;
+	uint64_t huge;			/* bytes of a huge page; 0: no such */
 };
 
 /* A page of the kernel's zeros that wasn't written is none: what was there before was dropped, and read since. */
@@ -248,9 +253,43 @@ static int add_final(void *to, const struct page_region *region)
 	return f->add(f->found, &told);
 }
 
+/* Also what can't be read. */
+static bool is_blank(pid_t pid, uint64_t at, uint64_t size)
+{
+	uint64_t words[HUGE_PIECE / 8];
+	bool blank = true;
+
+	for (uint64_t end = at + size; at < end && blank; at += sizeof(words)) {
+		struct iovec local = { words, sizeof(words) }, remote = { (void *)at, sizeof(words) };
+
+		if (process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)sizeof(words))
+			blank = !words[0] && !memcmp(words, words + 1, sizeof(words) - 8);
+	}
+	return blank;
+}
+
+/* Of huge pages there is none of zeros: one that was dropped, and read since, by us if by nobody else, is there and clean. They are
+ * never in swap: what looks like it is what userfaultfd leaves of one that was dropped, or one on its way to another place in
+ * memory. Their content tells. */
+static int add_huge(void *to, const struct page_region *region)
+{
+	const struct finding *f = to;
+	int err = 0;
+
+	for (uint64_t at = region->start; at < region->end && !err; at += f->huge) {
+		struct page_region told = { at, at + f->huge < region->end ? at + f->huge : region->end, region->categories };
+		bool there = told.categories & (PAGE_IS_PRESENT | PAGE_IS_SWAPPED), clean = !(told.categories & f->tracker->kind->written);
+
+		if (there && clean && (!(told.categories & PAGE_IS_PRESENT) || is_blank(f->tracker->pid, at, told.end - at)))
+			told.categories |= f->tracker->kind->written;
+		err = add_final(to, &told);
+	}
+	return err;
+}
+
 static int final_walk(struct tracker *t, const struct walk *w, struct final_scan *ret)
 {
-	struct finding f = { t, ret, add_anon };
+	struct finding f = { t, ret, add_anon, 0 };
 	uint64_t written = t->kind->written, zeros = t->kind->zeros;
 	struct pm_scan_arg arg = {
 		.start = w->start, .end = w->end,
@@ -268,6 +307,10 @@ static int final_walk(struct tracker *t, const struct walk *w, struct final_scan
 		arg.return_mask |= PAGE_IS_FILE;
 		f.add = add_file;
 		return scan(t, &arg, false, true, add_final, &f);
+	}
+	if (w->first->flags & VMA_HUGETLB) {
+		f.huge = w->first->huge_shift ? 1ull << w->first->huge_shift : HUGE_USUAL;
+		return scan(t, &arg, false, true, add_huge, &f);
 	}
 	if (w->sparse) {
 		arg.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
