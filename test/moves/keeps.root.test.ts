@@ -9,8 +9,8 @@ const bed = new Bed('keeps-test');
 /** So that a wait with a limit that started anew would be seen to end too late. */
 const BEFORE_MOVE_MS = 1_800;
 
-/** Of the victim, and as many for what the other host makes of it. */
-const HUGE_PAGES = 12;
+/** Of the victim and its child, which has those of its parent only as long as they share them; and as many for what the other host makes of it. */
+const HUGE_PAGES = 20;
 
 test.before(() => bed.up());
 test.after.always(() => bed.down());
