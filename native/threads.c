@@ -20,7 +20,7 @@
 
 #define TLS_FIRST 12		/* GDT_ENTRY_TLS_MIN */
 #define TLS_ENTRIES 3
-#define AT_ONCE 16		/* threads that are dumped side by side and sent together */
+#define AT_ONCE 64		/* threads that are dumped side by side and sent together */
 #define CALLS_OF_QUESTIONS (6 + SIGNALS_CALLS + SCHEDULING_CALLS + CREDS_CALLS)
 #define BYTES_OF_QUESTIONS (BATCH_BYTES + 256 + SCHEDULING_BYTES)	/* of answers, beside those about credentials */
 #define CALLS_A_THREAD 12
