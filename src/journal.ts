@@ -126,11 +126,12 @@ const line = z.object({
   at: z.number().catch(0),
   comm: z.string().optional().catch(undefined),
   host: z.string().optional().catch(undefined),
+  pidInside: z.int().min(1).optional().catch(undefined),
   process: instance.optional().catch(undefined),
   by: instance.optional().catch(undefined),
   original: original.optional().catch(undefined),
   locks: z.string().optional().catch(undefined),
-});
+} satisfies { [field in keyof Required<About> | 'state' | 'at']: z.ZodType });
 
 /** Undefined if there is no journal of this migration. */
 export function readJournal(id: string, side: Side): Entry | undefined {

@@ -2,7 +2,6 @@
  * refused, or become reset ones (--tcp close). */
 #include "descriptors.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -10,18 +9,15 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../error.h"
 #include "inet_address.h"
 #include "inet_socket.h"
 #include "multicast.h"
-#include "../parallel.h"
 #include "port_holder.h"
 #include "socket_options.h"
 

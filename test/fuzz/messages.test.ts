@@ -108,7 +108,7 @@ test('a note with anything in it is taken, or refused with a sentence', (t) => {
 
 const JOURNAL = [
   {
-    state: 'preparing', at: 1_700_000_000_000, comm: 'redis', host: 'beta', process: { pid: 12, startedAt: 3, boot: 'b' }, by: { pid: 13, startedAt: 4, boot: 'b' },
+    state: 'preparing', at: 1_700_000_000_000, comm: 'redis', host: 'beta', pidInside: 7, process: { pid: 12, startedAt: 3, boot: 'b' }, by: { pid: 13, startedAt: 4, boot: 'b' },
     original: { reach: { destination: 'root@beta', acceptNewHostKey: false }, address: '10.0.0.7', addresses: '', stopped: [12] },
   },
   { state: 'committing', at: 1_700_000_000_001 },
@@ -118,7 +118,7 @@ const JOURNAL = [
 test('a journal that was damaged says nothing that it has not', (t) => {
   const next = random(14);
   const whole = JOURNAL.map((line) => JSON.stringify(line)).join('\n');
-  t.like(parseJournal(whole), { state: 'committed', about: { comm: 'redis', process: { pid: 12 }, original: { stopped: [12] } } });
+  t.like(parseJournal(whole), { state: 'committed', about: { comm: 'redis', pidInside: 7, process: { pid: 12 }, original: { stopped: [12] } } });
   t.is(parseJournal(`${whole}\n{"state":"gone","a`)?.state, 'committed');
   for (let i = 0; i < 4_000; i++) {
     const text = i % 2 === 0 ? changedText(next, [whole]) : JOURNAL.map((line) => JSON.stringify(changed(next, line)) ?? '').join('\n');

@@ -12,28 +12,28 @@ const HOME = '/run/app';
 const PROGRAM = `
 import mmap, os, signal, sys, time
 home, report = sys.argv[1:]
-os.chdir(home + '/work')
+os.chdir(home + '/state')
 config = open(home + '/etc/config')
-db = open(home + '/work/db', 'w+b')
+db = open(home + '/state/db', 'w+b')
 db.truncate(128 << 20)
 map = mmap.mmap(db.fileno(), 128 << 20)
-log = open(home + '/work/log', 'a')
+log = open(home + '/state/log', 'a')
 expected, checks, count, more = {}, 0, 0, None
 def say(text):
     with open(report, 'a') as file:
         file.write(text + '\\n')
 def open_more(*_):
     global more
-    more = open(home + '/work/more', 'a')
+    more = open(home + '/state/more', 'a')
     more.write('opened\\n')
     more.flush()
 def check(*_):
     global checks
     checks += 1
-    lines = open(home + '/work/log').read().split()
+    lines = open(home + '/state/log').read().split()
     wrong = [page for page, value in expected.items() if os.pread(db.fileno(), 8, page * 4096) != value]
-    same = os.path.samestat(os.fstat(log.fileno()), os.stat(home + '/work/log')) and os.path.samestat(os.fstat(db.fileno()), os.stat(home + '/work/db'))
-    good = lines == [str(i) for i in range(count)] and not wrong and same and (more is None or open(home + '/work/more').read() == 'opened\\n')
+    same = os.path.samestat(os.fstat(log.fileno()), os.stat(home + '/state/log')) and os.path.samestat(os.fstat(db.fileno()), os.stat(home + '/state/db'))
+    good = lines == [str(i) for i in range(count)] and not wrong and same and (more is None or open(home + '/state/more').read() == 'opened\\n')
     say(f'checked {checks} {"ok" if good else "failed"} {len(lines)} lines of {count}, {len(wrong)} pages wrong, {same}')
 signal.signal(signal.SIGUSR1, check)
 signal.signal(signal.SIGUSR2, open_more)
@@ -56,7 +56,7 @@ test.after.always(() => bed.down());
 
 async function start(name: string): Promise<{ pid: number; home: string }> {
   const home = `${HOME}-${name}`;
-  await bed.on('alpha', 'bash', '-c', `mkdir -p ${home}/bin ${home}/etc ${home}/work && cp -L /usr/bin/python3 ${home}/bin/ && chmod 750 ${home}/work && chown daemon ${home}/work && echo "for ${name}" >${home}/etc/config && chmod 4711 ${home}/etc/config`);
+  await bed.on('alpha', 'bash', '-c', `mkdir -p ${home}/bin ${home}/etc ${home}/state && cp -L /usr/bin/python3 ${home}/bin/ && chmod 750 ${home}/state && chown daemon ${home}/state && echo "for ${name}" >${home}/etc/config && chmod 4711 ${home}/etc/config`);
   const pid = await bed.start('alpha', 'env', 'PYTHONHOME=/usr', `${home}/bin/python3`, bed.report('program.py'), home, bed.report(name));
   await bed.hear(name, 'ready');
   return { pid, home };
@@ -80,9 +80,9 @@ test.serial('a process takes its files along to a host that has none of them, as
   t.is(exitCode, 0, stderr);
   t.regex(await check('beta', pid, 'copy', 1), /ok/);
   const before = await listing('alpha', home);
-  t.regex(before, /work\/more/);
+  t.regex(before, /state\/more/);
   t.is(await listing('beta', home), before);
-  const { stdout: blocks } = await bed.on('beta', 'stat', '-c', '%b', `${home}/work/db`);
+  const { stdout: blocks } = await bed.on('beta', 'stat', '-c', '%b', `${home}/state/db`);
   t.true(Number(blocks) * 512 < 100 * 2 ** 20, 'holes stay holes');
 
   const differs = await bed.migrate('beta', pid, 'alpha', '--files', 'rsync');
