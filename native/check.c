@@ -102,7 +102,7 @@ static int check_tree(struct check *c, const struct tree *tree, struct descripto
 		if (code)
 			phaul_fail(err, code, "check", "looking at pid %d", c->pid);
 		else if (check_process(c, &status)) {
-			code = descriptors_read(c->pid, &tables[count], err);
+			code = descriptors_read(c->pid, false, &tables[count], err);
 			count += !code;
 		}
 		/* A child that has ended since is in nobody's way, whatever it looked like at its end. */

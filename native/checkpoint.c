@@ -123,14 +123,13 @@ static bool process_awaits_answer(pid_t pid)
 	struct descriptor_table t;
 	bool found = false;
 
-	if (descriptors_read(pid, &t, &unwanted))
+	if (descriptors_read(pid, false, &t, &unwanted))
 		return false;
 	for (size_t i = 0; i < t.count && !found; i++) {
-		int own = S_ISSOCK(t.at[i].st.st_mode) ? (int)syscall(SYS_pidfd_getfd, t.pidfd, t.at[i].fd, 0) : -1;
+		struct descriptor *d = &t.at[i];
 
-		found = own >= 0 && netlink_has_answer(own);
-		if (own >= 0)
-			close(own);
+		found = S_ISSOCK(d->st.st_mode) && !descriptor_own(&t, d, 0) && netlink_has_answer(d);
+		descriptor_disown(d);
 	}
 	descriptors_free(&t);
 	return found;

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -41,13 +42,26 @@ static void run(struct work *w)
 
 static void *help(void *ctx)
 {
-	cpu_set_t all;
-
-	/* The caller may be bound to one CPU for a while, the main thread never is. */
-	if (!sched_getaffinity(getpid(), sizeof(all), &all))
-		(void)sched_setaffinity(0, sizeof(all), &all);
 	run(ctx);
 	return NULL;
+}
+
+/* The caller may be bound to one CPU for a while, the main thread never is. A helper that began bound like that would wait
+ * behind a real-time caller until that is done, and only then be moved elsewhere. */
+static size_t start_helpers(struct work *w, pthread_t *threads, size_t wanted)
+{
+	cpu_set_t own, all;
+	bool bound = wanted && !sched_getaffinity(0, sizeof(own), &own) && !sched_getaffinity(getpid(), sizeof(all), &all) &&
+		     !CPU_EQUAL(&own, &all);
+	size_t started = 0;
+
+	if (bound)
+		(void)sched_setaffinity(0, sizeof(all), &all);
+	while (started < wanted && !pthread_create(&threads[started], NULL, help, w))
+		started++;
+	if (bound)
+		(void)sched_setaffinity(0, sizeof(own), &own);
+	return started;
 }
 
 int parallel(size_t count, int (*each)(void *ctx, size_t index, struct phaul_error *err), void *ctx, struct phaul_error *err)
@@ -55,14 +69,13 @@ int parallel(size_t count, int (*each)(void *ctx, size_t index, struct phaul_err
 	struct work w = { .each = each, .ctx = ctx, .count = count, .lock = PTHREAD_MUTEX_INITIALIZER };
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	pthread_t threads[THREADS_MAX];
-	size_t started = 0, wanted = count / WORTH_A_THREAD;
+	size_t started, wanted = count / WORTH_A_THREAD;
 
 	if (wanted > (size_t)cpus)
 		wanted = cpus;
 	if (wanted > THREADS_MAX)
 		wanted = THREADS_MAX;
-	while (started + 1 < wanted && !pthread_create(&threads[started], NULL, help, &w))
-		started++;
+	started = start_helpers(&w, threads, wanted ? wanted - 1 : 0);
 	run(&w);
 	for (size_t i = 0; i < started; i++)
 		pthread_join(threads[i], NULL);

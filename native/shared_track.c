@@ -193,25 +193,38 @@ int shared_track_cover(struct shared_track *t, const struct memory_map *map, str
 	return 0;
 }
 
-/* `number`: "fd/7", or "exe". */
-static int cover_link(struct shared_track *t, pid_t pid, const char *number)
+/* `path`, below /proc, leads to what has that name. */
+static int cover_named(struct shared_track *t, const char *path, const char *name)
 {
-	char name[PATH_MAX], path[64];
 	struct stat st;
-	ssize_t n;
 	uint64_t id;
 
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, number);
-	n = readlink(path, name, sizeof(name) - 1);
-	if (n < 0)
-		return 0;
-	name[n] = 0;
 	if (*name == '/' && has_mark(name) && !memfd_is_name(name) && strncmp(name, "/SYSV", 5))
 		return cover_deleted(t, path, name, false);
 	if ((!memfd_is_name(name) && !is_posix(name)) || stat(path, &st) < 0 || !S_ISREG(st.st_mode))
 		return 0;
 	id = memfd_is_name(name) ? shmem_id(&st) : POSIX_IDS + st.st_ino;
 	return known(t, id) ? 0 : add(t, id, path, name);
+}
+
+/* `number`: "fd/7", or "exe". */
+static int cover_link(struct shared_track *t, pid_t pid, const char *number)
+{
+	char name[PATH_MAX], path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, number);
+	n = readlink(path, name, sizeof(name) - 1);
+	if (n < 0)
+		return 0;
+	name[n] = 0;
+	return cover_named(t, path, name);
+}
+
+static int cover_failed(pid_t pid, int code, struct phaul_error *err)
+{
+	/* One that is closed meanwhile is as good as none. */
+	return code && code != -ENOENT ? phaul_fail(err, code, "track", "opening the memfds and deleted files of pid %d", pid) : 0;
 }
 
 int shared_track_cover_open(struct shared_track *t, pid_t pid, struct phaul_error *err)
@@ -223,7 +236,6 @@ int shared_track_cover_open(struct shared_track *t, pid_t pid, struct phaul_erro
 
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	links = opendir(path);
-	/* One that is closed meanwhile is as good as none. */
 	while (links && (!code || code == -ENOENT) && (entry = readdir(links))) {
 		snprintf(path, sizeof(path), "fd/%.16s", entry->d_name);
 		if (entry->d_name[0] != '.')
@@ -231,7 +243,19 @@ int shared_track_cover_open(struct shared_track *t, pid_t pid, struct phaul_erro
 	}
 	if (links)
 		closedir(links);
-	return code && code != -ENOENT ? phaul_fail(err, code, "track", "opening the memfds and deleted files of pid %d", pid) : 0;
+	return cover_failed(pid, code, err);
+}
+
+int shared_track_cover_table(struct shared_track *t, const struct descriptor_table *table, struct phaul_error *err)
+{
+	int code = cover_link(t, table->pid, "exe");
+	char path[64];
+
+	for (size_t i = 0; i < table->count && (!code || code == -ENOENT); i++) {
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", table->pid, table->at[i].fd);
+		code = cover_named(t, path, table->at[i].link);
+	}
+	return cover_failed(table->pid, code, err);
 }
 
 /* Only those with a name can change. Of a page that the end was in, no more than that was written on the other host, even if

@@ -11,6 +11,7 @@
 
 #include "image.h"
 #include "memory_map.h"
+#include "objects/object.h"
 #include "track.h"
 
 struct shared_object {
@@ -35,6 +36,8 @@ struct shared_track {
 int shared_track_cover(struct shared_track *t, const struct memory_map *map, struct phaul_error *err);
 /* The same for memfds, and files in /dev/shm, that the process has open, and for what was deleted: of that, its program too. */
 int shared_track_cover_open(struct shared_track *t, pid_t pid, struct phaul_error *err);
+/* Of a frozen one, whose descriptors are read already. */
+int shared_track_cover_table(struct shared_track *t, const struct descriptor_table *table, struct phaul_error *err);
 /* The id of a deleted file; 0: it isn't known. */
 uint64_t shared_track_file(const struct shared_track *t, const struct stat *st);
 /* What a mapping is opened by on the other host: the name of its file, or an object's (SHMEM_NAME). */

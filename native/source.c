@@ -311,6 +311,18 @@ static void keep_fresh(struct memory_map *map, const struct memory_map *before)
 				map->at[n].flags |= VMA_FRESH;
 }
 
+static int cover(struct phaul_source *src, const struct member *m, bool frozen, struct phaul_error *err)
+{
+	const struct descriptor_table *table = NULL;
+	int code = shared_track_cover(&src->shared, &m->known, err);
+
+	for (size_t i = 0; frozen && i < src->state.descriptor_count; i++)
+		if (src->state.descriptors[i].pid == m->task.pid)
+			table = &src->state.descriptors[i];
+	return code ?: table ? shared_track_cover_table(&src->shared, table, err) :
+			       shared_track_cover_open(&src->shared, m->task.pid, err);
+}
+
 /* What it had mapped is known; one that has no husk on the target yet sends all that it has. */
 static int look_at(struct phaul_source *src, struct member *m, bool frozen, struct phaul_error *err)
 {
@@ -319,7 +331,7 @@ static int look_at(struct phaul_source *src, struct member *m, bool frozen, stru
 
 	if (m->is_new) {
 		m->is_new = false;
-		return shared_track_cover(&src->shared, &m->known, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err);
+		return cover(src, m, frozen, err);
 	}
 	code = frozen ? memory_map_read(m->task.pid, false, &map, err) : read_map(m, &map, err);
 	if (code)
@@ -334,7 +346,7 @@ static int look_at(struct phaul_source *src, struct member *m, bool frozen, stru
 	keep_fresh(&map, &m->known);
 	memory_map_free(&m->known);
 	m->known = map;
-	return shared_track_cover(&src->shared, &m->known, err) ?: shared_track_cover_open(&src->shared, m->task.pid, err);
+	return cover(src, m, frozen, err);
 }
 
 /* One that is about to end has none, and what was being read of it is cut off somewhere. */

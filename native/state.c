@@ -123,7 +123,7 @@ static int dump_all(struct dump *d, const struct frozen *f, struct remote *leade
 	tc.comm = "";
 	core.tc = &tc;
 	tc.blk_sigset = leader->saved_mask;
-	code = ask_parts(d, leader, &core) ?: threads_dump(d, f, leader, &core, sink) ?: descriptors_dump(d);
+	code = ask_parts(d, leader, &core) ?: threads_dump(d, f, leader, &core, sink) ?: descriptors_ask(d, leader) ?: descriptors_dump(d);
 	place->next_file_id = d->next_file_id;
 	return code ? code : put_tree(d, place->task, f);
 }

@@ -71,7 +71,7 @@ static int read_descriptors(struct tree_state *s)
 
 		if (task->state == TASK_DEAD)
 			continue;
-		code = descriptors_read(task->pid, &s->descriptors[s->descriptor_count], s->err);
+		code = descriptors_read(task->pid, true, &s->descriptors[s->descriptor_count], s->err);
 		s->descriptor_count += !code;
 	}
 	code = code ?: unix_queues_collect(&s->queues, s->descriptors, &s->descriptor_count, s->err);

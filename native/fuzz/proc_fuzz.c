@@ -18,7 +18,7 @@ static void dump_descriptors(int pid, struct phaul_error *err)
 	struct mapped_files mapped = {0};
 	struct memory_map map;
 
-	if (descriptors_read(pid, &table, err))
+	if (descriptors_read(pid, false, &table, err))
 		return;
 	d.images = image_set_new();
 	d.shmem = &shared;

@@ -7,6 +7,10 @@
 /* The number after "key:" in the fdinfo text, in the given base. */
 bool fdinfo_number(const struct descriptor *d, const char *key, int base, uint64_t *ret);
 
+/* Our duplicate of it, if what it is or what there is to know of it asks for one; a socket is recognised by it. */
+int descriptor_own(const struct descriptor_table *t, struct descriptor *d, uint32_t flags);
+void descriptor_disown(struct descriptor *d);
+
 /* obstacle() and notice() for a descriptor. The text goes on after "fd N ", or "fd N (also fd M) ".
  */
 void refuse(struct check *c, const struct descriptor *d, const char *code, const char *format, ...)
@@ -56,8 +60,8 @@ int call_stream_room(struct call_stream *s, size_t bytes);
 int epoll_finish_on_its_way(struct build *b, const FileEntry *file, int fd);
 
 /* netlink_socket.c: waits there, unread, what the kernel has answered to a question of this socket? A program mostly waits for
- * it. */
-bool netlink_has_answer(int own);
+ * it. d->own is open. */
+bool netlink_has_answer(const struct descriptor *d);
 
 /* Says what a descriptor is that no kind knows, and why it can't move. */
 void unmovable_refuse(struct check *c, const struct descriptor *d);

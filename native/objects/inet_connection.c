@@ -31,7 +31,6 @@ static int add_pair(struct connection_pair **at, size_t *count, const struct con
 
 struct listing {
 	const struct descriptor_table *table;
-	bool keep;			/* connections stay open, to be dumped */
 	struct connection_pair **at;
 	size_t *count, waiting;
 	pthread_mutex_t lock;
@@ -42,8 +41,7 @@ static size_t count_waiting(int fd)
 	struct tcp_info info;
 	socklen_t size = sizeof(info);
 
-	if (socket_option(fd, SOL_SOCKET, SO_ACCEPTCONN) != 1 || socket_option(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP ||
-	    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+	if (socket_option(fd, SOL_SOCKET, SO_ACCEPTCONN) != 1 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
 		return 0;
 	return info.tcpi_unacked;
 }
@@ -51,42 +49,31 @@ static size_t count_waiting(int fd)
 static int list_connection(void *ctx, size_t index, struct phaul_error *err)
 {
 	struct listing *l = ctx;
-	struct descriptor *listed = &l->table->at[index], d = *listed;
+	struct descriptor *d = &l->table->at[index];
 	struct connection_pair pair;
 	socklen_t local = sizeof(pair.local), peer = sizeof(pair.peer);
-	bool is_connected;
-	int code = 0;
+	bool was_open = d->own >= 0;
+	int code = S_ISSOCK(d->st.st_mode) ? descriptor_own(l->table, d, 0) : 0;
+	bool is_tcp = !code && d->kind == &inet_socket && d->type == SOCK_STREAM;
 
 	(void)err;
-	if (!S_ISSOCK(d.st.st_mode) || d.flags & O_PATH)
-		return 0;
-	d.own = syscall(SYS_pidfd_getfd, l->table->pidfd, d.fd, 0);
-	if (d.own < 0)
-		return -errno;
-	/* Of the sockets that have a peer, few are of another family. */
-	is_connected = !getpeername(d.own, &pair.peer.any, &peer) &&
-		       (pair.peer.any.sa_family == AF_INET || pair.peer.any.sa_family == AF_INET6) &&
-		       socket_option(d.own, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP && !getsockname(d.own, &pair.local.any, &local);
-	if (is_connected) {
+	if (is_tcp && !getpeername(d->own, &pair.peer.any, &peer) && !getsockname(d->own, &pair.local.any, &local)) {
 		pthread_mutex_lock(&l->lock);
 		code = add_pair(l->at, l->count, &pair);
 		pthread_mutex_unlock(&l->lock);
-	} else if (count_waiting(d.own)) {
+	} else if (is_tcp && count_waiting(d->own)) {
 		pthread_mutex_lock(&l->lock);
 		l->waiting++;
 		pthread_mutex_unlock(&l->lock);
 	}
-	if (l->keep && is_connected)
-		listed->own = d.own;
-	else
-		close(d.own);
+	if (!was_open)
+		descriptor_disown(d);
 	return code;
 }
 
-static int add_connections(const struct descriptor_table *t, bool keep, struct connection_pair **ret, size_t *ret_count,
-			   size_t *waiting)
+static int add_connections(const struct descriptor_table *t, struct connection_pair **ret, size_t *ret_count, size_t *waiting)
 {
-	struct listing listing = { t, keep, ret, ret_count, 0, PTHREAD_MUTEX_INITIALIZER };
+	struct listing listing = { t, ret, ret_count, 0, PTHREAD_MUTEX_INITIALIZER };
 	int err = parallel(t->count, list_connection, &listing, NULL);
 
 	*waiting += listing.waiting;
@@ -102,7 +89,7 @@ int inet_connections(const struct descriptor_table *tables, size_t count, struct
 	*ret = NULL;
 	*ret_count = 0;
 	for (size_t i = 0; i < count && !err; i++)
-		err = add_connections(&tables[i], true, ret, ret_count, ret_waiting);
+		err = add_connections(&tables[i], ret, ret_count, ret_waiting);
 	return err;
 }
 
@@ -148,7 +135,7 @@ static void list_connections(struct check *c)
 	size_t count = 0, waiting = 0;
 
 	for (size_t n = 0; (table = descriptors_table(c->descriptors, n)); n++)
-		(void)add_connections(table, false, &pairs, &count, &waiting);
+		(void)add_connections(table, &pairs, &count, &waiting);
 	c->connections = calloc(count + 1, sizeof(*c->connections));
 	for (size_t i = 0; c->connections && i < count; i++)
 		c->connections[c->connection_count++] = key_of(&pairs[i].local, &pairs[i].peer);

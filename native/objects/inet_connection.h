@@ -11,8 +11,8 @@ struct paused_set {
 	size_t count;
 };
 
-/* All TCP connections of the tables' frozen processes, that may be in their images, each of them open in `own`; and how many
- * wait to be accepted, which can't. */
+/* All TCP connections of the tables' frozen processes, that may be in their images; and how many wait to be accepted,
+ * which can't. */
 int inet_connections(const struct descriptor_table *tables, size_t count, struct connection_pair **ret, size_t *ret_count,
 		     size_t *ret_waiting);
 int inet_connections_of_images(const struct built_files *f, struct connection_pair **ret, size_t *ret_count);

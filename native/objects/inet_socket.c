@@ -31,18 +31,11 @@ struct facts {
 
 static bool is(const struct descriptor *d)
 {
-	int family, type, protocol;
-
-	if (!S_ISSOCK(d->st.st_mode))
-		return false;
-	family = socket_option(d->own, SOL_SOCKET, SO_DOMAIN);
-	type = socket_option(d->own, SOL_SOCKET, SO_TYPE);
-	protocol = socket_option(d->own, SOL_SOCKET, SO_PROTOCOL);
-	return (family == AF_INET || family == AF_INET6) &&
-	       (type == SOCK_STREAM ? protocol == IPPROTO_TCP :
-		type == SOCK_DGRAM ? protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE || protocol == IPPROTO_ICMP ||
-				     protocol == IPPROTO_ICMPV6 :
-		type == SOCK_RAW);
+	return S_ISSOCK(d->st.st_mode) && (d->family == AF_INET || d->family == AF_INET6) &&
+	       (d->type == SOCK_STREAM ? d->protocol == IPPROTO_TCP :
+		d->type == SOCK_DGRAM ? d->protocol == IPPROTO_UDP || d->protocol == IPPROTO_UDPLITE || d->protocol == IPPROTO_ICMP ||
+					d->protocol == IPPROTO_ICMPV6 :
+		d->type == SOCK_RAW);
 }
 
 static int learn(const struct descriptor *d, struct facts *ret)
@@ -55,8 +48,8 @@ static int learn(const struct descriptor *d, struct facts *ret)
 	if (getsockname(d->own, &ret->local.any, &size) < 0)
 		return -errno;
 	ret->family = ret->local.any.sa_family;
-	ret->type = socket_option(d->own, SOL_SOCKET, SO_TYPE);
-	ret->protocol = ret->type == SOCK_STREAM ? IPPROTO_TCP : socket_option(d->own, SOL_SOCKET, SO_PROTOCOL);
+	ret->type = d->type;
+	ret->protocol = d->protocol;
 	size = sizeof(ret->peer);
 	ret->state = TCP_CLOSE;
 	if (!getpeername(d->own, &ret->peer.any, &size))

@@ -25,7 +25,7 @@ static int number(int fd, int name)
 
 static bool is(const struct descriptor *d)
 {
-	return S_ISSOCK(d->st.st_mode) && d->own >= 0 && number(d->own, SO_DOMAIN) == AF_NETLINK;
+	return S_ISSOCK(d->st.st_mode) && d->family == AF_NETLINK;
 }
 
 static bool is_unread(const struct descriptor *d)
@@ -35,15 +35,14 @@ static bool is_unread(const struct descriptor *d)
 	return recv(d->own, &byte, 1, MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC) > 0;
 }
 
-bool netlink_has_answer(int own)
+bool netlink_has_answer(const struct descriptor *d)
 {
 	struct sockaddr_nl name = { 0 };
 	socklen_t size = sizeof(name);
 	struct nlmsghdr head;
 
-	return number(own, SO_DOMAIN) == AF_NETLINK &&
-	       recv(own, &head, sizeof(head), MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC) >= (ssize_t)sizeof(head) && head.nlmsg_seq &&
-	       !getsockname(own, (struct sockaddr *)&name, &size) && name.nl_pid && head.nlmsg_pid == name.nl_pid;
+	return d->family == AF_NETLINK && recv(d->own, &head, sizeof(head), MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC) >= (ssize_t)sizeof(head) && head.nlmsg_seq &&
+	       !getsockname(d->own, (struct sockaddr *)&name, &size) && name.nl_pid && head.nlmsg_pid == name.nl_pid;
 }
 
 static void check(struct check *c, const struct descriptor *d)

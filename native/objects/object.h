@@ -48,9 +48,12 @@ struct call_stream;
 struct descriptor {
 	int fd;			/* its number there */
 	/* A duplicate in our process, if the kind asks for one. Only while a function of the kind runs, -1
-	 * otherwise: the more we hold, and the longer, the more a running process could notice. */
+	 * otherwise: the more we hold, and the longer, the more a running process could notice. A frozen one
+	 * notices nothing: of its sockets all are open, until each is dumped. */
 	int own;
+	int family, type, protocol;	/* of a socket, if `own` was open before */
 	bool cloexec;
+	bool asks_cloexec;		/* only the process itself can tell */
 	uint32_t flags;		/* F_GETFL; O_CLOEXEC is no part of it */
 	uint64_t pos;
 	uint32_t id;		/* the same for numbers that share one open file description; > 0 */
@@ -67,6 +70,7 @@ struct descriptor_table {
 	struct descriptor *at;	/* by ascending fd */
 	size_t count;
 	int pidfd;
+	bool frozen;
 	/* Those of all processes of a tree, this one among them; NULL: it is alone. */
 	const struct descriptor_table *group;
 	size_t group_count;
@@ -74,7 +78,7 @@ struct descriptor_table {
 
 /* Works on running and on frozen processes; a running one may change meanwhile (vanished numbers are
  * left out). */
-int descriptors_read(pid_t pid, struct descriptor_table *ret, struct phaul_error *err);
+int descriptors_read(pid_t pid, bool frozen, struct descriptor_table *ret, struct phaul_error *err);
 void descriptors_free(struct descriptor_table *t);
 /* Makes one group of the tables: ids count through all of them, in the order of their first appearance, and what
  * processes share has one. */
@@ -212,6 +216,8 @@ extern const struct descriptor_kind *const descriptor_kinds[];	/* NULL-terminate
 
 /* objects/descriptors.c: all of them. Dumping is called with the process frozen. */
 void descriptors_check(struct check *c);
+/* What only the process can tell of them, by its leader. */
+int descriptors_ask(struct dump *d, struct remote *leader);
 int descriptors_dump(struct dump *d);
 /* Those of unix_queues_collect(). */
 int descriptors_dump_queued(struct dump *d, struct descriptor_table *ours);

@@ -36,7 +36,7 @@ static const int others[] = { PACKET_QDISC_BYPASS, PACKET_TX_HAS_OFF, PACKET_IGN
 
 static bool is(const struct descriptor *d)
 {
-	return S_ISSOCK(d->st.st_mode) && d->own >= 0 && socket_option(d->own, SOL_SOCKET, SO_DOMAIN) == AF_PACKET;
+	return S_ISSOCK(d->st.st_mode) && d->family == AF_PACKET;
 }
 
 /* ---- rings, mapped ---- */

@@ -25,11 +25,6 @@ static int number(int fd, int name, int fallback)
 	return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? fallback : value;
 }
 
-bool unix_is_socket(int own)
-{
-	return number(own, SO_DOMAIN, -1) == AF_UNIX;
-}
-
 static void packet_free(struct unix_packet *p)
 {
 	free(p->bytes);
@@ -161,24 +156,15 @@ static int read_queues(struct unix_queues *queues, struct descriptor_table *t, s
 	int code = 0;
 
 	for (size_t i = 0; i < t->count && !code; i++) {
-		struct descriptor *d = &t->at[i];
-		int own;
+		const struct descriptor *d = &t->at[i];
 
-		if (strncmp(d->link, "socket:[", 8) || find(queues, d->st.st_ino))
-			continue;
-		own = syscall(SYS_pidfd_getfd, t->pidfd, d->fd, 0);
-		if (own < 0)
-			code = -errno;
-		else if (unix_is_socket(own))
-			code = read_queue(queues, d->st.st_ino, own);
-		/* To be asked while it is at hand, of ten thousand. */
-		else if (queues->may_wait && netlink_has_answer(own))
+		if (d->family == AF_UNIX && !find(queues, d->st.st_ino))
+			code = read_queue(queues, d->st.st_ino, d->own);
+		else if (queues->may_wait && netlink_has_answer(d))
 			code = phaul_fail(err, -EAGAIN, "netlink", "fd %d of pid %d has an answer of the kernel that was not read yet, and would be "
 					  "lost", d->fd, t->pid);
 		if (code && code != -EAGAIN)
 			phaul_fail(err, code, "unix sockets", "reading what waits in fd %d of pid %d (%s)", d->fd, t->pid, d->link);
-		if (own >= 0)
-			close(own);
 	}
 	return code;
 }
@@ -192,7 +178,7 @@ int unix_queues_collect(struct unix_queues *queues, struct descriptor_table *tab
 		code = read_queues(queues, &tables[i], err);
 	if (code || !queues->fd_count)
 		return code;
-	*ours = (struct descriptor_table){ .pid = getpid(), .pidfd = syscall(SYS_pidfd_open, getpid(), 0) };
+	*ours = (struct descriptor_table){ .pid = getpid(), .pidfd = syscall(SYS_pidfd_open, getpid(), 0), .frozen = true };
 	++*count;
 	/* What waits may be a unix socket, in which descriptors wait. */
 	while (!code && ours->count < queues->fd_count) {

@@ -25,7 +25,7 @@
 
 static bool is(const struct descriptor *d)
 {
-	return S_ISSOCK(d->st.st_mode) && d->own >= 0 && unix_is_socket(d->own);
+	return S_ISSOCK(d->st.st_mode) && d->family == AF_UNIX;
 }
 
 static const struct descriptor *find(const struct descriptor_table *t, ino_t ino)

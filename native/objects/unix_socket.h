@@ -19,9 +19,6 @@ struct unix_facts {
 int unix_diag(ino_t ino, struct unix_facts *ret);
 void unix_facts_free(struct unix_facts *facts);
 
-/* Is it one, of those that are not recognised yet? `own` is ours. */
-bool unix_is_socket(int own);
-
 /* ---- queues: what was sent and not read yet, descriptors included ---- */
 
 struct unix_packet {

@@ -69,21 +69,9 @@ static const char *socket_name(int family, int protocol)
 	}
 }
 
-static int socket_number(int fd, int name)
-{
-	int value = -1;
-	socklen_t size = sizeof(value);
-
-	(void)getsockopt(fd, SOL_SOCKET, name, &value, &size);
-	return value;
-}
-
 static void refuse_socket(struct check *c, const struct descriptor *d)
 {
-	int family = socket_number(d->own, SO_DOMAIN);
-	int type = socket_number(d->own, SO_TYPE);
-	int protocol = socket_number(d->own, SO_PROTOCOL);
-	const char *name = socket_name(family, protocol);
+	const char *name = socket_name(d->family, d->protocol);
 
 	if (name)
 		refuse(c, d, "FD_SOCKET",
@@ -94,7 +82,7 @@ static void refuse_socket(struct check *c, const struct descriptor *d)
 		refuse(c, d, "FD_SOCKET",
 		       "is a socket of family %d, type %d, protocol %d: such sockets are "
 		       "not moved; start the program without it, if it can",
-		       family, type, protocol);
+		       d->family, d->type, d->protocol);
 }
 
 static const char *device_name(dev_t device)

@@ -107,7 +107,7 @@ static size_t put_paths(const char *text, char *ret, size_t size)
 int phaul_watched(int pid, char *ret_text, size_t size, struct phaul_error *err)
 {
 	struct descriptor_table table;
-	int code = size ? descriptors_read(pid, &table, err) : phaul_fail(err, -EINVAL, "watched", "no room for the answer");
+	int code = size ? descriptors_read(pid, false, &table, err) : phaul_fail(err, -EINVAL, "watched", "no room for the answer");
 	size_t used = 0;
 
 	if (code)

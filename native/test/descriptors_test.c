@@ -117,7 +117,7 @@ static char *check_text(pid_t pid, uint32_t flags)
 	struct check c = { .pid = pid, .flags = flags, .descriptors = &table, .tree = &alone, .capacity = 1 << 16 };
 
 	c.text = calloc(1, c.capacity);
-	if (descriptors_read(pid, &table, &err))
+	if (descriptors_read(pid, false, &table, &err))
 		die("%s", err.what);
 	descriptors_check(&c);
 	descriptors_free(&table);
@@ -173,7 +173,7 @@ static int dump_to(struct moved *m, pid_t pid, uint32_t flags, struct phaul_erro
 	int code;
 
 	m->images = dump.images = image_set_new();
-	code = descriptors_read(pid, &m->before, err);
+	code = descriptors_read(pid, false, &m->before, err);
 	if (!code)
 		code = descriptors_dump(&dump);
 	m->dump_ns = now_ns() - start;
@@ -231,7 +231,7 @@ static void move(struct moved *m, pid_t pid, uint32_t flags)
 	memset(m, 0, sizeof(*m));
 	m->pid = free_pid();
 	if (dump_to(m, pid, flags, &err) || build_in_husk(m, 0, &err) ||
-	    descriptors_read(m->pid, &m->after, &err))
+	    descriptors_read(m->pid, false, &m->after, &err))
 		die("%s: %s", err.where, err.what);
 	compare_tables(m);
 }
@@ -905,7 +905,7 @@ static void set_up_listeners(void)
 static void let_go(struct moved *m, pid_t pid, struct phaul_error *err)
 {
 	end(pid);
-	if (build_in_husk(m, 64, err) || descriptors_read(m->pid, &m->after, err))
+	if (build_in_husk(m, 64, err) || descriptors_read(m->pid, false, &m->after, err))
 		die("%s: %s", err->where, err->what);
 	compare_tables(m);
 }

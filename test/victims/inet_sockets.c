@@ -60,7 +60,7 @@ int main(int argc, char **argv)
 	struct sock_filter pass[] = { BPF_STMT(BPF_RET | BPF_K, 0xffff) };
 	struct sock_fprog filter = { 1, pass };
 	int listener = socket(AF_INET, SOCK_STREAM, 0), udp[2], one = 1, state;
-	int plain[2], full[2], half[2], both[2];
+	int plain[2], full[2], half[2], both[2], again;
 
 	victim_begin(argc, argv);
 	for (size_t i = 0; i < LARGE; i++)
@@ -73,6 +73,7 @@ int main(int argc, char **argv)
 	connect_pair(listener, both);
 	setsockopt(plain[0], IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(plain[0], SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	victim_check((again = fcntl(plain[0], F_DUPFD_CLOEXEC, 0)) >= 0);
 	/* More than the receiver takes: some of it is not sent yet. */
 	victim_check(fcntl(full[0], F_SETFL, O_NONBLOCK) == 0);
 	victim_check(send(full[0], large, LARGE, 0) == LARGE && send(full[1], "answer", 6, 0) == 6);
@@ -80,7 +81,7 @@ int main(int argc, char **argv)
 	victim_check(shutdown(both[0], SHUT_WR) == 0 && shutdown(both[1], SHUT_WR) == 0);
 
 	for (int i = 0; i < 2; i++) {
-		udp[i] = socket(AF_INET, SOCK_DGRAM, 0);
+		udp[i] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 		address.sin_port = 0;
 		victim_check(bind(udp[i], (void *)&address, size) == 0);
 	}
@@ -95,7 +96,8 @@ int main(int argc, char **argv)
 	while (victim_tick())
 		usleep(1000);
 
-	talk(plain[0], plain[1]);
+	talk(again, plain[1]);
+	victim_check(fcntl(again, F_GETFD) == FD_CLOEXEC && fcntl(plain[0], F_GETFD) == 0 && fcntl(udp[0], F_GETFD) == FD_CLOEXEC);
 	victim_check(option(plain[0], IPPROTO_TCP, TCP_NODELAY) == 1 && option(plain[0], SOL_SOCKET, SO_KEEPALIVE) == 1);
 	victim_check(option(plain[0], SOL_SOCKET, SO_REUSEADDR) == 0);
 	holds(full[1], large, LARGE);
