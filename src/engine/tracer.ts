@@ -27,6 +27,13 @@ export function failureOf(thrown: unknown): Failure {
   return { code, message, obstacles };
 }
 
+/**
+ * Workers that have done what they were told to, by their modules: the next finds them loaded, and koffi never gives back the 40 KiB of a
+ * thread that has ended. One that failed isn't asked again: its end gives back what it had of other processes.
+ */
+const idle = new Map<string, Worker[]>();
+const IDLE_MAX = 4;
+
 /** After its termination a thread is given so long to leave the kernel. */
 const HANG_MS = 2_000;
 
@@ -35,7 +42,10 @@ export class Tracer<D, M, R> {
   readonly latch = new Latch();
   /** What the Worker's module returned. */
   readonly result: Promise<R>;
+  readonly #url: string;
   readonly #worker: Worker;
+  #isOurs = true;
+  #hasBegun = false;
   #channel: bigint | undefined;
   readonly #port: Promise<number>;
   #fail: (why: PhaulError) => void = () => {};
@@ -45,7 +55,10 @@ export class Tracer<D, M, R> {
    * modules, which takes a while, and waits for begin().
    */
   constructor(url: string, onNews: (news: M) => void) {
-    const worker = new Worker(new URL(`worker${extname(url)}`, url), { workerData: this.latch.buffer });
+    const worker = idle.get(url)?.pop() ?? new Worker(new URL(`worker${extname(url)}`, url));
+    worker.removeAllListeners();
+    worker.ref();
+    this.#url = url;
     this.#worker = worker;
     let tellPort: (port: number) => void = () => {};
     this.#port = new Promise((resolve) => {
@@ -63,6 +76,7 @@ export class Tracer<D, M, R> {
         } else if (message.type === 'news') {
           onNews(message.news);
         } else if (message.type === 'result') {
+          this.#giveBack();
           resolve(message.result as R);
         } else {
           const { code, message: sentence, obstacles } = message.failure;
@@ -76,7 +90,8 @@ export class Tracer<D, M, R> {
   }
 
   begin(data: D): void {
-    this.#worker.postMessage(data);
+    this.#hasBegun = true;
+    this.#worker.postMessage({ latch: this.latch.buffer, data });
   }
 
   /** Where the channel listens; rejects if the Worker fails before. */
@@ -98,12 +113,33 @@ export class Tracer<D, M, R> {
    * the kernel (a disk that doesn't answer) can't be ended, and what it has stopped stands still: then all of phaul ends.
    */
   end(): void {
+    if (!this.#isOurs) {
+      return;
+    }
+    if (!this.#hasBegun) {
+      this.#giveBack();
+      return;
+    }
     const timer = setTimeout(() => {
       this.#fail(this.#ended('it hangs in the kernel'));
       this.#worker.unref();
       process.once('exit', () => process.kill(process.pid, 'SIGKILL'));
     }, HANG_MS).unref();
     void this.#worker.terminate().then(() => clearTimeout(timer));
+  }
+
+  #giveBack(): void {
+    const others = idle.get(this.#url) ?? [];
+    this.#isOurs = false;
+    this.#worker.removeAllListeners();
+    if (others.length >= IDLE_MAX) {
+      void this.#worker.terminate();
+      return;
+    }
+    this.#worker.unref();
+    idle.set(this.#url, [...others, this.#worker]);
+    const forget = (): void => void idle.set(this.#url, (idle.get(this.#url) ?? []).filter((worker) => worker !== this.#worker));
+    this.#worker.once('error', forget).once('exit', forget);
   }
 
   #abort(): void {

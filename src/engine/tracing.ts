@@ -1,5 +1,5 @@
 /** The Worker's own end: runs one function with the migration's data and tells the main thread how it went. */
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import type { Channel } from './engine.ts';
 import { Latch } from './latch.ts';
 import { failureOf, type TracerMessage } from './tracer.ts';
@@ -12,24 +12,31 @@ export interface Tracing<M> {
   closing: () => void;
 }
 
-/** Runs once, when it is told to. */
+/** What the main thread sends, each time that there is something to do. */
+export interface TracerOrder<D> {
+  latch: SharedArrayBuffer;
+  data: D;
+}
+
+/** Runs when it is told to, as often as it succeeds. */
 export function trace<D, M>(run: (data: D, tracing: Tracing<M>) => unknown): void {
-  const latch = new Latch(workerData as SharedArrayBuffer);
   const post = (message: TracerMessage<M>): void => parentPort?.postMessage(message);
-  const tracing: Tracing<M> = {
-    latch,
-    tell: (news) => post({ type: 'news', news }),
-    opened: ({ address, port }) => {
-      latch.channelOpened();
-      post({ type: 'channel', address, port });
-    },
-    closing: () => latch.channelClosing(),
-  };
-  parentPort?.once('message', (data: D) => {
+  parentPort?.on('message', (order: TracerOrder<D>) => {
+    const latch = new Latch(order.latch);
+    const tracing: Tracing<M> = {
+      latch,
+      tell: (news) => post({ type: 'news', news }),
+      opened: ({ address, port }) => {
+        latch.channelOpened();
+        post({ type: 'channel', address, port });
+      },
+      closing: () => latch.channelClosing(),
+    };
     try {
-      post({ type: 'result', result: run(data, tracing) });
+      post({ type: 'result', result: run(order.data, tracing) });
     } catch (thrown) {
       post({ type: 'failure', failure: failureOf(thrown) });
+      parentPort?.close();
     }
   });
 }
