@@ -315,8 +315,10 @@ void memory_map_inherit_flags(struct memory_map *map, const struct memory_map *k
 			continue;
 		const struct vma *old = &known->at[at];
 
-		if (old->kind == vma->kind && old->shared == vma->shared && old->inode == vma->inode)
+		if (old->kind == vma->kind && old->shared == vma->shared && old->inode == vma->inode) {
 			vma->flags = old->flags;
+			vma->huge_shift = old->huge_shift;
+		}
 	}
 }
 

@@ -34,14 +34,29 @@ static bool is_posix(const char *name)
 	return posix_shm_is_name(name) && !has_mark(name);
 }
 
+static void map_file(pid_t pid, const struct vma *vma, char ret[80])
+{
+	snprintf(ret, 80, "/proc/%d/map_files/%lx-%lx", pid, (unsigned long)vma->start, (unsigned long)vma->end);
+}
+
+/* The same as by a descriptor of it: flags of a mapping that is new may be unknown. */
+static uint64_t memfd_id_of(pid_t pid, const struct vma *vma)
+{
+	char path[80];
+	struct stat st;
+
+	map_file(pid, vma, path);
+	return stat(path, &st) < 0 ? shmem_id_of(vma) : shmem_id(&st);
+}
+
 /* 0: it is none. */
-static uint64_t id_of(const struct vma *vma)
+static uint64_t id_of(pid_t pid, const struct vma *vma)
 {
 	if (vma->kind == VMA_SHMEM || vma->kind == VMA_SYSV)
 		return shmem_id_of(vma);
 	if (vma->kind != VMA_FILE)
 		return 0;
-	return memfd_is_name(vma->path) ? vma->inode : vma->shared && is_posix(vma->path) ? POSIX_IDS + vma->inode : 0;
+	return memfd_is_name(vma->path) ? memfd_id_of(pid, vma) : vma->shared && is_posix(vma->path) ? POSIX_IDS + vma->inode : 0;
 }
 
 static bool known(const struct shared_track *t, uint64_t id)
@@ -145,11 +160,6 @@ static int cover_deleted(struct shared_track *t, const char *reached_by, const c
 	return 0;
 }
 
-static void map_file(pid_t pid, const struct vma *vma, char ret[80])
-{
-	snprintf(ret, 80, "/proc/%d/map_files/%lx-%lx", pid, (unsigned long)vma->start, (unsigned long)vma->end);
-}
-
 static bool is_deleted(const struct vma *vma)
 {
 	return vma->kind == VMA_FILE && has_mark(vma->path) && !memfd_is_name(vma->path);
@@ -157,16 +167,16 @@ static bool is_deleted(const struct vma *vma)
 
 void shared_track_name(const struct shared_track *t, pid_t pid, const struct vma *vma, char ret[PATH_MAX])
 {
-	uint64_t id = vma->inode;
+	uint64_t id = 0;
 	char path[80];
 	struct stat st;
 
 	snprintf(ret, PATH_MAX, "%s", vma->path);
 	map_file(pid, vma, path);
-	if (is_deleted(vma))
-		id = stat(path, &st) < 0 || ghost_find_name(ret, &st) ? 0 : shared_track_file(t, &st);
-	else if (!memfd_is_name(vma->path))
-		return;
+	if (memfd_is_name(vma->path))
+		id = memfd_id_of(pid, vma);
+	else if (is_deleted(vma) && !stat(path, &st) && !ghost_find_name(ret, &st))
+		id = shared_track_file(t, &st);
 	if (id)
 		snprintf(ret, PATH_MAX, SHMEM_NAME "%llu", (unsigned long long)id);
 }
@@ -175,7 +185,7 @@ int shared_track_cover(struct shared_track *t, const struct memory_map *map, str
 {
 	for (size_t i = 0; i < map->count; i++) {
 		const struct vma *vma = &map->at[i];
-		uint64_t id = id_of(vma);
+		uint64_t id = id_of(map->tid, vma);
 		bool deleted = is_deleted(vma);
 		char path[80];
 		int code;

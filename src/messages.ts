@@ -7,7 +7,7 @@ import { EVENT_KINDS } from './events.ts';
 import { FILES_MAX, planSchema } from './source/plan.ts';
 
 /** Raised when an older peer could misunderstand anything, also of what the engines tell each other: layouts, frames, images. */
-export const PROTOCOL_VERSION = 7;
+export const PROTOCOL_VERSION = 8;
 
 /** A plan lists every mapped and open file: some MiB for the largest of processes. */
 export const MESSAGE_BYTES_MAX = 32 << 20;

@@ -21,6 +21,28 @@ static int check(const char *text, size_t count, const uint64_t (*ranges)[3])
 	return failed;
 }
 
+/* Without smaps a map knows by an older one of what size its pages are. */
+static int inherits(void)
+{
+	const char *with_flags =
+		"40000000-c0000000 rw-p 00000000 00:11 7          /anon_hugepage (deleted)\n"
+		"KernelPageSize:  1048576 kB\n"
+		"VmFlags: rd wr mr mw me de nr ht \n";
+	const char *bare = "40000000-80000000 rw-p 00000000 00:11 7          /anon_hugepage (deleted)\n";
+	struct memory_map known, map;
+	int failed = 0;
+
+	if (memory_map_parse(strdup(with_flags), &known) || memory_map_parse(strdup(bare), &map))
+		return 1;
+	memory_map_inherit_flags(&map, &known);
+	if (map.at[0].huge_shift != 30 || !(map.at[0].flags & VMA_HUGETLB) || !(map.at[0].flags & VMA_NORESERVE))
+		failed = printf("what is known of a mapping of huge pages is forgotten: %x, pages of 1 << %u\n", map.at[0].flags,
+				map.at[0].huge_shift);
+	memory_map_free(&known);
+	memory_map_free(&map);
+	return failed;
+}
+
 int main(void)
 {
 	/* The second has merged with what follows; the third is told again. */
@@ -41,5 +63,5 @@ int main(void)
 		"10000-50000 rw-p 00000000 00:00 0 \n";
 	const uint64_t first[][3] = { { 0x30000, 0x40000, 0 }, { 0x40000, 0x50000, 0 } };
 
-	return check(merged, 5, apart) || check(grown, 2, first);
+	return check(merged, 5, apart) || check(grown, 2, first) || inherits();
 }

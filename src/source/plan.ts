@@ -32,6 +32,7 @@ import { movedAddressSchema, type MovedAddress } from '../addresses.ts';
 import { PROTOCOLS, readBoundSockets, readConnections, type BoundSocket } from '../sockets.ts';
 import { collectDeletedFiles, deletedFilesSchema } from './deletedFiles.ts';
 import { collectFiles, planFileSchema, sharedMemoryOf, type Holder } from './files.ts';
+import { collectHugePages, hugePagesSchema } from './hugePages.ts';
 import { residentBytes } from './resident.ts';
 
 // Bounds of what a peer may send: Linux itself allows no more, or no real process comes near.
@@ -40,6 +41,7 @@ const THREADS_MAX = 32_768;
 export const FILES_MAX = 65_536;
 const PATH_MAX = 4096;
 const ADDRESSES_MAX = 1024;
+const HUGE_SIZES_MAX = 16;
 
 const pid = z.int().min(1).max(PIDS_MAX);
 const size = z.int().min(0);
@@ -63,8 +65,8 @@ export const planSchema = z.strictObject({
   gid: id,
   rssBytes: size,
   swapBytes: size,
-  /** In huge pages (hugetlb), of the one that has the most: at least so many are needed. */
-  hugeBytes: size,
+  /** One entry for each size of huge pages (hugetlb). */
+  hugePages: z.array(hugePagesSchema).max(HUGE_SIZES_MAX),
   vszBytes: size,
   /** Private writable memory, which a host that doesn't overcommit must reserve. */
   dataBytes: size,
@@ -189,7 +191,7 @@ export async function readPlan(pid: number, { tcp, movedAddresses, stdio, files,
     gid: Math.max(...members.map(({ status }) => effective(status.get('Gid')))),
     rssBytes: await residentBytes([root, ...members.slice(1)]),
     swapBytes: sum(({ status }) => kilobytes(status.get('VmSwap'))),
-    hugeBytes: Math.max(...members.map(({ status }) => kilobytes(status.get('HugetlbPages')))),
+    hugePages: await collectHugePages(members, pageSize),
     vszBytes: sum(({ status }) => kilobytes(status.get('VmSize'))),
     dataBytes: sum(({ status }) => kilobytes(status.get('VmData')) + kilobytes(status.get('VmStk'))),
     mappings: Math.max(...members.map(({ mappings }) => mappings.length)),

@@ -22,7 +22,7 @@ function changed(next: Random, value: unknown): unknown {
 }
 
 const plan: Plan = {
-  pid: 12, processes: [12, 13], tids: [12, 13], comm: 'redis', cmdline: ['redis'], exe: '/bin/redis', cwd: '/', uid: 0, gid: 0, rssBytes: 1, swapBytes: 0, hugeBytes: 0, vszBytes: 1,
+  pid: 12, processes: [12, 13], tids: [12, 13], comm: 'redis', cmdline: ['redis'], exe: '/bin/redis', cwd: '/', uid: 0, gid: 0, rssBytes: 1, swapBytes: 0, hugePages: [{ pageBytes: 2 ** 21, bytes: 2 ** 22 }], vszBytes: 1,
   dataBytes: 1, mappings: 3, limits: { nofile: 1024, core: null }, sockets: [{ protocol: 'tcp', address: '127.0.0.1', port: 80 }], connections: 1, connectionAddresses: ['10.0.0.7'],
   movedAddresses: [{ address: '10.0.0.7', prefix: 24, device: 'eth0', deviceThere: 'eth0' }], sharedMemory: ['/dev/shm/a'], terminals: [1],
   files: [{ path: '/bin/redis', kind: 'file', how: 'exe', writable: false, size: 3, mtimeMs: 4, bornMs: 4, inode: 5, mode: 0o755, buildId: 'ab' }],

@@ -129,9 +129,12 @@ test('deleted files that come along must fit on the disk where they were', async
 });
 
 test('memory and mappings that do not fit are obstacles', async (t) => {
-  const obstacles = await check({ rssBytes: 2 ** 50, mappings: 2 ** 30, hugeBytes: 2 ** 50 });
+  const obstacles = await check({ rssBytes: 2 ** 50, mappings: 2 ** 30, hugePages: [{ pageBytes: 2 ** 21, bytes: 2 ** 50 }] });
   t.deepEqual(codes(obstacles), ['MEMORY', 'MAP_COUNT', 'HUGE_PAGES']);
   t.regex(obstacles[1]!.sentence, /run "sysctl vm\.max_map_count=/);
+  t.regex(obstacles[2]!.sentence, /^sleep has 1024\.0 TiB in huge pages of 2\.0 MiB, touched or reserved, but beta has .* free: run "echo \d+ > .*hugepages-2048kB\/nr_hugepages" there\.$/);
+  const odd = [{ pageBytes: 12_288, bytes: 12_288 }];
+  t.regex((await check({ hugePages: odd }))[0]!.sentence, /in huge pages of 12\.0 KiB, .* of beta has none of that size/);
 });
 
 test('only CPU features that programs can latch are missed, by name', async (t) => {

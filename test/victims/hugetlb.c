@@ -40,7 +40,7 @@ static void check_written(const char *what, const uint64_t *at, uint64_t written
 
 int main(int argc, char **argv)
 {
-	uint64_t *own, *shared, *file, written = 0;
+	uint64_t *own, *shared, *file, word, written = 0;
 	int memory, status;
 	pid_t child;
 
@@ -75,6 +75,9 @@ int main(int argc, char **argv)
 	check_written("private", own, written);
 	check_written("shared", shared, written);
 	check_written("memfd", file, written);
+	victim_check(pread(memory, &word, sizeof(word), HUGE + 513 * 8) == sizeof(word) && word == 513 * 3);
+	file[2 * WORDS + 1] = 1;
+	victim_check(pread(memory, &word, sizeof(word), 2 * HUGE + 8) == sizeof(word) && word == 1);
 	victim_check(own[3 * WORDS + 5] == 0 && file[3 * WORDS] == 0);
 	if (own[2 * WORDS + 700] != (written % 64 < 32 ? 0 : written / 64 * 64 + 32))
 		victim_fail("word 700 of the third page is %ld after %ld", (long)own[2 * WORDS + 700], (long)written);

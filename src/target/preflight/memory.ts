@@ -16,8 +16,8 @@ const SPARE_MAPPINGS = 16;
 const NEVER_OVERCOMMIT = 2;
 
 export const checkMemory: Check = async (plan, host) => {
-  const findings = await Promise.all([checkAvailable(plan, host), checkCommit(plan, host), checkMapCount(plan, host), checkHugePages(plan, host)]);
-  return findings.filter((finding) => finding !== undefined);
+  const findings = await Promise.all([checkAvailable(plan, host), checkCommit(plan, host), checkMapCount(plan, host)]);
+  return [...findings.filter((finding) => finding !== undefined), ...(await checkHugePages(plan, host))];
 };
 
 async function checkAvailable(plan: Plan, host: string): Promise<Finding | undefined> {
@@ -59,27 +59,32 @@ async function checkCommit(plan: Plan, host: string): Promise<Finding | undefine
 
 const HUGE_PAGES = '/sys/kernel/mm/hugepages';
 
-/** Free ones of all sizes, and those that the kernel may add when it is asked. */
-async function freeHugeBytes(): Promise<number> {
-  const sizes = await readdir(HUGE_PAGES).catch(() => []);
-  const bytes = sizes.map(async (name) => {
-    const count = async (file: string): Promise<number> => Number(await readFile(join(HUGE_PAGES, name, file), 'utf8'));
-    const free = (await count('free_hugepages')) - (await count('resv_hugepages')) + (await count('nr_overcommit_hugepages'));
-    return free * Number.parseInt(name.replace('hugepages-', ''), 10) * 1024;
-  });
-  return (await Promise.all(bytes)).reduce((sum, some) => sum + some, 0);
+/** Of one size: those that nobody has touched or reserved, and those that the kernel may add when it is asked. */
+async function countFree(directory: string): Promise<number> {
+  const read = async (name: string): Promise<number> => Number(await readFile(join(directory, name), 'utf8'));
+  const mayBeAdded = (await read('nr_overcommit_hugepages')) - (await read('surplus_hugepages'));
+  return (await read('free_hugepages')) - (await read('resv_hugepages')) + Math.max(mayBeAdded, 0);
 }
 
-async function checkHugePages(plan: Plan, host: string): Promise<Finding | undefined> {
-  const free = plan.hugeBytes === 0 ? 0 : await freeHugeBytes();
-  if (free >= plan.hugeBytes) {
-    return undefined;
-  }
-  return {
-    code: 'HUGE_PAGES',
-    subject: 'huge pages',
-    sentence: `${plan.comm} has ${formatBytes(plan.hugeBytes)} in huge pages, but ${host} has ${formatBytes(free)} of them free: raise vm.nr_hugepages there (or ${HUGE_PAGES}/*/nr_hugepages).`,
-  };
+async function checkHugePages(plan: Plan, host: string): Promise<Finding[]> {
+  const sizes: string[] = await readdir(HUGE_PAGES).catch(() => []);
+  const checked = plan.hugePages.map(async ({ pageBytes, bytes }): Promise<Finding | []> => {
+    const has = `${plan.comm} has ${formatBytes(bytes)} in huge pages of ${formatBytes(pageBytes)}, touched or reserved`;
+    const size = `hugepages-${pageBytes / 1024}kB`;
+    if (!sizes.includes(size)) {
+      return { code: 'HUGE_PAGES', subject: 'huge pages', sentence: `${has}, but the CPU or the kernel of ${host} has none of that size: choose another host.` };
+    }
+    const directory = join(HUGE_PAGES, size);
+    const free = await countFree(directory);
+    const lacking = Math.ceil(bytes / pageBytes) - free;
+    if (lacking <= 0) {
+      return [];
+    }
+    const setting = join(directory, 'nr_hugepages');
+    const wanted = Number(await readFile(setting, 'utf8')) + lacking;
+    return { code: 'HUGE_PAGES', subject: 'huge pages', sentence: `${has}, but ${host} has ${formatBytes(free * pageBytes)} of them free: run "echo ${wanted} > ${setting}" there.` };
+  });
+  return (await Promise.all(checked)).flat();
 }
 
 async function checkMapCount(plan: Plan, host: string): Promise<Finding | undefined> {
