@@ -109,6 +109,11 @@ static inline bool vma_has_pages(const struct vma *vma)
 	return !vma->shared && (vma->kind == VMA_ANON || vma->kind == VMA_FILE);
 }
 
+static inline uint64_t vma_page_bytes(const struct vma *vma)
+{
+	return !(vma->flags & VMA_HUGETLB) ? 4096 : vma->huge_shift ? 1ull << vma->huge_shift : 2ull << 20;
+}
+
 struct check;
 /* Adds an obstacle for each mapping that can't move. */
 void memory_check(struct check *c);

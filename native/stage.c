@@ -380,7 +380,7 @@ static uint64_t unit_at(const struct stage *s, uint64_t at)
 {
 	const struct vma *vma = memory_map_find(&s->layout, at);
 
-	return !vma || !(vma->flags & VMA_HUGETLB) ? PAGE : vma->huge_shift ? 1ull << vma->huge_shift : 2 * MIB;
+	return vma ? vma_page_bytes(vma) : PAGE;
 }
 
 static int drop(void *to, uint64_t start, uint64_t end)

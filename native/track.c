@@ -66,6 +66,7 @@ void tracker_close(struct tracker *t)
 		t->kind->close(t);
 	if (t->pagemap >= 0)
 		close(t->pagemap);
+	huge_pages_free(&t->huge);
 	memset(t, 0, sizeof(*t));
 }
 

@@ -20,6 +20,7 @@
 #define PHAUL_TRACK_H
 
 #include "frames.h"
+#include "huge_pages.h"
 #include "memory_map.h"
 #include "pages.h"
 #include "remote.h"
@@ -69,6 +70,7 @@ struct tracker {
 	uint64_t stopped_ns;	/* how long looks have stopped the process so far */
 	struct track_density densities[TRACK_DENSITIES];
 	bool armed;		/* once; uffd: so that marks may be left over */
+	struct huge_pages huge;	/* of the last look that armed */
 	struct range_list doubtful;	/* of the round before: what was written there isn't known */
 };
 

@@ -7,7 +7,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 
 #include "error.h"
 #include "pagemap.h"
@@ -17,8 +16,6 @@
 #define SPARSE_SIZE (1ull << 30)
 #define SPARSE_FRACTION 8
 
-#define HUGE_USUAL (2ull << 20)
-#define HUGE_PIECE 65536	/* of a huge page, read at once */
 #define SPLIT_SIZE (1ull << 30)	/* below, waking a second thread takes as long as it saves */
 
 void track_mark_fresh(struct memory_map *map, const struct range_list *list)
@@ -147,9 +144,18 @@ static int scan(struct tracker *t, const struct pm_scan_arg *arg, bool arm, bool
 	return pagemap_read(t->pagemap, arg, &t->frames, arm, report, to);
 }
 
+/* What the look at `w` has found is the end of `found`, from its entry `from` on, which it may have joined. */
+static int note_huge(struct tracker *t, const struct walk *w, const struct range_list *found, size_t from, struct huge_pages *ret)
+{
+	struct range_list written = { .at = found->at + from, .count = found->count - from };
+
+	return huge_pages_note(t->pid, t->pagemap, w->start, w->end, vma_page_bytes(w->first), &written, &t->huge, ret);
+}
+
 int track_dirty(struct tracker *t, const struct memory_map *map, bool arm, struct range_list *ret,
 		struct phaul_error *err)
 {
+	struct huge_pages huge = {0};
 	struct walks walks;
 	int code = plan_walks(t, map, 0, ~0ull, &walks);
 
@@ -157,6 +163,7 @@ int track_dirty(struct tracker *t, const struct memory_map *map, bool arm, struc
 		const struct walk *w = &walks.at[i];
 		struct pm_scan_arg arg = dirty_of(t, w);
 		uint64_t before = ret->pages;
+		size_t last = ret->count ? ret->count - 1 : 0;
 
 		arg.flags = arm ? t->kind->arm_flags : 0;
 		code = scan(t, &arg, arm, arm, add_dirty, ret);
@@ -166,8 +173,14 @@ int track_dirty(struct tracker *t, const struct memory_map *map, bool arm, struc
 			if (d)
 				d->pages += ret->pages - before;
 		}
+		if (!code && arm && w->first->flags & VMA_HUGETLB)
+			code = note_huge(t, w, ret, last, &huge);
 	}
 	free(walks.at);
+	if (arm) {
+		huge_pages_free(&t->huge);
+		t->huge = huge;
+	}
 	return code ? phaul_fail(err, code, "track", "looking for dirty pages of pid %d", t->pid) : 0;
 }
 
@@ -253,24 +266,8 @@ static int add_final(void *to, const struct page_region *region)
 	return f->add(f->found, &told);
 }
 
-/* Also what can't be read. */
-static bool is_blank(pid_t pid, uint64_t at, uint64_t size)
-{
-	uint64_t words[HUGE_PIECE / 8];
-	bool blank = true;
-
-	for (uint64_t end = at + size; at < end && blank; at += sizeof(words)) {
-		struct iovec local = { words, sizeof(words) }, remote = { (void *)at, sizeof(words) };
-
-		if (process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)sizeof(words))
-			blank = !words[0] && !memcmp(words, words + 1, sizeof(words) - 8);
-	}
-	return blank;
-}
-
-/* Of huge pages there is none of zeros: one that was dropped, and read since, by us if by nobody else, is there and clean. They are
- * never in swap: what looks like it is what userfaultfd leaves of one that was dropped, or one on its way to another place in
- * memory. Their content tells. */
+/* Huge pages are never in swap: what looks like it is what userfaultfd leaves of one that was dropped, or one on its way to
+ * another place in memory. */
 static int add_huge(void *to, const struct page_region *region)
 {
 	const struct finding *f = to;
@@ -280,7 +277,7 @@ static int add_huge(void *to, const struct page_region *region)
 		struct page_region told = { at, at + f->huge < region->end ? at + f->huge : region->end, region->categories };
 		bool there = told.categories & (PAGE_IS_PRESENT | PAGE_IS_SWAPPED), clean = !(told.categories & f->tracker->kind->written);
 
-		if (there && clean && (!(told.categories & PAGE_IS_PRESENT) || is_blank(f->tracker->pid, at, told.end - at)))
+		if (there && clean && (!(told.categories & PAGE_IS_PRESENT) || huge_pages_dropped(&f->tracker->huge, f->tracker->pid, at, f->huge)))
 			told.categories |= f->tracker->kind->written;
 		err = add_final(to, &told);
 	}
@@ -309,8 +306,8 @@ static int final_walk(struct tracker *t, const struct walk *w, struct final_scan
 		return scan(t, &arg, false, true, add_final, &f);
 	}
 	if (w->first->flags & VMA_HUGETLB) {
-		f.huge = w->first->huge_shift ? 1ull << w->first->huge_shift : HUGE_USUAL;
-		return scan(t, &arg, false, true, add_huge, &f);
+		f.huge = vma_page_bytes(w->first);
+		return huge_pages_look(&t->huge, t->pid, t->pagemap, w->start, w->end) ?: scan(t, &arg, false, true, add_huge, &f);
 	}
 	if (w->sparse) {
 		arg.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;

@@ -24,11 +24,15 @@
 #define TABLE_PAGES (HUGE_PAGE / PAGE)
 #define ARENA_PAGES 1024ul
 #define ROUNDS 40
+#define HUGE_PAGES 4ul
+#define HUGE_SIZE (HUGE_PAGES * HUGE_PAGE)
+#define HUGE_DROPPED 1ul
 
 static const struct tracker_kind *kind;
 
-/* The memory that a subject has: PAGES at `at`, an empty page elsewhere, and room for two page tables. */
-static char *at, *empty, *tables[2];
+/* The memory that a subject has: PAGES at `at`, an empty page elsewhere, room for two page tables, and huge pages, the last
+ * of which is zero; NULL if the machine gives none. */
+static char *at, *empty, *tables[2], *huge;
 
 static void write_everywhere(unsigned int seed)
 {
@@ -67,6 +71,10 @@ static int obey(char order)
 		return mmap(at + 2 * PAGES * PAGE, PAGE, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED ||
 		       !memset(at + 2 * PAGES * PAGE, 1, PAGE);
+	case 'D':
+		return madvise(huge + HUGE_DROPPED * HUGE_PAGE, HUGE_PAGE, MADV_DONTNEED);
+	case 'R':
+		return *(volatile char *)(huge + HUGE_DROPPED * HUGE_PAGE);
 	case 'a':
 		write_everywhere(1);
 	}
@@ -82,6 +90,10 @@ static void subject(int fd)
 		at[i * PAGE] = 1;
 	for (unsigned long i = 0; i < TABLE_PAGES; i++)
 		tables[0][i * PAGE] = tables[1][i * PAGE] = 1 + i % 100;
+	if (huge && mmap(huge, HUGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_FIXED, -1, 0) == MAP_FAILED)
+		_exit(4);
+	for (unsigned long i = 0; huge && i < HUGE_PAGES; i++)
+		huge[i * HUGE_PAGE + (i + 1) * 1000] = i + 1 < HUGE_PAGES;
 	do {
 		if (order != 'a' && obey(order))
 			_exit(2);
@@ -101,11 +113,23 @@ static void tell(int fd, char order)
 	}
 }
 
-static pid_t start(size_t pages, int *ret_fd)
+/* A process of ours, tracked. */
+struct tested {
+	struct tracker tracker;
+	pid_t pid;
+	int fd;
+	size_t pages;
+};
+
+static void map_at(char *to, size_t size)
+{
+	mmap(to, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+
+static void start(struct tested *s, size_t pages)
 {
 	char *all = mmap(NULL, 64 * PAGE + pages * PAGE + 8 * HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int fds[2];
-	pid_t pid;
 
 	munmap(all, 64 * PAGE + pages * PAGE + 8 * HUGE_PAGE);
 	tables[0] = (char *)(((uintptr_t)all + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
@@ -113,29 +137,31 @@ static pid_t start(size_t pages, int *ret_fd)
 	at = tables[1] + 2 * HUGE_PAGE + 8 * PAGE;
 	empty = at + (pages + 40) * PAGE;
 	for (int i = 0; i < 2; i++) {
-		mmap(tables[i], HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		map_at(tables[i], HUGE_PAGE);
 		madvise(tables[i], HUGE_PAGE, MADV_NOHUGEPAGE);
 	}
-	mmap(at, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-	mmap(empty, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	map_at(at, pages * PAGE);
+	map_at(empty, PAGE);
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds))
 		exit(1);
-	pid = fork();
-	if (pid == 0)
+	s->pages = pages;
+	s->pid = fork();
+	if (s->pid == 0)
 		subject(fds[1]);
 	close(fds[1]);
-	if (read(fds[0], &(char){0}, 1) != 1)
+	s->fd = fds[0];
+	if (read(s->fd, &(char){0}, 1) != 1)
 		exit(1);
-	*ret_fd = fds[0];
-	return pid;
+	s->tracker = open_tracker(s->pid, kind);
 }
 
-static void end(pid_t pid, int fd, size_t pages)
+static void end(struct tested *s)
 {
-	close(fd);
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-	munmap(at, pages * PAGE);
+	tracker_close(&s->tracker);
+	close(s->fd);
+	kill(s->pid, SIGKILL);
+	waitpid(s->pid, NULL, 0);
+	munmap(at, s->pages * PAGE);
 	munmap(empty, PAGE);
 	munmap(tables[0], HUGE_PAGE);
 	munmap(tables[1], HUGE_PAGE);
@@ -182,27 +208,25 @@ static bool finds(struct tracker *t, const char *page, bool last)
 static int moved_beside(bool again)
 {
 	const char *page;
-	struct tracker t;
-	int fd, failed = 0;
-	pid_t pid = start(PAGES, &fd);
+	struct tested s;
+	int failed = 0;
 
-	t = open_tracker(pid, kind);
+	start(&s, PAGES);
 	page = at + WRITTEN * PAGE;
-	if (!finds(&t, page, false))
+	if (!finds(&s.tracker, page, false))
 		failed = puts("a page that was never sent isn't found");
-	if (kind != &tracker_none && finds(&t, page, false))
+	if (kind != &tracker_none && finds(&s.tracker, page, false))
 		failed = puts("a page that wasn't written is found");
-	tell(fd, 'm');
-	tell(fd, 'w');
-	if (again && !finds(&t, page, false))
+	tell(s.fd, 'm');
+	tell(s.fd, 'w');
+	if (again && !finds(&s.tracker, page, false))
 		failed = puts("a page that was written after an mremap() beside it isn't found");
 	if (again)
-		tell(fd, 'w');
-	if (!finds(&t, page, true))
+		tell(s.fd, 'w');
+	if (!finds(&s.tracker, page, true))
 		failed = puts(again ? "nor when it was written once more" : "the last look finds no page that was written "
 			      "after an mremap() beside it");
-	tracker_close(&t);
-	end(pid, fd, PAGES);
+	end(&s);
 	return failed;
 }
 
@@ -210,39 +234,78 @@ static int moved_beside(bool again)
 static int dropped(bool read)
 {
 	struct final_scan found = {0};
-	struct tracker t;
-	int fd, failed = 0;
-	pid_t pid = start(PAGES, &fd);
+	struct tested s;
+	int failed = 0;
 
-	t = open_tracker(pid, kind);
-	look(&t, NULL, &found, false);
-	tell(fd, 'd');
+	start(&s, PAGES);
+	look(&s.tracker, NULL, &found, false);
+	tell(s.fd, 'd');
 	if (read)
-		tell(fd, 'r');
+		tell(s.fd, 'r');
 	free_found(&found);
-	look(&t, NULL, &found, true);
+	look(&s.tracker, NULL, &found, true);
 	if (!holds(&found.absent, (uint64_t)at + DROPPED * PAGE) && !holds(&found.dirty, (uint64_t)at + DROPPED * PAGE))
 		failed = printf("a page that was dropped%s is neither absent nor written\n", read ? " and read" : "");
 	free_found(&found);
-	tracker_close(&t);
-	end(pid, fd, PAGES);
+	end(&s);
+	return failed;
+}
+
+/* `looks` and orders in their order, l for a look. Also when it comes back, all zeros, as what was never written, and whatever the
+ * looks in between have seen of it; what is as it was isn't found, nor zeros that were zeros. */
+static int dropped_huge(const char *looks)
+{
+	uint64_t first = (uint64_t)huge, page = first + HUGE_DROPPED * HUGE_PAGE;
+	struct final_scan found = {0};
+	struct tested s;
+	int failed = 0;
+
+	start(&s, PAGES);
+	look(&s.tracker, NULL, &found, false);
+	for (size_t i = 0; i < HUGE_PAGES; i++)
+		if (!holds(&found.dirty, first + i * HUGE_PAGE))
+			failed = puts("a huge page that was never sent isn't found");
+	free_found(&found);
+	for (const char *order = looks; *order; order++) {
+		if (*order == 'l')
+			look(&s.tracker, NULL, &found, false);
+		else
+			tell(s.fd, *order);
+	}
+	look(&s.tracker, NULL, &found, true);
+	for (uint64_t at = page; at < page + HUGE_PAGE && !failed; at += PAGE)
+		if (!holds(&found.absent, at) && !holds(&found.dirty, at))
+			failed = printf("%lx of a huge page that was dropped is neither absent nor written (%s)\n", at - page, looks);
+	for (size_t i = 0; i < HUGE_PAGES; i++)
+		if (kind != &tracker_none && i != HUGE_DROPPED && holds(&found.dirty, first + i * HUGE_PAGE))
+			failed = printf("huge page %zu, which is as it was, counts as written (%s)\n", i, looks);
+	free_found(&found);
+	end(&s);
+	return failed;
+}
+
+static int dropped_huge_pages(void)
+{
+	const char *const all[] = { "D", "DR", "lDR", "DlR", "DRl", "DlRl", "DlRll" };
+	int failed = 0;
+
+	for (size_t i = 0; huge && i < sizeof(all) / sizeof(*all); i++)
+		failed |= dropped_huge(all[i]);
 	return failed;
 }
 
 /* Moves that are large enough move whole page tables, and don't look into them. */
 static int moved_tables(bool last)
 {
-	struct tracker t;
-	int fd, failed = 0;
-	pid_t pid = start(PAGES, &fd);
+	struct tested s;
+	int failed = 0;
 
-	t = open_tracker(pid, kind);
-	finds(&t, at, false);
-	tell(fd, 't');
-	if (!finds(&t, tables[1] + 7 * PAGE, last))
+	start(&s, PAGES);
+	finds(&s.tracker, at, false);
+	tell(s.fd, 't');
+	if (!finds(&s.tracker, tables[1] + 7 * PAGE, last))
 		failed = printf("pages that were moved over others aren't found by %s look\n", last ? "the last" : "the next");
-	tracker_close(&t);
-	end(pid, fd, PAGES);
+	end(&s);
 	return failed;
 }
 
@@ -251,21 +314,19 @@ static int mapped_meanwhile(bool last)
 {
 	struct final_scan found = {0};
 	struct memory_map map;
-	struct tracker t;
-	int fd, failed = 0;
-	pid_t pid = start(PAGES, &fd);
+	struct tested s;
+	int failed = 0;
 
-	t = open_tracker(pid, kind);
-	look(&t, NULL, &found, false);
-	must(memory_map_read(pid, true, &map, &err), "reading the map");
-	tell(fd, 'n');
-	look(&t, &map, &found, false);
-	if (!finds(&t, at + 2 * PAGES * PAGE, last))
+	start(&s, PAGES);
+	look(&s.tracker, NULL, &found, false);
+	must(memory_map_read(s.pid, true, &map, &err), "reading the map");
+	tell(s.fd, 'n');
+	look(&s.tracker, &map, &found, false);
+	if (!finds(&s.tracker, at + 2 * PAGES * PAGE, last))
 		failed = puts("what was mapped after a round's map was read is never found");
 	memory_map_free(&map);
 	free_found(&found);
-	tracker_close(&t);
-	end(pid, fd, PAGES);
+	end(&s);
 	return failed;
 }
 
@@ -296,32 +357,65 @@ static int copies(void)
 {
 	struct final_scan found = {0};
 	struct frozen frozen;
-	struct tracker t;
-	int fd, failed = 0;
-	pid_t pid = start(ARENA_PAGES, &fd);
+	struct tested s;
+	int failed = 0;
 
 	memset(copy, 0, sizeof(copy));
-	t = open_tracker(pid, kind);
-	tell(fd, 'a');
+	start(&s, ARENA_PAGES);
+	tell(s.fd, 'a');
 	for (int i = 0; i < ROUNDS; i++) {
-		look(&t, NULL, &found, false);
-		take_all(pid, &found);
+		look(&s.tracker, NULL, &found, false);
+		take_all(s.pid, &found);
 		free_found(&found);
 		usleep(200 * (i % 4));
 	}
-	must(freeze(pid, 5000, &frozen, &err), "freezing");
-	look(&t, NULL, &found, true);
-	take_all(pid, &found);
+	must(freeze(s.pid, 5000, &frozen, &err), "freezing");
+	look(&s.tracker, NULL, &found, true);
+	take_all(s.pid, &found);
 	for (size_t i = 0; i < ARENA_PAGES; i++)
-		take(pid, (uint64_t)at + i * PAGE, original + i * PAGE);
+		take(s.pid, (uint64_t)at + i * PAGE, original + i * PAGE);
 	for (size_t i = 0; i < ARENA_PAGES && !failed; i++)
 		if (memcmp(copy + i * PAGE, original + i * PAGE, PAGE))
 			failed = printf("page %zu of a process that was copied round by round is another one\n", i);
 	free_found(&found);
-	tracker_close(&t);
 	thaw(&frozen);
-	end(pid, fd, ARENA_PAGES);
+	end(&s);
 	return failed;
+}
+
+#define SETTING "/proc/sys/vm/nr_overcommit_hugepages"
+
+/* How many huge pages more the kernel may make when they are asked for. */
+static void let_make(long count)
+{
+	FILE *f = fopen(SETTING, "r+e");
+	long before;
+
+	if (f && fscanf(f, "%ld", &before) == 1) {
+		rewind(f);
+		fprintf(f, "%ld", before + count);
+	}
+	if (f)
+		fclose(f);
+}
+
+static void make_no_more(void)
+{
+	let_make(-(long)HUGE_PAGES);
+}
+
+/* Where subjects are to have huge pages: here there is nothing. */
+static void find_place(void)
+{
+	let_make(HUGE_PAGES);
+	atexit(make_no_more);
+	huge = mmap(NULL, HUGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (huge == MAP_FAILED) {
+		printf("this machine gives no huge pages: %s\n", strerror(errno));
+		huge = NULL;
+	} else {
+		mmap(huge, HUGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	}
 }
 
 int main(void)
@@ -329,6 +423,7 @@ int main(void)
 	const struct tracker_kind *all[] = { &tracker_uffd, &tracker_soft_dirty, &tracker_none };
 	int failed = 0;
 
+	find_place();
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
 		kind = all[i];
 		if (!kind->usable()) {
@@ -336,7 +431,7 @@ int main(void)
 			continue;
 		}
 		if (moved_beside(false) | moved_beside(true) | dropped(false) | dropped(true) | moved_tables(false) |
-		    moved_tables(true) | mapped_meanwhile(false) | mapped_meanwhile(true) | copies())
+		    moved_tables(true) | mapped_meanwhile(false) | mapped_meanwhile(true) | dropped_huge_pages() | copies())
 			failed = printf("... by %s\n", kind->name);
 		fflush(stdout);
 	}
