@@ -72,6 +72,7 @@ struct tracker {
 	bool armed;		/* once; uffd: so that marks may be left over */
 	struct huge_pages huge;	/* of the last look that armed */
 	struct range_list doubtful;	/* of the round before: what was written there isn't known */
+	struct range_list being_read;	/* uffd: what disks were writing to when it was armed */
 };
 
 struct tracker_kind {
@@ -102,6 +103,10 @@ void tracker_close(struct tracker *t);
 
 /* What kinds are made of (track_walk.c). Mappings that hold one of these ranges: */
 void track_mark_fresh(struct memory_map *map, const struct range_list *list);
+/* What `vma` holds between `start` and `end`; what a map holds of ranges that an earlier look has kept. */
+int track_add_held(struct tracker *t, const struct vma *vma, uint64_t start, uint64_t end, struct range_list *to);
+int track_add_kept(struct tracker *t, const struct memory_map *map, const struct range_list *kept, struct range_list *to,
+		   struct phaul_error *err);
 /* scan(), but for what arms, and final() once fresh mappings are marked. */
 int track_dirty(struct tracker *t, const struct memory_map *map, bool arm, struct range_list *ret, struct phaul_error *err);
 int track_final(struct tracker *t, const struct memory_map *map, struct final_scan *ret, struct phaul_error *err);

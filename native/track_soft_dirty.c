@@ -67,20 +67,6 @@ static int clear(struct tracker *t, struct phaul_error *err)
 	return code ? phaul_fail(err, code, "track", "clearing the soft-dirty bits of pid %d", t->pid) : 0;
 }
 
-/* What `vma` holds between `start` and `end`. */
-static int add_held(struct tracker *t, const struct vma *vma, uint64_t start, uint64_t end, struct range_list *to)
-{
-	struct range_list guards = {0};
-	struct vma part = *vma;
-	int code;
-
-	part.start = start > vma->start ? start : vma->start;
-	part.end = end < vma->end ? end : vma->end;
-	code = pagemap_held(t->pagemap, &part, to, &guards);
-	range_list_free(&guards);
-	return code;
-}
-
 /* Where the stretch of `vma` from `at` on ends that is the same in `map`, or is not. */
 static uint64_t stretch_end(const struct memory_map *map, const struct vma *vma, uint64_t at, bool *ret_known)
 {
@@ -114,31 +100,16 @@ static int keep_unknown(struct tracker *t, const struct memory_map *map, struct 
 
 		for (; vma_has_pages(vma) && at < vma->end && !code; at = end) {
 			end = stretch_end(map, vma, at, &known);
-			code = known ? 0 : add_held(t, vma, at, end, &t->doubtful);
+			code = known ? 0 : track_add_held(t, vma, at, end, &t->doubtful);
 		}
 	}
 	memory_map_free(&now);
 	return code ? phaul_fail(err, code, "track", "looking for what pid %d has mapped meanwhile", t->pid) : 0;
 }
 
-/* What was kept that way, as far as it is still there. */
-static int add_kept(struct tracker *t, const struct memory_map *map, struct range_list *to, struct phaul_error *err)
-{
-	int code = 0;
-
-	for (size_t i = 0; i < t->doubtful.count && !code; i++) {
-		uint64_t start = t->doubtful.at[i].address, end = start + t->doubtful.at[i].pages * 4096;
-
-		for (size_t n = 0; n < map->count && !code; n++)
-			if (map->at[n].start < end && start < map->at[n].end && vma_has_pages(&map->at[n]))
-				code = add_held(t, &map->at[n], start, end, to);
-	}
-	return code ? phaul_fail(err, code, "track", "looking at what pid %d had mapped", t->pid) : 0;
-}
-
 static int look(struct tracker *t, const struct memory_map *map, bool arm, struct range_list *ret, struct phaul_error *err)
 {
-	return track_dirty(t, map, arm, ret, err) ?: add_kept(t, map, ret, err);
+	return track_dirty(t, map, arm, ret, err) ?: track_add_kept(t, map, &t->doubtful, ret, err);
 }
 
 /* Frozen, or for the first time: then what is written before the pages are listed is among them in any case. */
@@ -168,7 +139,7 @@ static int sd_scan(struct tracker *t, const struct memory_map *map, bool arm, st
 
 static int sd_final(struct tracker *t, struct memory_map *map, struct final_scan *ret, struct phaul_error *err)
 {
-	return cover(t, map, err) ?: track_final(t, map, ret, err) ?: add_kept(t, map, &ret->dirty, err);
+	return cover(t, map, err) ?: track_final(t, map, ret, err) ?: track_add_kept(t, map, &t->doubtful, &ret->dirty, err);
 }
 
 static void sd_close(struct tracker *t)

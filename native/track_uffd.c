@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "direct_reads.h"
 #include "error.h"
 #include "pagemap.h"
 #include "track.h"
@@ -156,9 +157,22 @@ static int cover(struct tracker *t, struct memory_map *map, struct phaul_error *
 	return code;
 }
 
+/* What a disk was to write to when it was armed is sent again, written or not: it came later than the mark, and by no way that
+ * clears it. Who has done with reading when he is asked has what he read before the pages are sent. */
+static int uffd_scan(struct tracker *t, const struct memory_map *map, bool arm, struct range_list *ret, struct phaul_error *err)
+{
+	int code = track_dirty(t, map, arm, ret, err) ?: track_add_kept(t, map, &t->being_read, ret, err);
+
+	if (code || !arm)
+		return code;
+	range_list_reset(&t->being_read);
+	code = direct_reads_find(t->pid, &t->being_read);
+	return code ? phaul_fail(err, code, "track", "looking for what pid %d reads from disks", t->pid) : 0;
+}
+
 static int uffd_final(struct tracker *t, struct memory_map *map, struct final_scan *ret, struct phaul_error *err)
 {
-	return find_unregistered(t, map, err) ?: track_final(t, map, ret, err);
+	return find_unregistered(t, map, err) ?: track_final(t, map, ret, err) ?: track_add_kept(t, map, &t->being_read, &ret->dirty, err);
 }
 
 static void uffd_close(struct tracker *t)
@@ -167,10 +181,11 @@ static void uffd_close(struct tracker *t)
 		close(t->uffd);
 	t->uffd = -1;
 	range_list_free(&t->doubtful);
+	range_list_free(&t->being_read);
 }
 
 const struct tracker_kind tracker_uffd = {
 	.name = "uffd", .what = "userfaultfd WP_ASYNC with PAGEMAP_SCAN (Linux 6.7)",
 	.written = PAGE_IS_WRITTEN, .arm_flags = PM_SCAN_WP_MATCHING,
-	.usable = usable, .open = uffd_open, .cover = cover, .scan = track_dirty, .final = uffd_final, .close = uffd_close,
+	.usable = usable, .open = uffd_open, .cover = cover, .scan = uffd_scan, .final = uffd_final, .close = uffd_close,
 };

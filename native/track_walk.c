@@ -407,3 +407,31 @@ int track_final(struct tracker *t, const struct memory_map *map, struct final_sc
 	free(upper.walks.at);
 	return code ? phaul_fail(err, code, "track", "the last look at the memory of pid %d", t->pid) : 0;
 }
+
+int track_add_held(struct tracker *t, const struct vma *vma, uint64_t start, uint64_t end, struct range_list *to)
+{
+	struct range_list guards = {0};
+	struct vma part = *vma;
+	int code;
+
+	part.start = start > vma->start ? start : vma->start;
+	part.end = end < vma->end ? end : vma->end;
+	code = pagemap_held(t->pagemap, &part, to, &guards);
+	range_list_free(&guards);
+	return code;
+}
+
+int track_add_kept(struct tracker *t, const struct memory_map *map, const struct range_list *kept, struct range_list *to,
+		   struct phaul_error *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < kept->count && !code; i++) {
+		uint64_t start = kept->at[i].address, end = range_end(&kept->at[i]);
+
+		for (size_t n = 0; n < map->count && !code; n++)
+			if (map->at[n].start < end && start < map->at[n].end && vma_has_pages(&map->at[n]))
+				code = track_add_held(t, &map->at[n], start, end, to);
+	}
+	return code ? phaul_fail(err, code, "track", "looking at what pid %d had mapped", t->pid) : 0;
+}

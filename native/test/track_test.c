@@ -2,6 +2,7 @@
  * kernel has.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,9 +22,11 @@
 #define PAGES 16ul
 #define WRITTEN 3ul		/* the page that is written again and again */
 #define DROPPED 5ul
+#define READ 8ul		/* and the next one */
 #define TABLE_PAGES (HUGE_PAGE / PAGE)
 #define ARENA_PAGES 1024ul
 #define ROUNDS 40
+#define LOOKS 5000
 #define HUGE_PAGES 4ul
 #define HUGE_SIZE (HUGE_PAGES * HUGE_PAGE)
 #define HUGE_DROPPED 1ul
@@ -81,6 +84,16 @@ static int obey(char order)
 	return 0;
 }
 
+/* From a pipe, but as from a disk that never answers. */
+static void read_directly(bool vector)
+{
+	struct iovec to = { at + READ * PAGE + 100, PAGE };
+	int fds[2];
+
+	if (pipe(fds) || fcntl(fds[0], F_SETFL, O_DIRECT) || (vector ? readv(fds[0], &to, 1) : read(fds[0], to.iov_base, to.iov_len)) >= 0)
+		_exit(4);
+}
+
 static void subject(int fd)
 {
 	char order = 0;
@@ -101,6 +114,8 @@ static void subject(int fd)
 			_exit(3);
 		if (order == 'a')
 			write_everywhere(1);
+		if (order == 'b' || order == 'v')
+			read_directly(order == 'v');
 	} while (read(fd, &order, 1) == 1);
 	_exit(0);
 }
@@ -294,6 +309,32 @@ static int dropped_huge_pages(void)
 	return failed;
 }
 
+/* What a disk writes to was written when the request began, and is again when it ends. */
+static int read_from_disk(char order)
+{
+	struct final_scan found = {0};
+	struct tested s;
+	int failed = 0;
+
+	if (kind != &tracker_uffd)
+		return 0;
+	start(&s, PAGES);
+	tell(s.fd, order);
+	for (int i = 0; i < LOOKS && !s.tracker.being_read.count; i++) {
+		look(&s.tracker, NULL, &found, false);
+		usleep(1000);
+	}
+	free_found(&found);
+	look(&s.tracker, NULL, &found, true);
+	for (unsigned long i = READ - 1; i < READ + 3; i++)
+		if (holds(&found.dirty, (uint64_t)at + i * PAGE) != (i == READ || i == READ + 1))
+			failed = printf("page %lu of a buffer that is being read to is %s (%c)\n", i - READ, i - READ < 2 ? "clean" : "written",
+					order);
+	free_found(&found);
+	end(&s);
+	return failed;
+}
+
 /* Moves that are large enough move whole page tables, and don't look into them. */
 static int moved_tables(bool last)
 {
@@ -431,7 +472,8 @@ int main(void)
 			continue;
 		}
 		if (moved_beside(false) | moved_beside(true) | dropped(false) | dropped(true) | moved_tables(false) |
-		    moved_tables(true) | mapped_meanwhile(false) | mapped_meanwhile(true) | dropped_huge_pages() | copies())
+		    moved_tables(true) | mapped_meanwhile(false) | mapped_meanwhile(true) | dropped_huge_pages() | read_from_disk('b') |
+		    read_from_disk('v') | copies())
 			failed = printf("... by %s\n", kind->name);
 		fflush(stdout);
 	}

@@ -1,0 +1,17 @@
+/* direct_reads.h - memory that disks are just writing to, past the caches (O_DIRECT), where no tracker sees it: a page counts as
+ * written when the request for it begins. */
+#ifndef PHAUL_DIRECT_READS_H
+#define PHAUL_DIRECT_READS_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct range_list;
+
+/* Adds the pages of buffers that threads of the process wait for in a read(), or one of its kind, from a file with O_DIRECT. Those of
+ * io_submit() can't be seen from outside. */
+int direct_reads_find(pid_t pid, struct range_list *ret);
+/* Is that descriptor open with O_DIRECT? */
+bool direct_reads_from(pid_t pid, int fd);
+
+#endif
