@@ -55,9 +55,6 @@ int ghosts_make(struct built_files *f, const struct image_set *images, int direc
 		struct phaul_error *err);
 /* Files that had to be made are the processes' from now on, or go. */
 void ghosts_keep_files(struct built_files *f, bool keep);
-/* A process with this pid that has ended, until all is restored. */
-int stand_in_for(struct built_files *f, pid_t pid);
-void stand_ins_end(struct built_files *f);
 /* All are restored: links of the dump are needed no more. */
 void ghosts_forget_links(struct built_files *f, const struct image_set *images);
 

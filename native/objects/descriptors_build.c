@@ -13,6 +13,7 @@
 #include "unix_socket.h"
 
 #include "../ghost.h"
+#include "../stand_in.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -159,7 +159,7 @@ struct built_files {
 	pthread_mutex_t *lock;		/* around them, while several threads make connections */
 	struct unix_name *unix_names;	/* of sockets, to be put where they belong at the end: unix_socket.h */
 	size_t unix_name_count;
-	pid_t *stand_ins;		/* for processes that had ended: ghost.h */
+	pid_t *stand_ins;		/* stand_in.h */
 	size_t stand_in_count;
 	bool moves;			/* their originals are still there, on another host */
 	struct file_lock *late_locks;	/* that are taken when these are gone: locks.h */
