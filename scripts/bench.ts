@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { $ as shell } from 'zx';
-import { engine } from '../src/engine/library.ts';
+import { engine } from '../src/engine/libphaul.ts';
 import { PAGE_BYTES } from '../src/engine/engine.ts';
 import type { DoneEvent, PhaulEvent } from '../src/events.ts';
 

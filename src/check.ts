@@ -2,7 +2,7 @@
 import { hostname } from 'node:os';
 import { findMoved } from './addresses.ts';
 import type { CheckFlags, Findings } from './engine/engine.ts';
-import { engine } from './engine/library.ts';
+import { engine } from './engine/libphaul.ts';
 import type { Obstacle } from './errors.ts';
 import type { PreflightEvent } from './events.ts';
 import type { Check } from './options.ts';

@@ -7,7 +7,7 @@ import { addressText, findMoved } from './addresses.ts';
 import { cgroupText } from './cgroups.ts';
 import { localFindings, preflightEvent } from './check.ts';
 import { PAGE_BYTES, type TrackerName } from './engine/engine.ts';
-import { engine } from './engine/library.ts';
+import { engine } from './engine/libphaul.ts';
 import { failedEvent } from './done.ts';
 import { asPhaulError, PhaulError } from './errors.ts';
 import { plural, type DoneEvent, type Emit, type EventInput } from './events.ts';

@@ -13,8 +13,8 @@
  * While it is attached, signals wait. If this program dies the process goes on; one that is in the middle of a call then is
  * lost, which takes 20 us a call (a batch isn't).
  */
-import { engine } from './engine/library.ts';
-import type { RemoteThread } from './engine/engine.ts';
+import { engine } from './engine/libphaul.ts';
+import type { RemoteThread } from './engine/remoteThread.ts';
 import { PhaulError } from './errors.ts';
 
 /** Numbers of linux/x86_64, asm/unistd_64.h. */

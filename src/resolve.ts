@@ -4,7 +4,7 @@
  */
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { engine } from './engine/library.ts';
+import { engine } from './engine/libphaul.ts';
 import { asPhaulError, PhaulError } from './errors.ts';
 import type { Side } from './events.ts';
 import { sourceEvidence } from './handover/look.ts';

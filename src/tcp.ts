@@ -17,8 +17,8 @@
  * connection, or the peer is told that it is gone.
  */
 import type { Socket } from 'node:net';
-import { engine } from './engine/library.ts';
-import type { TcpLock as Lock } from './engine/engine.ts';
+import { engine } from './engine/libphaul.ts';
+import type { TcpLock as Lock } from './engine/tcpConnections.ts';
 
 export const { pause, save, restore, resume } = engine.tcp;
 

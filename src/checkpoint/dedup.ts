@@ -1,7 +1,7 @@
 /** The disk that old pages take is freed. */
 import { closeSync, openSync } from 'node:fs';
 import { PAGE_BYTES } from '../engine/engine.ts';
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import { PhaulError } from '../errors.ts';
 
 /** Of what checkpoints before `directory` hold: pages that it has newer ones of. They are good for this one only, afterwards. Returns how many bytes. */

@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { cgroupText } from '../cgroups.ts';
 import { localFindings } from '../check.ts';
 import { PAGE_BYTES, type Channel, type CheckFlags, type Checkpoint, type Written } from '../engine/engine.ts';
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import { plural } from '../events.ts';
 import type { DumpOptions, PreDumpOptions } from '../options.ts';

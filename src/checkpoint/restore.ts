@@ -1,6 +1,6 @@
 /** A process tree from a directory. */
 import { cgroupText } from '../cgroups.ts';
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import type { RestoreOptions } from '../options.ts';
 import { ActionScripts } from './actionScripts.ts';
 import { withCheckpoint } from './directory.ts';

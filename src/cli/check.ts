@@ -4,7 +4,7 @@ import type { Obstacle } from '../errors.ts';
 import { oneLine, plural, type PreflightEvent } from '../events.ts';
 import type { CheckOptions } from '../options.ts';
 import { enterNamespaceOf } from '../pidNamespace.ts';
-import { requireProgram } from '../source/plan.ts';
+import { requireProgram } from '../source/program.ts';
 import type { MoveIp } from '../addresses.ts';
 import { cpuCheckOption, moveIpOption, parseDestination, parsePid, parseTcp } from './arguments.ts';
 import type { Output } from './output.ts';

@@ -4,7 +4,7 @@ import { PhaulError } from '../errors.ts';
 import { formatBytes } from '../events.ts';
 import type { DumpOptions, PageServerOptions, PreDumpOptions, RestoreOptions } from '../options.ts';
 import { enterNamespaceOf } from '../pidNamespace.ts';
-import { requireProgram } from '../source/plan.ts';
+import { requireProgram } from '../source/program.ts';
 import { actionScriptOption, parsePid, parsePlace, parseRestoreTcp, parseTcp } from './arguments.ts';
 import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cgroupOptions.ts';
 import type { Output } from './output.ts';

@@ -8,7 +8,7 @@ import { asPhaulError, PhaulError } from '../errors.ts';
 import { emitTo, type DoneEvent, type PhaulEvent } from '../events.ts';
 import type { FilesMode, MigrateOptions } from '../options.ts';
 import { enterNamespaceOf } from '../pidNamespace.ts';
-import { requireProgram } from '../source/plan.ts';
+import { requireProgram } from '../source/program.ts';
 import type { MoveIp } from '../addresses.ts';
 import { cpuCheckOption, moveIpOption, parseBandwidth, parseDestination, parseFiles, parseOnDiverge, parsePid, parsePidNamespace, parseService, parseStdio, parseTcp, parseTracker, program, wholeNumber } from './arguments.ts';
 import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cgroupOptions.ts';

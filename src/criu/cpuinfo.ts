@@ -2,7 +2,7 @@
 import { closeSync, openSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import type { CpuAspects } from '../engine/engine.ts';
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import { PhaulError } from '../errors.ts';
 import { addCommon, type CommonFlags } from './options.ts';
 

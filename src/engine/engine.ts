@@ -4,6 +4,8 @@
  * Times are in ms, sizes in bytes, pages are of 4096 bytes.
  */
 import type { Obstacle } from '../errors.ts';
+import type { RemoteThread } from './remoteThread.ts';
+import type { TcpConnections } from './tcpConnections.ts';
 
 export const PAGE_BYTES = 4096;
 
@@ -217,35 +219,6 @@ export interface Restoring {
   /** Sentences for the operator about what is different here. */
   said(): string[];
   /** Ends them if they weren't released. */
-  close(): void;
-}
-
-/** Drops the packets of connections until it is closed, or its process ends. */
-export interface TcpLock {
-  add(fd: number): void;
-  close(): void;
-}
-
-/** One TCP connection by itself: src/tcp.ts. */
-export interface TcpConnections {
-  pause(fd: number): void;
-  /** Of a paused socket. */
-  save(fd: number): Buffer;
-  /** A new socket, paused. */
-  restore(saved: Uint8Array): number;
-  resume(fd: number): void;
-  lock(): TcpLock;
-}
-
-/** The main thread of another process, borrowed: src/remote.ts. */
-export interface RemoteThread {
-  call(nr: number, args: bigint[]): bigint;
-  batch(calls: { nr: number; args: bigint[] }[]): bigint[];
-  read(at: bigint, size: number): Buffer;
-  write(at: bigint, bytes: Uint8Array): void;
-  take(fd: number): number;
-  run(code: Uint8Array, argument: bigint): bigint;
-  /** Detaches. */
   close(): void;
 }
 

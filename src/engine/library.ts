@@ -2,35 +2,16 @@
 import koffi from 'koffi';
 import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
-import type { Applied, Built, Channel, CheckFlags, Checkpoint, Engine, Files, Findings, Freeze, Note, Outcome, Priority, ReceivedFiles, RemoteThread, RestoreFlags, Restoring, Source, SourceRound, Target, TcpConnections, TcpLock, TrackerName, Written } from './engine.ts';
 
 const ABI_VERSION = 17;
-const TCP_CLOSE = 1;
-const TO_DIRECTORY = 2;
-const LEAVE_STOPPED = 4;
-const LINK_REMAP = 8;
-const FILE_LOCKS = 16;
-const TCP_ESTABLISHED = 32;
-const SKIP_IN_FLIGHT = 64;
-const TCP_AT_END = 128;
-const OTHER_KERNEL = 256;
-const STDIO_ELSEWHERE = 512;
-const ENOBUFS = -105;
-const ETIMEDOUT = -110;
+export const ETIMEDOUT = -110;
 const ESRCH = -3;
-const CHECK_TEXT_BYTES = 1 << 20;
-const WATCHED_TEXT_BYTES = 8 << 20;
-const CHECKSUM_TEXT_BYTES = 8 << 20;
-const PRIORITIES: Record<Priority, number> = { low: -1, normal: 0, freeze: 2 };
-const NOTE_BYTES = 1 << 16;
 const SAID_BYTES = 1 << 13;
-const CLOCKS_TEXT_BYTES = 64;
-const TCP_BYTES = 1 << 18;
-const TRACKER_BYTES = 16;
+export const CHECKSUM_TEXT_BYTES = 8 << 20;
 
 const path = process.env['PHAUL_LIBRARY'] ?? fileURLToPath(new URL('../../build/libphaul.so', import.meta.url));
 
-const errorType = koffi.struct('phaul_error', { code: 'int32_t', where: koffi.array('char', 32), what: koffi.array('char', 220) });
+koffi.struct('phaul_error', { code: 'int32_t', where: koffi.array('char', 32), what: koffi.array('char', 220) });
 const roundType = koffi.struct('phaul_round', {
   round: 'uint32_t', vmas: 'uint32_t', pages_dirty: 'uint64_t', pages_sent: 'uint64_t', pages_zero: 'uint64_t',
   pages_inherited: 'uint64_t', held_back: 'uint64_t', bytes_sent: 'uint64_t', scan_ns: 'uint64_t', send_ns: 'uint64_t', stopped_ns: 'uint64_t',
@@ -48,11 +29,9 @@ koffi.struct('phaul_built', {
   build_ns: 'uint64_t', threads_ns: 'uint64_t', files_ns: 'uint64_t', threads: 'uint32_t', descriptors: 'uint32_t',
 });
 
-type Numbers<K extends string> = Record<K, number>;
-type RawRound = Numbers<'round' | 'vmas' | 'pages_dirty' | 'pages_sent' | 'pages_zero' | 'pages_inherited' | 'held_back' | 'bytes_sent' | 'scan_ns' | 'send_ns' | 'stopped_ns'>;
-type RawFreeze = Numbers<'frozen_at_ns' | 'stop_ns' | 'scan_ns' | 'send_ns' | 'dump_ns' | 'state_bytes' | 'threads' | 'processes' | 'fresh_pages' | 'fresh_own_pages'> & { last: RawRound };
-type RawError = { code: number; where: string; what: string };
-type Pointer = bigint | null;
+export type Numbers<K extends string> = Record<K, number>;
+export type RawError = { code: number; where: string; what: string };
+export type Pointer = bigint | null;
 
 const load = () => {
   let lib: ReturnType<typeof koffi.load>;
@@ -156,7 +135,7 @@ const load = () => {
 };
 
 let loaded: ReturnType<typeof load> | undefined;
-const native = (): ReturnType<typeof load> => (loaded ??= load());
+export const native = (): ReturnType<typeof load> => (loaded ??= load());
 
 /** What each errno says about the migration; the sentence is the engine's own. */
 const codes: Record<number, ErrorCode> = {
@@ -167,13 +146,13 @@ const codes: Record<number, ErrorCode> = {
   [-71]: 'ERR_PROTOCOL', // EPROTO
 };
 
-function failure(code: number, error: Partial<RawError>): PhaulError {
+export function failure(code: number, error: Partial<RawError>): PhaulError {
   const where = error.where === undefined || error.where === '' ? 'engine' : error.where;
   return new PhaulError(codes[code] ?? 'ERR_ENGINE', `${where}: ${error.what ?? 'failed'}.`, { cause: { errno: code } });
 }
 
 /** Calls with an error to fill; a negative return is thrown. */
-function must(call: (error: RawError) => number): number {
+export function must(call: (error: RawError) => number): number {
   const error = {} as RawError;
   const ret = call(error);
   if (ret < 0) {
@@ -182,37 +161,30 @@ function must(call: (error: RawError) => number): number {
   return ret;
 }
 
-const ms = (ns: number | bigint): number => Number(ns) / 1e6;
+export const ms = (ns: number | bigint): number => Number(ns) / 1e6;
 
 /** Text of a call that fills a buffer of ours. */
-function text(size: number, call: (buffer: Buffer, error: RawError) => number): string {
+export function text(size: number, call: (buffer: Buffer, error: RawError) => number): string {
   const buffer = Buffer.alloc(size);
   must((error) => call(buffer, error));
   return buffer.toString('utf8', 0, buffer.indexOf(0));
 }
 
 /** Lines that a call fills in. */
-function said(fill: (buffer: Buffer) => void): string[] {
+export function said(fill: (buffer: Buffer) => void): string[] {
   const buffer = Buffer.alloc(SAID_BYTES);
   fill(buffer);
   return buffer.toString('utf8', 0, buffer.indexOf(0)).split('\n').filter((line) => line !== '');
 }
 
-const asRound = (raw: RawRound): SourceRound => ({
-  round: raw.round,
-  vmas: raw.vmas,
-  pagesDirty: Number(raw.pages_dirty),
-  pagesSent: Number(raw.pages_sent),
-  pagesZero: Number(raw.pages_zero),
-  pagesInherited: Number(raw.pages_inherited),
-  heldBack: Number(raw.held_back),
-  bytesSent: Number(raw.bytes_sent),
-  scanMs: ms(raw.scan_ns),
-  sendMs: ms(raw.send_ns),
-  stoppedMs: ms(raw.stopped_ns),
-});
+/** A handle that a call makes. */
+export function open(call: (ret: Pointer[], error: RawError) => number): Pointer {
+  const ret: Pointer[] = [null];
+  must((error) => call(ret, error));
+  return ret[0] ?? null;
+}
 
-class Handle {
+export class Handle {
   #pointer: Pointer;
   readonly #free: (pointer: Pointer) => void;
 
@@ -236,437 +208,3 @@ class Handle {
     }
   }
 }
-
-class LibraryChannel extends Handle implements Channel {
-  #buffer: Buffer = Buffer.alloc(NOTE_BYTES);
-
-  get address(): bigint {
-    return BigInt(this.pointer ?? 0n);
-  }
-
-  get port(): number {
-    return native().port(this.pointer) as number;
-  }
-
-  accept(timeoutMs: number): void {
-    must((error) => native().accept(this.pointer, timeoutMs, error));
-  }
-
-  limit(bytesPerSecond: number): void {
-    must((error) => native().limit(this.pointer, bytesPerSecond, error));
-  }
-
-  unsent(): number {
-    return Number(native().unsent(this.pointer));
-  }
-
-  setPriority(priority: Priority): void {
-    native().channelPriority(this.pointer, PRIORITIES[priority]);
-  }
-
-  send(kind: number, payload: Uint8Array): void {
-    must((error) => native().send(this.pointer, kind, payload, payload.length, error));
-  }
-
-  receive(timeoutMs: number): Note | undefined {
-    const kind = [0];
-    const size = [0];
-    const error = {} as RawError;
-    let ret = native().receive(this.pointer, kind, this.#buffer, this.#buffer.length, size, timeoutMs, error) as number;
-    if (ret === ENOBUFS) {
-      this.#buffer = Buffer.alloc(Number(size[0]));
-      ret = native().receive(this.pointer, kind, this.#buffer, this.#buffer.length, size, timeoutMs, error) as number;
-    }
-    if (ret === ETIMEDOUT) {
-      return undefined;
-    }
-    if (ret < 0) {
-      throw failure(ret, error);
-    }
-    return { kind: kind[0] ?? 0, payload: this.#buffer.subarray(0, Number(size[0])) };
-  }
-}
-
-class LibrarySource extends Handle implements Source {
-  #freeze = {} as RawFreeze;
-  #report = {} as Freeze;
-
-  trackBy(tracker: TrackerName): void {
-    must((error) => native().trackBy(this.pointer, tracker, error));
-  }
-
-  sendOutputTo(path: string): void {
-    must((error) => native().stdio(this.pointer, path, error));
-  }
-
-  arm(): number {
-    const stop = [0];
-    must((error) => native().arm(this.pointer, stop, error));
-    return ms(stop[0] ?? 0);
-  }
-
-  round(channel: LibraryChannel): SourceRound {
-    const raw = {} as RawRound;
-    must((error) => native().sourceRound(this.pointer, channel.pointer, raw, error));
-    return asRound(raw);
-  }
-
-  dirty(): number {
-    return Number(must((error) => Number(native().dirty(this.pointer, error))));
-  }
-
-  quiesce(timeoutMs: number): number {
-    return Number(must((error) => Number(native().quiesce(this.pointer, timeoutMs, error))));
-  }
-
-  freeze(timeoutMs: number): Freeze {
-    must((error) => native().freeze(this.pointer, timeoutMs, this.#freeze, error));
-    this.#fill();
-    return this.#report;
-  }
-
-  final(channel: LibraryChannel): void {
-    must((error) => native().final(this.pointer, channel.pointer, this.#freeze, error));
-    this.#fill();
-  }
-
-  checksum(): string {
-    return text(CHECKSUM_TEXT_BYTES, (buffer, error) => native().sourceChecksum(this.pointer, buffer, buffer.length, error) as number);
-  }
-
-  locks(): string {
-    const size = must((error) => native().sourceLocks(this.pointer, null, 0, error) as number);
-    return size === 0 ? '' : text(size + 1, (buffer, error) => native().sourceLocks(this.pointer, buffer, buffer.length, error) as number);
-  }
-
-  commit(): void {
-    must((error) => native().commit(this.pointer, error));
-  }
-
-  pass(): void {
-    native().pass(this.pointer);
-  }
-
-  packets(channel: LibraryChannel): void {
-    must((error) => native().sourcePackets(this.pointer, channel.pointer, error));
-  }
-
-  kill(): void {
-    must((error) => native().kill(this.pointer, error));
-  }
-
-  abandon(stopped: boolean): void {
-    must((error) => native().abandon(this.pointer, stopped ? 1 : 0, error));
-  }
-
-  yield(): void {
-    must((error) => native().yield(this.pointer, error));
-  }
-
-  thaw(): void {
-    must((error) => native().thaw(this.pointer, error));
-  }
-
-  #fill(): void {
-    const raw = this.#freeze;
-    Object.assign(this.#report, {
-      frozenAtMs: ms(raw.frozen_at_ns),
-      stopMs: ms(raw.stop_ns),
-      scanMs: ms(raw.scan_ns),
-      sendMs: ms(raw.send_ns),
-      dumpMs: ms(raw.dump_ns),
-      stateBytes: Number(raw.state_bytes),
-      threads: raw.threads,
-      processes: raw.processes,
-      freshPages: Number(raw.fresh_pages),
-      freshOwnPages: Number(raw.fresh_own_pages),
-      last: asRound(raw.last),
-    } satisfies Freeze);
-  }
-}
-
-class LibraryTarget extends Handle implements Target {
-  receive(channel: LibraryChannel): void {
-    must((error) => native().targetReceive(this.pointer, channel.pointer, error));
-  }
-
-  round(channel: LibraryChannel, layout: Buffer, timeoutMs: number): Applied {
-    const raw = {} as Numbers<'round' | 'vmas' | 'bytes' | 'pages_dropped' | 'layout_ns' | 'wait_ns'>;
-    must((error) => native().targetRound(this.pointer, channel.pointer, layout, layout.length, timeoutMs, raw, error));
-    return {
-      round: raw.round,
-      vmas: raw.vmas,
-      bytes: Number(raw.bytes),
-      pagesDropped: Number(raw.pages_dropped),
-      layoutMs: ms(raw.layout_ns),
-      waitMs: ms(raw.wait_ns),
-    };
-  }
-
-  checksum(): string {
-    return text(CHECKSUM_TEXT_BYTES, (buffer, error) => native().targetChecksum(this.pointer, buffer, buffer.length, error) as number);
-  }
-
-  threads(threads: Buffer): void {
-    must((error) => native().threads(this.pointer, threads, threads.length, error));
-  }
-
-  build(state: Buffer): Built {
-    const raw = {} as Numbers<'build_ns' | 'threads_ns' | 'files_ns' | 'threads' | 'descriptors'>;
-    must((error) => native().build(this.pointer, state, state.length, raw, error));
-    return {
-      buildMs: ms(raw.build_ns),
-      threadsMs: ms(raw.threads_ns),
-      filesMs: ms(raw.files_ns),
-      threads: raw.threads,
-      descriptors: raw.descriptors,
-    };
-  }
-
-  release(): void {
-    must((error) => native().release(this.pointer, error));
-  }
-
-  said(): string[] {
-    return said((buffer) => native().targetSaid(this.pointer, buffer, buffer.length));
-  }
-
-  packets(packets: Buffer): void {
-    must((error) => native().targetPackets(this.pointer, packets, packets.length, error));
-  }
-}
-
-class LibraryFiles extends Handle implements Files {
-  send(channel: LibraryChannel, pid: number, bytesPerSecond: number): number {
-    const bytes = [0];
-    must((error) => native().filesSend(this.pointer, channel.pointer, pid, bytesPerSecond, bytes, error));
-    return Number(bytes[0] ?? 0);
-  }
-}
-
-class LibraryReceivedFiles extends Handle implements ReceivedFiles {
-  receive(channel: LibraryChannel): void {
-    must((error) => native().receivedFilesReceive(this.pointer, channel.pointer, error));
-  }
-
-  keep(): void {
-    native().receivedFilesKeep(this.pointer);
-  }
-}
-
-const FILE_MARKS = { steady: 'r', changing: 'w', same: '=' } as const;
-
-const pointerOf = (channel: Channel | undefined): Pointer => (channel as LibraryChannel | undefined)?.pointer ?? null;
-
-const OUTCOMES: Record<Outcome, number> = { abandon: 0, run: 1, stop: 2, kill: 3 };
-
-type RawWritten = Numbers<'pages' | 'written' | 'processes' | 'threads'>;
-
-const asWritten = ({ pages, written, processes, threads }: RawWritten): Written => ({ processes, threads, pages: Number(pages), written: Number(written) });
-
-class LibraryCheckpoint implements Checkpoint {
-  #pointer: Pointer;
-
-  constructor(pointer: Pointer) {
-    this.#pointer = pointer;
-  }
-
-  write(): Written {
-    const raw = {} as RawWritten;
-    must((error) => native().checkpointWrite(this.#pointer, raw, error));
-    return asWritten(raw);
-  }
-
-  close(outcome: Outcome): number {
-    const pointer = this.#pointer;
-    this.#pointer = null;
-    const frozen = [0];
-    must((error) => native().checkpointClose(pointer, OUTCOMES[outcome], frozen, error));
-    return ms(frozen[0] ?? 0);
-  }
-}
-
-class LibraryRestoring extends Handle implements Restoring {
-  readonly pid: number;
-
-  constructor(pointer: Pointer, pid: number) {
-    super(pointer, (freed) => native().restoreClose(freed));
-    this.pid = pid;
-  }
-
-  release(stopped: boolean): void {
-    must((error) => native().restoreRelease(this.pointer, stopped ? LEAVE_STOPPED : 0, error));
-  }
-
-  said(): string[] {
-    return said((buffer) => native().restoreSaid(this.pointer, buffer, buffer.length));
-  }
-}
-
-class LibraryTcpLock extends Handle implements TcpLock {
-  add(fd: number): void {
-    must((error) => native().tcpLockAdd(this.pointer, fd, error));
-  }
-}
-
-const tcp: TcpConnections = {
-  pause: (fd) => void must((error) => native().tcpPause(fd, error)),
-  save: (fd) => {
-    let buffer = Buffer.alloc(TCP_BYTES);
-    let size = Number(must((error) => Number(native().tcpSave(fd, buffer, buffer.length, error))));
-    if (size > buffer.length) {
-      buffer = Buffer.alloc(size);
-      size = Number(must((error) => Number(native().tcpSave(fd, buffer, buffer.length, error))));
-    }
-    return buffer.subarray(0, size);
-  },
-  restore: (saved) => must((error) => native().tcpRestore(saved, saved.length, error)),
-  resume: (fd) => void must((error) => native().tcpResume(fd, error)),
-  lock: () => new LibraryTcpLock(open((ret, error) => native().tcpLockOpen(ret, error)), (pointer) => native().tcpLockClose(pointer)),
-};
-
-const WORDS_A_CALL = 7;
-
-class LibraryRemoteThread extends Handle implements RemoteThread {
-  call(nr: number, args: bigint[]): bigint {
-    const ret = new BigInt64Array(1);
-    must((error) => native().remoteCall(this.pointer, nr, wordsOf(args), ret, error));
-    return ret[0] ?? 0n;
-  }
-
-  batch(calls: { nr: number; args: bigint[] }[]): bigint[] {
-    const words = new BigUint64Array(calls.length * WORDS_A_CALL);
-    calls.forEach(({ nr, args }, i) => words.set([BigInt(nr), ...wordsOf(args)], i * WORDS_A_CALL));
-    const ret = new BigInt64Array(calls.length);
-    must((error) => native().remoteBatch(this.pointer, words, calls.length, ret, error));
-    return [...ret];
-  }
-
-  read(at: bigint, size: number): Buffer {
-    const bytes = Buffer.alloc(size);
-    must((error) => native().remoteRead(this.pointer, at, bytes, size, error));
-    return bytes;
-  }
-
-  write(at: bigint, bytes: Uint8Array): void {
-    must((error) => native().remoteWrite(this.pointer, at, bytes, bytes.length, error));
-  }
-
-  take(fd: number): number {
-    return must((error) => native().remoteTake(this.pointer, fd, error));
-  }
-
-  run(code: Uint8Array, argument: bigint): bigint {
-    const ret = new BigUint64Array(1);
-    must((error) => native().remoteRun(this.pointer, code, code.length, BigInt.asUintN(64, argument), ret, error));
-    return ret[0] ?? 0n;
-  }
-}
-
-/** Negative ones as the kernel takes them. */
-const wordsOf = (args: bigint[]): BigUint64Array => BigUint64Array.from({ length: WORDS_A_CALL - 1 }, (_, i) => BigInt.asUintN(64, args[i] ?? 0n));
-
-const FLAGS = {
-  tcpClose: TCP_CLOSE,
-  toDirectory: TO_DIRECTORY,
-  linkRemap: LINK_REMAP,
-  fileLocks: FILE_LOCKS,
-  tcpEstablished: TCP_ESTABLISHED,
-  skipInFlight: SKIP_IN_FLIGHT,
-  tcpAtEnd: TCP_AT_END,
-  otherKernel: OTHER_KERNEL,
-  stdioElsewhere: STDIO_ELSEWHERE,
-};
-
-const flagBits = (flags: Partial<CheckFlags & RestoreFlags & { otherKernel: boolean }>): number =>
-  (Object.keys(FLAGS) as (keyof typeof FLAGS)[]).reduce((bits, name) => bits | (flags[name] === true ? FLAGS[name] : 0), 0);
-
-/** A handle that a call makes. */
-function open(call: (ret: Pointer[], error: RawError) => number): Pointer {
-  const ret: Pointer[] = [null];
-  must((error) => call(ret, error));
-  return ret[0] ?? null;
-}
-
-/** "CODE\tsubject\tsentence" for an obstacle, with ~ in front for a notice. */
-function parseFindings(lines: string): Findings {
-  const findings: Findings = { obstacles: [], notices: [] };
-  for (const line of lines.split('\n').filter((some) => some !== '')) {
-    const [code = '', subject = '', sentence = ''] = line.replace(/^~/, '').split('\t');
-    (line.startsWith('~') ? findings.notices : findings.obstacles).push({ code, subject, sentence });
-  }
-  return findings;
-}
-
-const closeChannel = (pointer: Pointer): void => native().closeChannel(pointer);
-
-export const engine: Engine = {
-  tcp,
-  attach: (pid) =>
-    new LibraryRemoteThread(open((ret, error) => native().remoteAttach(pid, ret, error)), (pointer) => void must((error) => native().remoteDetach(pointer, error))),
-  check: (pid, flags) =>
-    parseFindings(text(CHECK_TEXT_BYTES, (buffer, error) => native().check(pid, flagBits(flags), buffer, buffer.length, error) as number)),
-  watched: (pid) => text(WATCHED_TEXT_BYTES, (buffer, error) => native().watched(pid, buffer, buffer.length, error) as number).split('\n').filter((path) => path !== ''),
-  listen: (address, key, streams) =>
-    new LibraryChannel(open((ret, error) => native().listen(address, 0, key, streams, ret, error)), closeChannel),
-  connect: (address, port, key, streams, timeoutMs) =>
-    new LibraryChannel(open((ret, error) => native().connect(address, port, key, streams, timeoutMs, ret, error)), closeChannel),
-  abort: (channelAddress) => native().abort(channelAddress),
-  openSource: (pid, { tcpClose, tcpEstablished = false, otherKernel }, addresses, cgroups) =>
-    new LibrarySource(open((ret, error) => native().openSource(pid, flagBits({ tcpClose, tcpEstablished, otherKernel }), addresses, cgroups, ret, error)), (pointer) => native().closeSource(pointer)),
-  tracker: (wanted) => text(TRACKER_BYTES, (buffer, error) => native().tracker(wanted ?? null, buffer, error) as number) as TrackerName,
-  xsaveBytes: () => native().xsaveSize() as number,
-  clocks: (pid) => text(CLOCKS_TEXT_BYTES, (buffer, error) => native().clocks(pid, buffer, buffer.length, error) as number),
-  openTarget: (pid, addresses, cgroups, clocks) =>
-    new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, clocks, ret, error)), (pointer) => native().closeTarget(pointer)),
-  endOriginal: (pid) => void must((error) => native().endOriginal(pid, error)),
-  resumeOriginal: (pid, addresses, except, locks) => said((lost) => void must((error) => native().resumeOriginal(pid, addresses, except.join(' '), locks, lost, lost.length, error))),
-  openCheckpoint: (pid, directory, server, flags, cgroups, timeoutMs) =>
-    new LibraryCheckpoint(open((ret, error) => native().checkpointOpen(pid, directory, pointerOf(server), flagBits(flags), cgroups, timeoutMs, ret, error))),
-  preDump: (pid, directory, server) => {
-    const raw = {} as RawWritten;
-    must((error) => native().predump(pid, directory, pointerOf(server), raw, error));
-    return asWritten(raw);
-  },
-  receivePages: (channel, directory) => {
-    const bytes = [0];
-    must((error) => native().pageServer(pointerOf(channel), directory, bytes, error));
-    return Number(bytes[0] ?? 0);
-  },
-  dedup: (directory) => {
-    const pages = [0];
-    must((error) => native().dedup(directory, pages, error));
-    return Number(pages[0] ?? 0);
-  },
-  dumpCpu: (directory) => void must((error) => native().cpuinfoDump(directory, error)),
-  checkCpu: (directory, { registers, instructions, same }) =>
-    void must((error) => native().cpuinfoCheck(directory, (registers ? 1 : 0) | (instructions ? 2 : 0) | (same ? 4 : 0), error)),
-  openRestore: (directory, flags, cgroups) => {
-    const pid = [0];
-    const pointer = open((ret, error) => native().restoreOpen(directory, flagBits(flags), cgroups, ret, pid, error));
-    return new LibraryRestoring(pointer, pid[0] ?? 0);
-  },
-  openFiles: (files) => {
-    const list = Buffer.from(files.map(({ path, how }) => `${FILE_MARKS[how]}${path}\0`).join(''));
-    return new LibraryFiles(open((ret, error) => native().filesOpen(list, list.length, ret, error)), (pointer) => native().filesClose(pointer));
-  },
-  openReceivedFiles: () => new LibraryReceivedFiles(open((ret, error) => native().receivedFilesOpen(ret, error)), (pointer) => native().receivedFilesClose(pointer)),
-  runInPidNamespace: (words, environment, lastPid) => {
-    const variables = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
-    return must((error) => native().pidNamespace([...words, null], [...variables, null], lastPid, error));
-  },
-  peerUser: (fd) => {
-    const uid = [0];
-    must((error) => native().peerUser(fd, uid, error));
-    return uid[0] ?? 0;
-  },
-  setPriority: (priority) => void native().priority(PRIORITIES[priority]),
-  nowMs: () => ms(native().now()),
-  tlsBaseline: (bytes) => {
-    const gbps = [0];
-    must((error) => native().baseline(bytes, gbps, error));
-    return (gbps[0] ?? 0) * 1e9;
-  },
-};
-
-void errorType;

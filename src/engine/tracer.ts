@@ -7,7 +7,7 @@ import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { asPhaulError, isErrorCode, PhaulError, type Obstacle } from '../errors.ts';
 import { Latch } from './latch.ts';
-import { engine } from './library.ts';
+import { engine } from './libphaul.ts';
 
 interface Failure {
   code: string;

@@ -3,7 +3,7 @@ import { closeSync, writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { dedup } from '../checkpoint/dedup.ts';
 import { openEmpty, removeImages } from '../checkpoint/directory.ts';
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import { DISCARD, KEY_BYTES, parseOrder, STREAMS, type Answer, type Order } from './words.ts';
 

@@ -1,7 +1,7 @@
 /** Files that go along: passes over them while the process runs, and a last one while it stands still. */
 import { spawnSync } from 'node:child_process';
 import { hostname } from 'node:os';
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import type { Channel, Files } from '../engine/engine.ts';
 import { PhaulError } from '../errors.ts';
 import type { SourceOrder } from './order.ts';

@@ -1,5 +1,5 @@
 /** From the freeze to the moment when the process runs elsewhere: the only part of a migration that is felt. */
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import type { Channel, Freeze, Source } from '../engine/engine.ts';
 import { PhaulError } from '../errors.ts';
 import { fault } from '../fault.ts';

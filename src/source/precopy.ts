@@ -1,5 +1,5 @@
 /** Copies memory round by round while the process runs, until a freeze would be short enough. */
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import { PAGE_BYTES, type Channel, type Source } from '../engine/engine.ts';
 import type { Tracing } from '../engine/tracing.ts';
 import { PhaulError } from '../errors.ts';

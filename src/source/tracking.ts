@@ -1,7 +1,7 @@
 /** How pages that are written will be found here, and what there is to say about it before anything is touched. */
 import { hostname, release } from 'node:os';
 import type { Findings, TrackerName } from '../engine/engine.ts';
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import { asPhaulError } from '../errors.ts';
 
 export function trackingFindings(wanted?: TrackerName): Findings & { tracker: TrackerName } {

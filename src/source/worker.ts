@@ -1,5 +1,5 @@
 /** The tracing thread of the side that gives a process away. */
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import type { Channel, Source } from '../engine/engine.ts';
 import { trace, type Tracing } from '../engine/tracing.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';

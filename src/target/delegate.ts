@@ -5,7 +5,7 @@ import { Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { Duplex } from 'node:stream';
 import { connectControl, type Control } from '../control.ts';
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import type { Obstacle } from '../errors.ts';
 import { hello } from '../hello.ts';
 import type { Place } from '../options.ts';

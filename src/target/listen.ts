@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { Duplex } from 'node:stream';
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import { PhaulError } from '../errors.ts';
 
 const refused = (path: string, why: string, cause?: Error): PhaulError => new PhaulError('ERR_AGENT_SOCKET', `The agent can't listen on ${path}: ${why}.`, { cause });

@@ -1,5 +1,5 @@
 /** The last steps: held, then, at the source's word, let go. */
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import { NOTE_PACKETS, type Channel, type Target } from '../engine/engine.ts';
 import type { Latch } from '../engine/latch.ts';
 import { ABORT, COMMIT, RUNNING, say, STRAGGLERS_MS } from '../notes.ts';

@@ -1,5 +1,5 @@
 /** The tracing thread of the side that receives a process. */
-import { engine } from '../engine/library.ts';
+import { engine } from '../engine/libphaul.ts';
 import { NOTE_FILES, NOTE_LAYOUT, NOTE_STATE, NOTE_THREADS, type Built, type Channel, type ReceivedFiles, type Target } from '../engine/engine.ts';
 import { trace, type Tracing } from '../engine/tracing.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';

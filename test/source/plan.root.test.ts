@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { readDescriptors, readStatus } from '../../src/proc.ts';
-import { planSchema, readPlan, requireProgram } from '../../src/source/plan.ts';
+import { planSchema, readPlan } from '../../src/source/plan.ts';
+import { requireProgram } from '../../src/source/program.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'phaul-plan-'));
 test.after.always(() => rm(scratch, { recursive: true }));

@@ -1,6 +1,6 @@
 /** Instructions that the process may have decided to use on the source's CPU. */
 import { arch } from 'node:os';
-import { engine } from '../../engine/library.ts';
+import { engine } from '../../engine/libphaul.ts';
 import { readCpuFlags } from '../../proc.ts';
 import type { CpuCheck } from '../../options.ts';
 import type { Plan } from '../../source/plan.ts';

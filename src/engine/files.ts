@@ -1,0 +1,32 @@
+/** Files that go along, by the library. */
+import type { LibraryChannel } from './channel.ts';
+import type { Files, FileToSend, ReceivedFiles } from './engine.ts';
+import { Handle, must, native, open } from './library.ts';
+
+const FILE_MARKS = { steady: 'r', changing: 'w', same: '=' } as const;
+
+class LibraryFiles extends Handle implements Files {
+  send(channel: LibraryChannel, pid: number, bytesPerSecond: number): number {
+    const bytes = [0];
+    must((error) => native().filesSend(this.pointer, channel.pointer, pid, bytesPerSecond, bytes, error));
+    return Number(bytes[0] ?? 0);
+  }
+}
+
+class LibraryReceivedFiles extends Handle implements ReceivedFiles {
+  receive(channel: LibraryChannel): void {
+    must((error) => native().receivedFilesReceive(this.pointer, channel.pointer, error));
+  }
+
+  keep(): void {
+    native().receivedFilesKeep(this.pointer);
+  }
+}
+
+export function openFiles(files: FileToSend[]): Files {
+  const list = Buffer.from(files.map(({ path, how }) => `${FILE_MARKS[how]}${path}\0`).join(''));
+  return new LibraryFiles(open((ret, error) => native().filesOpen(list, list.length, ret, error)), (pointer) => native().filesClose(pointer));
+}
+
+export const openReceivedFiles = (): ReceivedFiles =>
+  new LibraryReceivedFiles(open((ret, error) => native().receivedFilesOpen(ret, error)), (pointer) => native().receivedFilesClose(pointer));
