@@ -62,6 +62,85 @@ static int file(const char *suffix, int flags)
 	return keep(open(path, flags | O_CREAT, 0600));
 }
 
+/* ---- files, a directory, devices ---- */
+
+static char bytes[70000], pattern[70000];
+static int shared, again, own, append, high;
+static DIR *directory;
+static long place;
+
+/* A number that no other descriptor comes near. */
+static int find_high(void)
+{
+	struct rlimit limit;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = limit.rlim_max < 2 * HIGH ? limit.rlim_max : 2 * HIGH;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur > HIGH ? HIGH : 900;
+}
+
+static void open_files(void)
+{
+	high = find_high();
+	for (size_t i = 0; i < sizeof(pattern); i++)
+		pattern[i] = i * 7 + i / 251;
+	shared = file("data", O_RDWR);
+	victim_check(write(shared, pattern, 1000) == 1000);
+	again = keep(dup(shared));
+	keep(fcntl(shared, F_DUPFD_CLOEXEC, high));
+	own = file("data", O_RDONLY | O_CLOEXEC);
+	lseek(own, 10, SEEK_SET);
+	append = file("log", O_WRONLY | O_APPEND | O_NONBLOCK);
+	victim_check(write(append, "before ", 7) == 7);
+	keep(open("/dev/null", O_RDWR));
+	keep(open("/dev/zero", O_RDONLY));
+	keep(open("/dev/urandom", O_RDONLY | O_CLOEXEC));
+	keep(open("/", O_RDONLY | O_DIRECTORY));
+	directory = opendir("/etc");
+	for (int i = 0; i < 5; i++)
+		(void)!readdir(directory);
+	place = telldir(directory);
+	keep(dirfd(directory));
+}
+
+static void check_files(void)
+{
+	lseek(again, 500, SEEK_SET);
+	victim_check(lseek(shared, 0, SEEK_CUR) == 500 && lseek(high, 0, SEEK_CUR) == 500);
+	victim_check(lseek(own, 0, SEEK_CUR) == 10 && read(own, bytes, 20) == 20 && !memcmp(bytes, pattern + 10, 20));
+	victim_check(write(append, "after", 5) == 5 && lseek(append, 0, SEEK_END) == 12);
+	victim_check(telldir(directory) == place && readdir(directory));
+}
+
+/* ---- pipes ---- */
+
+static int pipe_fds[2], packets[2];
+
+static void open_pipes(void)
+{
+	victim_check(pipe2(pipe_fds, O_NONBLOCK) == 0 && pipe2(packets, O_DIRECT) == 0);
+	keep(pipe_fds[0]);
+	keep(pipe_fds[1]);
+	keep(packets[0]);
+	keep(packets[1]);
+	victim_check(fcntl(pipe_fds[1], F_SETPIPE_SZ, 1 << 17) == 1 << 17);
+	victim_check(write(pipe_fds[1], pattern, sizeof(pattern)) == sizeof(pattern));
+}
+
+static void check_pipes(void)
+{
+	victim_check(fcntl(pipe_fds[1], F_GETPIPE_SZ) == 1 << 17);
+	victim_check(read(pipe_fds[0], bytes, sizeof(bytes)) == sizeof(bytes) && !memcmp(bytes, pattern, sizeof(bytes)));
+	victim_check(read(pipe_fds[0], bytes, 1) < 0 && errno == EAGAIN);
+	victim_check(write(packets[1], "one", 3) == 3 && write(packets[1], "three", 5) == 5);
+	victim_check(read(packets[0], bytes, 100) == 3 && read(packets[0], bytes, 100) == 5);
+}
+
+/* ---- sockets ---- */
+
+static int four, six, udp, four_port, six_port, udp_port;
+
 static int listen_on(int family, int *ret_port)
 {
 	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
@@ -105,52 +184,40 @@ static void check_listener(int fd, int family, int port)
 	close(value);
 }
 
-int main(int argc, char **argv)
+static void open_sockets(void)
 {
-	char bytes[70000], pattern[70000], path[512];
-	int shared, again, own, append, pipe_fds[2], packets[2], events, counter, epoll, ready, signals, four, six, udp;
-	int four_port, six_port = 0, udp_port, got, high;
 	struct sockaddr_in any = { .sin_family = AF_INET };
-	struct epoll_event found[8];
 	socklen_t size = sizeof(any);
-	struct rlimit limit;
-	uint64_t value;
+
+	four = listen_on(AF_INET, &four_port);
+	six = listen_on(AF_INET6, &six_port);
+	udp = keep(socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0));
+	victim_check(bind(udp, (void *)&any, sizeof(any)) == 0 && getsockname(udp, (void *)&any, &size) == 0);
+	udp_port = any.sin_port;
+}
+
+static void check_sockets(void)
+{
+	struct sockaddr_in any;
+	socklen_t size = sizeof(any);
+
+	check_listener(four, AF_INET, four_port);
+	if (six >= 0)
+		check_listener(six, AF_INET6, six_port);
+	victim_check(getsockname(udp, (void *)&any, &size) == 0 && any.sin_port == udp_port);
+	any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	victim_check(sendto(udp, "hello", 5, 0, (void *)&any, sizeof(any)) == 5 && recv(udp, bytes, 100, 0) == 5);
+}
+
+/* ---- events, and what watches them ---- */
+
+static int events, counter, ready, signals, epoll;
+
+static void open_events(void)
+{
+	struct epoll_event found[8];
 	sigset_t set;
-	DIR *dir;
-	long place;
 
-	victim_begin(argc, argv);
-	getrlimit(RLIMIT_NOFILE, &limit);
-	limit.rlim_cur = limit.rlim_max < 2 * HIGH ? limit.rlim_max : 2 * HIGH;
-	setrlimit(RLIMIT_NOFILE, &limit);
-	high = limit.rlim_cur > HIGH ? HIGH : 900;
-	for (size_t i = 0; i < sizeof(pattern); i++)
-		pattern[i] = i * 7 + i / 251;
-
-	shared = file("data", O_RDWR);
-	victim_check(write(shared, pattern, 1000) == 1000);
-	again = keep(dup(shared));
-	keep(fcntl(shared, F_DUPFD_CLOEXEC, high));
-	own = file("data", O_RDONLY | O_CLOEXEC);
-	lseek(own, 10, SEEK_SET);
-	append = file("log", O_WRONLY | O_APPEND | O_NONBLOCK);
-	victim_check(write(append, "before ", 7) == 7);
-	keep(open("/dev/null", O_RDWR));
-	keep(open("/dev/zero", O_RDONLY));
-	keep(open("/dev/urandom", O_RDONLY | O_CLOEXEC));
-	keep(open("/", O_RDONLY | O_DIRECTORY));
-	dir = opendir("/etc");
-	for (int i = 0; i < 5; i++)
-		(void)!readdir(dir);
-	place = telldir(dir);
-	keep(dirfd(dir));
-	victim_check(pipe2(pipe_fds, O_NONBLOCK) == 0 && pipe2(packets, O_DIRECT) == 0);
-	keep(pipe_fds[0]);
-	keep(pipe_fds[1]);
-	keep(packets[0]);
-	keep(packets[1]);
-	victim_check(fcntl(pipe_fds[1], F_SETPIPE_SZ, 1 << 17) == 1 << 17);
-	victim_check(write(pipe_fds[1], pattern, sizeof(pattern)) == sizeof(pattern));
 	events = keep(eventfd(5, EFD_SEMAPHORE | EFD_NONBLOCK));
 	counter = keep(eventfd(123456, EFD_CLOEXEC));
 	sigemptyset(&set);
@@ -158,11 +225,6 @@ int main(int argc, char **argv)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signals = keep(signalfd(-1, &set, SFD_NONBLOCK));
 	raise(SIGHUP);
-	four = listen_on(AF_INET, &four_port);
-	six = listen_on(AF_INET6, &six_port);
-	udp = keep(socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0));
-	victim_check(bind(udp, (void *)&any, sizeof(any)) == 0 && getsockname(udp, (void *)&any, &size) == 0);
-	udp_port = any.sin_port;
 	epoll = keep(epoll_create1(EPOLL_CLOEXEC));
 	ready = keep(eventfd(1, 0));
 	epoll_ctl(epoll, EPOLL_CTL_ADD, ready, &(struct epoll_event){ EPOLLIN, { .u64 = 0x1234567890 } });
@@ -170,25 +232,15 @@ int main(int argc, char **argv)
 	epoll_ctl(epoll, EPOLL_CTL_ADD, counter, &(struct epoll_event){ EPOLLIN | EPOLLONESHOT, { .u64 = 33 } });
 	epoll_ctl(epoll, EPOLL_CTL_ADD, four, &(struct epoll_event){ EPOLLIN, { .u64 = 44 } });
 	victim_check(epoll_wait(epoll, found, 8, 0) == 3);	/* ET and ONESHOT are used up */
-	victim_check(chdir("/usr") == 0);
-	umask(027);
-	for (int i = 0; i < known; i++)
-		describe(i);
-	victim_ready();
-	while (victim_tick())
-		usleep(1000);
-	for (int i = 0; i < known; i++)
-		compare(i);
-	lseek(again, 500, SEEK_SET);
-	victim_check(lseek(shared, 0, SEEK_CUR) == 500 && lseek(high, 0, SEEK_CUR) == 500);
-	victim_check(lseek(own, 0, SEEK_CUR) == 10 && read(own, bytes, 20) == 20 && !memcmp(bytes, pattern + 10, 20));
-	victim_check(write(append, "after", 5) == 5 && lseek(append, 0, SEEK_END) == 12);
-	victim_check(telldir(dir) == place && readdir(dir));
-	victim_check(fcntl(pipe_fds[1], F_GETPIPE_SZ) == 1 << 17);
-	victim_check(read(pipe_fds[0], bytes, sizeof(bytes)) == sizeof(bytes) && !memcmp(bytes, pattern, sizeof(bytes)));
-	victim_check(read(pipe_fds[0], bytes, 1) < 0 && errno == EAGAIN);
-	victim_check(write(packets[1], "one", 3) == 3 && write(packets[1], "three", 5) == 5);
-	victim_check(read(packets[0], bytes, 100) == 3 && read(packets[0], bytes, 100) == 5);
+}
+
+/* The pipe is empty by now. */
+static void check_events(void)
+{
+	struct epoll_event found[8];
+	uint64_t value;
+	int got;
+
 	for (int i = 0; i < 5; i++)
 		victim_check(read(events, &value, 8) == 8 && value == 1);
 	victim_check(read(events, &value, 8) < 0 && errno == EAGAIN);
@@ -201,13 +253,30 @@ int main(int argc, char **argv)
 	victim_check(read(ready, &value, 8) == 8 && epoll_wait(epoll, found, 8, 0) == 1 && found[0].data.u64 == 34);
 	victim_check(read(counter, &value, 8) == 8 && value == 123456);
 	victim_check(read(signals, bytes, sizeof(struct signalfd_siginfo)) == sizeof(struct signalfd_siginfo));
-	check_listener(four, AF_INET, four_port);
-	if (six >= 0)
-		check_listener(six, AF_INET6, six_port);
-	size = sizeof(any);
-	victim_check(getsockname(udp, (void *)&any, &size) == 0 && any.sin_port == udp_port);
-	any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	victim_check(sendto(udp, "hello", 5, 0, (void *)&any, sizeof(any)) == 5 && recv(udp, bytes, 100, 0) == 5);
+}
+
+int main(int argc, char **argv)
+{
+	char path[512];
+
+	victim_begin(argc, argv);
+	open_files();
+	open_pipes();
+	open_sockets();
+	open_events();
+	victim_check(chdir("/usr") == 0);
+	umask(027);
+	for (int i = 0; i < known; i++)
+		describe(i);
+	victim_ready();
+	while (victim_tick())
+		usleep(1000);
+	for (int i = 0; i < known; i++)
+		compare(i);
+	check_files();
+	check_pipes();
+	check_events();
+	check_sockets();
 	victim_check(getcwd(path, sizeof(path)) && !strcmp(path, "/usr") && umask(0) == 027);
 	return victim_ok();
 }

@@ -79,22 +79,12 @@ static void become_copy(char **argv)
 	victim_fail("execv: %s", strerror(errno));
 }
 
-int main(int argc, char **argv)
+/* ---- that are open ---- */
+
+static int gone, sparse, replaced, linked, nameless, fifo, here;
+
+static void open_ghosts(void)
 {
-	uint64_t written = 0, word, *words;
-	int gone, sparse, replaced, linked, nameless, fifo, mapped, growing;
-	char place[PATH_MAX], cwd[PATH_MAX + 16], link_of[PATH_MAX];
-	ssize_t n;
-	char *private, *shared;
-	struct stat st, there;
-
-	victim_begin(argc, argv);
-	snprintf(place, sizeof(place), "%s.files", victim_path);
-	victim_check((mkdir(place, 0700) == 0 || argc > 2) && chdir(place) == 0);
-	if (argc < 3)
-		become_copy(argv);
-	victim_check(unlink("program") == 0);
-
 	gone = keep(file("gone", "gone"));
 	victim_check(fchown(gone, 12, 34) == 0 && unlink("gone") == 0 && lseek(gone, 3, SEEK_SET) == 3);
 	sparse = keep(file("sparse", "start"));
@@ -111,45 +101,31 @@ int main(int argc, char **argv)
 	victim_check(symlink("nowhere", "symbolic") == 0);
 	keep(open("symbolic", O_PATH | O_NOFOLLOW));
 	victim_check(unlink("symbolic") == 0);
-	mapped = file("mapped", "mapped");
-	victim_check(ftruncate(mapped, 8192) == 0);
-	private = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, mapped, 0);
-	shared = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, mapped, 0);
-	victim_check(private != MAP_FAILED && shared != MAP_FAILED && close(mapped) == 0 && unlink("mapped") == 0);
-	memcpy(private + 4096, "private", 7);
-	memcpy(shared + 6000, "shared", 6);
-	growing = file("growing", "");
-	victim_check(ftruncate(growing, 4096) == 0);
-	words = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, growing, 0);
-	victim_check(words != MAP_FAILED && unlink("growing") == 0);
+}
+
+/* Into a directory, which goes. */
+static void go_nowhere(void)
+{
 	victim_check(mkdir("here", 0700) == 0 && chdir("here") == 0);
-	keep(open(".", O_RDONLY | O_DIRECTORY));
+	here = keep(open(".", O_RDONLY | O_DIRECTORY));
 	victim_check(rmdir("../here") == 0);
-	for (int i = 0; i < known; i++)
-		victim_check(fstat(before[i].fd, &before[i].st) == 0);
+}
+
+/* As they are now that all names are gone. */
+static void keep_again(void)
+{
+	int count = known;
+
 	known = 0;
-	for (int i = 0, count = 8; i < count; i++)
+	for (int i = 0; i < count; i++)
 		keep(before[i].fd);
+}
 
-	victim_ready();
-	/* By memory in the first page, by write(2) behind it. */
-	while (victim_tick()) {
-		words[written % 512] = written;
-		victim_check(pwrite(growing, &written, 8, 4096 + 8 * written) == 8);
-		written++;
-		usleep(1000);
-	}
+static void check_ghosts(void)
+{
+	char text[16];
+	struct stat st;
 
-	for (int i = 0; i < known; i++)
-		compare(i);
-	for (uint64_t i = 0; i < written; i++)
-		if (pread(growing, &word, 8, 4096 + 8 * i) != 8 || word != i || (i + 512 >= written && words[i % 512] != i))
-			victim_fail("word %ld of the growing file is %ld (%ld)", (long)i, (long)word, (long)words[i % 512]);
-	victim_check(fstat(growing, &st) == 0 && st.st_size == (off_t)(4096 + 8 * written) && st.st_nlink == 0);
-	snprintf(cwd, sizeof(cwd), "%s/program (deleted)", place);
-	n = readlink("/proc/self/exe", link_of, sizeof(link_of) - 1);
-	link_of[n > 0 ? n : 0] = 0;
-	victim_check(!strcmp(link_of, cwd));
 	victim_check(lseek(gone, 0, SEEK_CUR) == 3);
 	holds(gone, 0, "gone");
 	holds(sparse, 0, "start");
@@ -158,12 +134,112 @@ int main(int argc, char **argv)
 	holds(replaced, 0, "old");
 	holds(linked, 0, "linked");
 	holds(nameless, 0, "nameless");
-	victim_check(read(fifo, cwd, sizeof(cwd)) == 7 && !memcmp(cwd, "in fifo", 7));
+	victim_check(read(fifo, text, sizeof(text)) == 7 && !memcmp(text, "in fifo", 7));
+}
+
+/* ---- that are mapped ---- */
+
+static char *private, *shared;
+
+static void map_ghost(void)
+{
+	int mapped = file("mapped", "mapped");
+
+	victim_check(ftruncate(mapped, 8192) == 0);
+	private = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, mapped, 0);
+	shared = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, mapped, 0);
+	victim_check(private != MAP_FAILED && shared != MAP_FAILED && close(mapped) == 0 && unlink("mapped") == 0);
+	memcpy(private + 4096, "private", 7);
+	memcpy(shared + 6000, "shared", 6);
+}
+
+static void check_mapped(void)
+{
 	victim_check(!strcmp(private, "mapped") && !strcmp(private + 4096, "private"));
-	victim_check(!strcmp(shared, "mapped") && !strcmp(shared + 6000, "shared") && !strcmp(private + 6000, "") );
-	victim_check(stat(".", &st) == 0 && st.st_nlink == 0 && fstat(before[7].fd, &there) == 0 && st.st_ino == there.st_ino);
+	victim_check(!strcmp(shared, "mapped") && !strcmp(shared + 6000, "shared") && !strcmp(private + 6000, ""));
+}
+
+/* ---- one that grows all the time: by memory in the first page, by write(2) behind it ---- */
+
+static int growing;
+static uint64_t written, *words;
+
+static void begin_growing(void)
+{
+	growing = file("growing", "");
+	victim_check(ftruncate(growing, 4096) == 0);
+	words = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, growing, 0);
+	victim_check(words != MAP_FAILED && unlink("growing") == 0);
+}
+
+static void grow(void)
+{
+	words[written % 512] = written;
+	victim_check(pwrite(growing, &written, 8, 4096 + 8 * written) == 8);
+	written++;
+}
+
+static void check_growing(void)
+{
+	struct stat st;
+	uint64_t word;
+
+	for (uint64_t i = 0; i < written; i++)
+		if (pread(growing, &word, 8, 4096 + 8 * i) != 8 || word != i || (i + 512 >= written && words[i % 512] != i))
+			victim_fail("word %ld of the growing file is %ld (%ld)", (long)i, (long)word, (long)words[i % 512]);
+	victim_check(fstat(growing, &st) == 0 && st.st_size == (off_t)(4096 + 8 * written) && st.st_nlink == 0);
+}
+
+/* ---- names ---- */
+
+static void check_program(const char *place)
+{
+	char expected[PATH_MAX + 32], link[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", link, sizeof(link) - 1);
+
+	snprintf(expected, sizeof(expected), "%s/program (deleted)", place);
+	link[n > 0 ? n : 0] = 0;
+	victim_check(!strcmp(link, expected));
+}
+
+static void check_names(const char *place)
+{
+	struct stat st, there;
+
+	victim_check(stat(".", &st) == 0 && st.st_nlink == 0 && fstat(here, &there) == 0 && st.st_ino == there.st_ino);
 	victim_check(chdir(place) == 0);
 	victim_check(fstat(linked, &st) == 0 && stat("second", &there) == 0 && st.st_ino == there.st_ino);
 	victim_check(open("replaced", O_RDONLY) >= 0 && access("gone", F_OK) && access("first", F_OK) && access("link_remap.1", F_OK));
+}
+
+int main(int argc, char **argv)
+{
+	char place[PATH_MAX];
+
+	victim_begin(argc, argv);
+	snprintf(place, sizeof(place), "%s.files", victim_path);
+	victim_check((mkdir(place, 0700) == 0 || argc > 2) && chdir(place) == 0);
+	if (argc < 3)
+		become_copy(argv);
+	victim_check(unlink("program") == 0);
+	open_ghosts();
+	map_ghost();
+	begin_growing();
+	go_nowhere();
+	keep_again();
+
+	victim_ready();
+	while (victim_tick()) {
+		grow();
+		usleep(1000);
+	}
+
+	for (int i = 0; i < known; i++)
+		compare(i);
+	check_growing();
+	check_program(place);
+	check_ghosts();
+	check_mapped();
+	check_names(place);
 	return victim_ok();
 }

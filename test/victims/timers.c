@@ -11,6 +11,7 @@
 
 #define SLACK_S 1.0
 #define FAR_S 5000
+#define TICKING_S 0.2
 #define POSIX 7
 
 static volatile int ticks, thread_ticks, calls;
@@ -72,23 +73,10 @@ static timer_t make(clockid_t clock, int notify, int value, double first, double
 	return timer;
 }
 
-int main(int argc, char **argv)
-{
-	struct sigaction action = { .sa_sigaction = tick, .sa_flags = SA_SIGINFO | SA_RESTART };
-	struct itimerspec spec;
-	struct itimerval old;
-	int relative, expired, absolute;
-	uint64_t start, count;
-	double passed;
-	int before, thread_before, calls_before;
-	pthread_t other;
+/* ---- of POSIX ---- */
 
-	victim_begin(argc, argv);
-	sigaction(SIGRTMIN + 1, &action, NULL);
-	victim_check(pthread_create(&other, NULL, thread, NULL) == 0);
-	while (!thread_tid)
-		usleep(1000);
-	start = victim_now_ns();
+static void start_posix(void)
+{
 	posix[0] = make(CLOCK_MONOTONIC, SIGEV_SIGNAL, 77, 0.01, 0.01);
 	posix[1] = make(CLOCK_MONOTONIC, SIGEV_THREAD_ID, 78, 0.01, 0.01);
 	posix[2] = make(CLOCK_REALTIME, SIGEV_NONE, 0, FAR_S, 7);
@@ -97,31 +85,12 @@ int main(int argc, char **argv)
 	posix[4] = make(CLOCK_MONOTONIC, SIGEV_NONE, 0, 0, 0);		/* disarmed */
 	posix[5] = make(CLOCK_PROCESS_CPUTIME_ID, SIGEV_NONE, 0, FAR_S, 0);
 	posix[6] = make(CLOCK_MONOTONIC, SIGEV_THREAD, 79, 0.05, 0.05);
-	setitimer(ITIMER_REAL, &(struct itimerval){ { 11, 0 }, { FAR_S, 0 } }, NULL);
-	setitimer(ITIMER_VIRTUAL, &(struct itimerval){ { 12, 0 }, { FAR_S, 0 } }, NULL);
-	setitimer(ITIMER_PROF, &(struct itimerval){ { 13, 0 }, { FAR_S, 0 } }, NULL);
-	relative = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-	timerfd_settime(relative, 0, &(struct itimerspec){ { 9, 0 }, { FAR_S, 0 } }, NULL);
-	expired = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK);
-	timerfd_settime(expired, 0, &(struct itimerspec){ { 0, 20000000 }, { 0, 1000000 } }, NULL);
-	absolute = timerfd_create(CLOCK_BOOTTIME, 0);
-	clock_gettime(CLOCK_BOOTTIME, &spec.it_value);
-	spec.it_value.tv_sec += FAR_S;
-	spec.it_interval = (struct timespec){0};
-	timerfd_settime(absolute, TFD_TIMER_ABSTIME, &spec, NULL);
-	while (victim_now_ns() - start < 200000000)
-		usleep(1000);
-	victim_ready();
-	while (victim_tick())
-		usleep(1000);
-	passed = (victim_now_ns() - start) / 1e9;
+}
 
-	before = ticks;
-	thread_before = thread_ticks;
-	calls_before = calls;
-	while ((victim_now_ns() - start) / 1e9 < passed + 0.2)	/* ticks end each sleep */
-		usleep(1000);
-	victim_check(ticks > before && thread_ticks > thread_before && calls > calls_before);
+static void check_posix(double passed)
+{
+	struct itimerspec spec;
+
 	victim_check(timer_gettime(posix[0], &spec) == 0);
 	victim_check(spec.it_interval.tv_sec == 0 && spec.it_interval.tv_nsec == 10000000);
 	victim_check(timer_gettime(posix[2], &spec) == 0);
@@ -133,6 +102,33 @@ int main(int argc, char **argv)
 	victim_check(timer_gettime(posix[5], &spec) == 0);
 	/* Of the process's own time, of which hardly any has passed; it starts again on the target. */
 	expect("a timer of CPU time", seconds(spec.it_value), FAR_S);
+	/* The ids go on where they were. */
+	victim_check(make(CLOCK_MONOTONIC, SIGEV_NONE, 0, 0, 0) != posix[3]);
+}
+
+/* Those that run do so. */
+static void check_ticks(uint64_t start, double passed)
+{
+	int before = ticks, thread_before = thread_ticks, calls_before = calls;
+
+	while ((victim_now_ns() - start) / 1e9 < passed + TICKING_S)	/* ticks end each sleep */
+		usleep(1000);
+	victim_check(ticks > before && thread_ticks > thread_before && calls > calls_before);
+}
+
+/* ---- interval timers ---- */
+
+static void start_intervals(void)
+{
+	setitimer(ITIMER_REAL, &(struct itimerval){ { 11, 0 }, { FAR_S, 0 } }, NULL);
+	setitimer(ITIMER_VIRTUAL, &(struct itimerval){ { 12, 0 }, { FAR_S, 0 } }, NULL);
+	setitimer(ITIMER_PROF, &(struct itimerval){ { 13, 0 }, { FAR_S, 0 } }, NULL);
+}
+
+static void check_intervals(double passed)
+{
+	struct itimerval old;
+
 	getitimer(ITIMER_REAL, &old);
 	expect("ITIMER_REAL", old.it_value.tv_sec + old.it_value.tv_usec / 1e6, FAR_S - passed);
 	victim_check(old.it_interval.tv_sec == 11);
@@ -142,16 +138,67 @@ int main(int argc, char **argv)
 	getitimer(ITIMER_PROF, &old);
 	expect("ITIMER_PROF", old.it_value.tv_sec, FAR_S);
 	victim_check(old.it_interval.tv_sec == 13);
+}
+
+/* ---- descriptors ---- */
+
+static int relative, expired, absolute;
+
+static void start_descriptors(void)
+{
+	struct itimerspec spec = {0};
+
+	relative = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	timerfd_settime(relative, 0, &(struct itimerspec){ { 9, 0 }, { FAR_S, 0 } }, NULL);
+	expired = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK);
+	timerfd_settime(expired, 0, &(struct itimerspec){ { 0, 20000000 }, { 0, 1000000 } }, NULL);
+	absolute = timerfd_create(CLOCK_BOOTTIME, 0);
+	clock_gettime(CLOCK_BOOTTIME, &spec.it_value);
+	spec.it_value.tv_sec += FAR_S;
+	timerfd_settime(absolute, TFD_TIMER_ABSTIME, &spec, NULL);
+}
+
+static void check_descriptors(double passed)
+{
+	struct itimerspec spec;
+	uint64_t count;
+
 	timerfd_gettime(relative, &spec);
 	expect("a relative timerfd", seconds(spec.it_value), FAR_S - passed);
 	victim_check(spec.it_interval.tv_sec == 9 && read(relative, &count, 8) < 0);
 	timerfd_gettime(absolute, &spec);
 	expect("an absolute timerfd", seconds(spec.it_value), FAR_S - passed);
 	victim_check(read(expired, &count, 8) == 8);
-	expect("expirations of a timerfd", count / 50.0, (passed + 0.2) / 0.02 / 50);
+	expect("expirations of a timerfd", count / 50.0, (passed + TICKING_S) / 0.02 / 50);
 	victim_check(fcntl(relative, F_GETFL) & O_NONBLOCK && fcntl(relative, F_GETFD) == FD_CLOEXEC);
-	/* The ids go on where they were. */
-	victim_check(make(CLOCK_MONOTONIC, SIGEV_NONE, 0, 0, 0) != posix[3]);
+}
+
+int main(int argc, char **argv)
+{
+	struct sigaction action = { .sa_sigaction = tick, .sa_flags = SA_SIGINFO | SA_RESTART };
+	pthread_t other;
+	uint64_t start;
+	double passed;
+
+	victim_begin(argc, argv);
+	sigaction(SIGRTMIN + 1, &action, NULL);
+	victim_check(pthread_create(&other, NULL, thread, NULL) == 0);
+	while (!thread_tid)
+		usleep(1000);
+	start = victim_now_ns();
+	start_posix();
+	start_intervals();
+	start_descriptors();
+	while (victim_now_ns() - start < 200000000)
+		usleep(1000);
+	victim_ready();
+	while (victim_tick())
+		usleep(1000);
+	passed = (victim_now_ns() - start) / 1e9;
+	check_ticks(start, passed);
+	check_posix(passed);
+	check_intervals(passed);
+	check_descriptors(passed);
 	thread_ends = 1;
 	pthread_join(other, NULL);
 	return victim_ok();

@@ -114,52 +114,17 @@ static int receive_descriptor(int through)
 	return fd;
 }
 
-/* It watches the socket in which it waits itself, under a number that is another's by now, and a pipe that waits there, too. */
-static void send_watching(const int watching[2])
+/* ---- pairs ---- */
+
+static int pair[2], packets[2], twins[2], half[2], orphan[2];
+
+static void make_pairs(void)
 {
-	struct epoll_event event = { .events = EPOLLIN, .data.u64 = 0x1122334455667788 };
-	int epoll = epoll_create1(EPOLL_CLOEXEC), pipes[2], number = dup(watching[1]);
-
-	victim_check(epoll >= 0 && number >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, number, &event) == 0);
-	victim_check(dup2(STDERR_FILENO, number) == number && !pipe(pipes) && write(pipes[1], "x", 1) == 1);
-	event.data.u64 = 42;
-	victim_check(epoll_ctl(epoll, EPOLL_CTL_ADD, pipes[0], &event) == 0);
-	send_descriptor(watching[0], epoll);
-	send_descriptor(watching[0], epoll);
-	send_descriptor(watching[0], pipes[0]);
-	close(epoll);
-	close(pipes[0]);
-	close(pipes[1]);
-}
-
-static void still_watches(int watching)
-{
-	struct epoll_event events[3];
-	int epoll = receive_descriptor(watching), again = receive_descriptor(watching), pipe;
-
-	victim_check(epoll_wait(epoll, events, 3, 0) == 2);
-	victim_check(events[0].data.u64 + events[1].data.u64 == 0x1122334455667788 + 42);
-	pipe = receive_descriptor(watching);
-	victim_check(epoll_wait(again, events, 3, 0) == 1 && events[0].data.u64 == 42);
-	victim_check(read(pipe, events, 1) == 1 && epoll_wait(epoll, events, 3, 0) == 1 && events[0].events == EPOLLHUP);
-}
-
-int main(int argc, char **argv)
-{
-	int watching[2], pair[2], packets[2], twins[2], half[2], orphan[2], carrier[2], inner[2], pipes[2];
-	int listener, accepted, client, waiting, relative, gone, gone_client, datagram, sender, receiver, one = 1;
-	char place[PATH_MAX], path[sizeof(address.sun_path)];
-	struct stat st;
-
-	victim_begin(argc, argv);
-	snprintf(place, sizeof(place), "%s.place", victim_path);
-	victim_check(mkdir(place, 0700) == 0 && chdir(place) == 0);
-	victim_check(strlen(place) < sizeof(path) - 8);
-	snprintf(path, sizeof(path), "%.90s/listen", place);
+	int one = 1;
 
 	victim_check(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair) && !socketpair(AF_UNIX, SOCK_SEQPACKET, 0, packets));
 	victim_check(!socketpair(AF_UNIX, SOCK_DGRAM, 0, twins) && !socketpair(AF_UNIX, SOCK_STREAM, 0, half));
-	victim_check(!socketpair(AF_UNIX, SOCK_STREAM, 0, orphan) && !socketpair(AF_UNIX, SOCK_STREAM, 0, carrier));
+	victim_check(!socketpair(AF_UNIX, SOCK_STREAM, 0, orphan));
 	put(pair[0], "in a pair");
 	setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, &one, sizeof(one));
 	put(packets[0], "first");
@@ -169,39 +134,10 @@ int main(int argc, char **argv)
 	victim_check(shutdown(half[0], SHUT_WR) == 0);
 	put(orphan[0], "legacy");
 	close(orphan[0]);
-	/* A pipe that only exists on its way, and a socket in which another waits. */
-	victim_check(!pipe(pipes) && write(pipes[1], "piped", 5) == 5 && !socketpair(AF_UNIX, SOCK_DGRAM, 0, inner));
-	send_descriptor(carrier[0], pipes[0]);
-	send_descriptor(inner[0], pipes[1]);
-	send_descriptor(carrier[0], inner[1]);
-	close(pipes[0]);
-	close(pipes[1]);
-	close(inner[0]);
-	close(inner[1]);
-	victim_check(!socketpair(AF_UNIX, SOCK_DGRAM, 0, watching));
-	send_watching(watching);
+}
 
-	listener = bound(SOCK_STREAM, path);
-	victim_check(chmod(path, 0640) == 0 && listen(listener, 5) == 0);
-	client = connected(socket(AF_UNIX, SOCK_STREAM, 0), path);
-	accepted = accept(listener, NULL, NULL);
-	put(client, "to the server");
-	put(accepted, "to the client");
-	waiting = connected(socket(AF_UNIX, SOCK_STREAM, 0), path);
-	relative = bound(SOCK_DGRAM, "relative");
-	gone = bound(SOCK_DGRAM, "gone");
-	gone_client = connected(socket(AF_UNIX, SOCK_DGRAM, 0), "gone");
-	victim_check(unlink("gone") == 0 && mkdir("gone", 0700) == 0);
-	snprintf(path, sizeof(path), "@phaul-victim-%d", getpid());
-	datagram = bound(SOCK_DGRAM, path);
-	sender = connected(bound(SOCK_DGRAM, "sender"), path);
-	put(sender, "signed");
-	receiver = connected(socket(AF_UNIX, SOCK_DGRAM, 0), "relative");
-
-	victim_ready();
-	while (victim_tick())
-		usleep(1000);
-
+static void check_pairs(void)
+{
 	holds(pair[1], "in a pair");
 	talk(pair[0], pair[1]);
 	holds(packets[1], "first");
@@ -215,11 +151,87 @@ int main(int argc, char **argv)
 	holds(half[0], "still open");
 	holds(orphan[1], "legacy");
 	holds(orphan[1], "");
-	pipes[0] = receive_descriptor(carrier[1]);
-	pipes[1] = receive_descriptor(receive_descriptor(carrier[1]));
-	victim_check(write(pipes[1], "!", 1) == 1 && read(pipes[0], place, 16) == 6 && !memcmp(place, "piped!", 6));
-	still_watches(watching[1]);
-	snprintf(path, sizeof(path), "%.80s.place/listen", victim_path);
+}
+
+/* ---- descriptors on their way ---- */
+
+static int carrier[2], watching[2];
+
+/* A pipe that only exists on its way, and a socket in which another waits. */
+static void send_pipe(void)
+{
+	int pipes[2], inner[2];
+
+	victim_check(!socketpair(AF_UNIX, SOCK_STREAM, 0, carrier));
+	victim_check(!pipe(pipes) && write(pipes[1], "piped", 5) == 5 && !socketpair(AF_UNIX, SOCK_DGRAM, 0, inner));
+	send_descriptor(carrier[0], pipes[0]);
+	send_descriptor(inner[0], pipes[1]);
+	send_descriptor(carrier[0], inner[1]);
+	close(pipes[0]);
+	close(pipes[1]);
+	close(inner[0]);
+	close(inner[1]);
+}
+
+static void receive_pipe(void)
+{
+	int reading = receive_descriptor(carrier[1]), writing = receive_descriptor(receive_descriptor(carrier[1]));
+	char text[16];
+
+	victim_check(write(writing, "!", 1) == 1 && read(reading, text, 16) == 6 && !memcmp(text, "piped!", 6));
+}
+
+/* It watches the socket in which it waits itself, under a number that is another's by now, and a pipe that waits there, too. */
+static void send_watching(void)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = 0x1122334455667788 };
+	int epoll = epoll_create1(EPOLL_CLOEXEC), pipes[2], number;
+
+	victim_check(!socketpair(AF_UNIX, SOCK_DGRAM, 0, watching));
+	number = dup(watching[1]);
+	victim_check(epoll >= 0 && number >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, number, &event) == 0);
+	victim_check(dup2(STDERR_FILENO, number) == number && !pipe(pipes) && write(pipes[1], "x", 1) == 1);
+	event.data.u64 = 42;
+	victim_check(epoll_ctl(epoll, EPOLL_CTL_ADD, pipes[0], &event) == 0);
+	send_descriptor(watching[0], epoll);
+	send_descriptor(watching[0], epoll);
+	send_descriptor(watching[0], pipes[0]);
+	close(epoll);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+static void still_watches(void)
+{
+	struct epoll_event events[3];
+	int epoll = receive_descriptor(watching[1]), again = receive_descriptor(watching[1]), pipe;
+
+	victim_check(epoll_wait(epoll, events, 3, 0) == 2);
+	victim_check(events[0].data.u64 + events[1].data.u64 == 0x1122334455667788 + 42);
+	pipe = receive_descriptor(watching[1]);
+	victim_check(epoll_wait(again, events, 3, 0) == 1 && events[0].data.u64 == 42);
+	victim_check(read(pipe, events, 1) == 1 && epoll_wait(epoll, events, 3, 0) == 1 && events[0].events == EPOLLHUP);
+}
+
+/* ---- a server in a file ---- */
+
+static int listener, accepted, client, waiting;
+
+static void serve(const char *path)
+{
+	listener = bound(SOCK_STREAM, path);
+	victim_check(chmod(path, 0640) == 0 && listen(listener, 5) == 0);
+	client = connected(socket(AF_UNIX, SOCK_STREAM, 0), path);
+	accepted = accept(listener, NULL, NULL);
+	put(client, "to the server");
+	put(accepted, "to the client");
+	waiting = connected(socket(AF_UNIX, SOCK_STREAM, 0), path);
+}
+
+static void still_serves(const char *path)
+{
+	struct stat st;
+
 	has_name(listener, path);
 	has_name(accepted, path);
 	victim_check(stat(path, &st) == 0 && (st.st_mode & 07777) == 0640);
@@ -230,6 +242,29 @@ int main(int argc, char **argv)
 	victim_check(accepted >= 0);
 	talk(waiting, accepted);
 	victim_check(connected(socket(AF_UNIX, SOCK_STREAM, 0), path) >= 0);
+}
+
+/* ---- packets to names: relative, deleted, abstract ---- */
+
+static int relative, receiver, gone, gone_client, datagram, sender;
+
+static void bind_names(void)
+{
+	char abstract[64];
+
+	relative = bound(SOCK_DGRAM, "relative");
+	gone = bound(SOCK_DGRAM, "gone");
+	gone_client = connected(socket(AF_UNIX, SOCK_DGRAM, 0), "gone");
+	victim_check(unlink("gone") == 0 && mkdir("gone", 0700) == 0);
+	snprintf(abstract, sizeof(abstract), "@phaul-victim-%d", getpid());
+	datagram = bound(SOCK_DGRAM, abstract);
+	sender = connected(bound(SOCK_DGRAM, "sender"), abstract);
+	put(sender, "signed");
+	receiver = connected(socket(AF_UNIX, SOCK_DGRAM, 0), "relative");
+}
+
+static void check_names(void)
+{
 	has_name(relative, "relative");
 	put(receiver, "by a relative name");
 	holds(relative, "by a relative name");
@@ -240,5 +275,31 @@ int main(int argc, char **argv)
 	holds_from(datagram, "signed", "sender");
 	put(sender, "again");
 	holds_from(datagram, "again", "sender");
+}
+
+int main(int argc, char **argv)
+{
+	char place[PATH_MAX], path[sizeof(address.sun_path)];
+
+	victim_begin(argc, argv);
+	snprintf(place, sizeof(place), "%s.place", victim_path);
+	victim_check(mkdir(place, 0700) == 0 && chdir(place) == 0);
+	victim_check(strlen(place) < sizeof(path) - 8);
+	snprintf(path, sizeof(path), "%.90s/listen", place);
+	make_pairs();
+	send_pipe();
+	send_watching();
+	serve(path);
+	bind_names();
+
+	victim_ready();
+	while (victim_tick())
+		usleep(1000);
+
+	check_pairs();
+	receive_pipe();
+	still_watches();
+	still_serves(path);
+	check_names();
 	return victim_ok();
 }
