@@ -9,18 +9,6 @@ const bed = new Bed('keeps-test');
 /** So that a wait with a limit that started anew would be seen to end too late. */
 const BEFORE_MOVE_MS = 1_800;
 
-/** Of the victim and its child, which has those of its parent only as long as they share them; and as many for what the other host makes of it. */
-const HUGE_PAGES = 20;
-
-/** Of those, what its mappings reserve on the other host: four for each of the two processes, of what they share, and of the memfd. */
-const HUGE_PAGES_NEEDED = 16;
-
-/** Of the hosts, which are one machine. */
-function hugePagesTaken(): number {
-  const read = (name: string): number => Number(readFileSync(`/sys/kernel/mm/hugepages/hugepages-2048kB/${name}_hugepages`, 'utf8'));
-  return read('nr') - read('free') + read('resv');
-}
-
 test.before(() => bed.up());
 test.after.always(() => bed.down());
 
@@ -194,43 +182,6 @@ test.serial('a terminal whose number is taken on the other host stays, and that 
   const moved = await bed.migrate('alpha', pid, 'beta');
   t.is(moved.exitCode, 0, moved.stderr);
   t.is(await bed.verdict('beta', pid, 'terminal.taken'), 'ok');
-});
-
-test.serial('huge pages are as they were after a few moves, if both hosts have some', async (t) => {
-  const setting = '/proc/sys/vm/nr_hugepages';
-  const before = readFileSync(setting, 'utf8');
-  const wanted = Number(before) + 2 * HUGE_PAGES;
-  writeFileSync('/proc/sys/vm/compact_memory', '1');
-  writeFileSync(setting, String(wanted));
-  try {
-    const given = Number(readFileSync(setting, 'utf8'));
-    if (given < wanted) {
-      t.log(`skipped: of ${wanted} huge pages this machine gives ${given}`);
-      t.pass();
-      return;
-    }
-    const pid = await bed.victim('hugetlb');
-    if (bed.lines('hugetlb').at(-1)?.startsWith('failed: no huge pages') === true) {
-      t.log('skipped: this machine has no huge pages to give');
-      t.pass();
-      return;
-    }
-    await sleep(BEFORE_MOVE_MS);
-    writeFileSync(setting, String(hugePagesTaken() + HUGE_PAGES_NEEDED - 1));
-    const refused = await bed.migrate('alpha', pid, 'beta');
-    t.is(refused.exitCode, 1);
-    t.regex(JSON.stringify(refused.done), /HUGE_PAGES.*in huge pages of 2\.0 MiB, touched or reserved, but beta has /);
-    writeFileSync(setting, String(wanted));
-    await bed.on('alpha', 'env', 'PHAUL_FAULT=source:before-commit:error', 'phaul', 'migrate', String(pid), 'root@beta');
-    for (const [from, to] of [['alpha', 'beta'], ['beta', 'alpha'], ['alpha', 'beta']] as const) {
-      writeFileSync(setting, String(hugePagesTaken() + HUGE_PAGES_NEEDED));
-      const { exitCode, stderr } = await bed.migrate(from, pid, to, '--verify');
-      t.is(exitCode, 0, stderr);
-    }
-    t.is(await bed.verdict('beta', pid, 'hugetlb'), 'ok');
-  } finally {
-    writeFileSync(setting, before);
-  }
 });
 
 const V1_PIDS = '/sys/fs/cgroup/pids';
