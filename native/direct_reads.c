@@ -92,20 +92,44 @@ static int add_thread(pid_t pid, const char *tid, struct range_list *ret)
 	return 0;
 }
 
-int direct_reads_find(pid_t pid, struct range_list *ret)
+/* To look at a thousand threads takes 10 ms and more. What is on its way since the last look was counted when it set out, and what
+ * was on its way then is in `buffers`. */
+static bool has_read(pid_t pid, struct direct_reads *last)
 {
+	unsigned long bytes = 0;
+	bool known = false, same;
+	char line[64];
+	FILE *f;
+
+	snprintf(line, sizeof(line), "/proc/%d/io", pid);
+	f = fopen(line, "re");
+	while (f && !known && fgets(line, sizeof(line), f))
+		known = sscanf(line, "read_bytes: %lu", &bytes) == 1;
+	if (f)
+		fclose(f);
+	same = known && last->known && bytes == last->bytes;
+	*last = (struct direct_reads){ known, bytes };
+	return !same;
+}
+
+int direct_reads_find(pid_t pid, struct direct_reads *last, struct range_list *buffers)
+{
+	bool look = has_read(pid, last) || buffers->count;
 	struct dirent *entry;
 	char path[32];
 	int err = 0;
 	DIR *tasks;
 
+	range_list_reset(buffers);
+	if (!look)
+		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	tasks = opendir(path);
 	while (tasks && !err && (entry = readdir(tasks)))
 		if (entry->d_name[0] != '.')
-			err = add_thread(pid, entry->d_name, ret);
+			err = add_thread(pid, entry->d_name, buffers);
 	if (tasks)
 		closedir(tasks);
-	range_list_order(ret);
+	range_list_order(buffers);
 	return err;
 }

@@ -19,6 +19,7 @@
 #ifndef PHAUL_TRACK_H
 #define PHAUL_TRACK_H
 
+#include "direct_reads.h"
 #include "frames.h"
 #include "huge_pages.h"
 #include "memory_map.h"
@@ -72,7 +73,8 @@ struct tracker {
 	bool armed;		/* once; uffd: so that marks may be left over */
 	struct huge_pages huge;	/* of the last look that armed */
 	struct range_list doubtful;	/* of the round before: what was written there isn't known */
-	struct range_list being_read;	/* uffd: what disks were writing to when it was armed */
+	struct direct_reads reads;	/* uffd, when it was armed: what disks were writing to */
+	struct range_list being_read;
 };
 
 struct tracker_kind {

@@ -13,7 +13,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "direct_reads.h"
 #include "error.h"
 #include "pagemap.h"
 #include "track.h"
@@ -165,8 +164,7 @@ static int uffd_scan(struct tracker *t, const struct memory_map *map, bool arm, 
 
 	if (code || !arm)
 		return code;
-	range_list_reset(&t->being_read);
-	code = direct_reads_find(t->pid, &t->being_read);
+	code = direct_reads_find(t->pid, &t->reads, &t->being_read);
 	return code ? phaul_fail(err, code, "track", "looking for what pid %d reads from disks", t->pid) : 0;
 }
 

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -309,6 +310,29 @@ static int dropped_huge_pages(void)
 	return failed;
 }
 
+/* Before, it may be in the one that brought the order. */
+static void wait_in_call(pid_t pid, long number)
+{
+	unsigned long fd, first;
+	char path[32];
+	long call = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
+	for (int i = 0; i < LOOKS && call != number; i++) {
+		usleep(1000);
+		f = fopen(path, "re");
+		/* That one's buffer is elsewhere. */
+		if (!f || fscanf(f, "%ld %lx %lx", &call, &fd, &first) != 3 ||
+		    (number == SYS_read && first - (unsigned long)at >= PAGES * PAGE))
+			call = -1;
+		if (f)
+			fclose(f);
+	}
+	if (call != number)
+		must(-1, "waiting for a read");
+}
+
 /* What a disk writes to was written when the request began, and is again when it ends. */
 static int read_from_disk(char order)
 {
@@ -320,10 +344,10 @@ static int read_from_disk(char order)
 		return 0;
 	start(&s, PAGES);
 	tell(s.fd, order);
-	for (int i = 0; i < LOOKS && !s.tracker.being_read.count; i++) {
-		look(&s.tracker, NULL, &found, false);
-		usleep(1000);
-	}
+	wait_in_call(s.pid, order == 'b' ? SYS_read : SYS_readv);
+	look(&s.tracker, NULL, &found, false);
+	free_found(&found);
+	look(&s.tracker, NULL, &found, false);
 	free_found(&found);
 	look(&s.tracker, NULL, &found, true);
 	for (unsigned long i = READ - 1; i < READ + 3; i++)
