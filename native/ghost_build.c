@@ -1,11 +1,11 @@
 /* ghost_build.c - all files without a name that the images tell of, under their old names for a moment. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ghost_file.h"

@@ -1,6 +1,7 @@
 /* ghost_dump.c - files without a name into the directory of the images, or among what is sent. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

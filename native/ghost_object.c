@@ -1,9 +1,9 @@
 /* ghost_object.c - deleted files whose content is sent as that of shared memory: objects of shmem.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ghost_file.h"

@@ -1,9 +1,9 @@
 /* ghost_parents.c - directories that were missing, in which a file is made again. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ghost_file.h"
