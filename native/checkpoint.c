@@ -9,11 +9,13 @@
 #include "error.h"
 #include "ghost.h"
 #include "inventory.h"
+#include "leave.h"
 #include "memory_dump.h"
 #include "objects/aio.h"
 #include "objects/cgroup.h"
 #include "objects/clocks.h"
 #include "objects/descriptors.h"
+#include "origin.h"
 #include "tree_state.h"
 
 #define SETTLE_LIMIT_MS 5000	/* for requests to disks */
@@ -197,6 +199,16 @@ static int put_clocks(struct phaul_checkpoint *c, struct phaul_error *err)
 	return clocks_put(c->state.images, pid) ? phaul_fail(err, -EIO, "checkpoint", "reading the clocks of pid %d", pid) : 0;
 }
 
+/* Another kernel may go on with it. One that can't be led out of this one's code is refused there, if it comes to that. */
+static int put_origin(struct phaul_checkpoint *c, struct phaul_error *err)
+{
+	int code = leave_vdsos(&c->tree, err);
+
+	if (code && code != -EAGAIN)
+		return code;
+	return origin_put_checkpoint(c->state.images) ? phaul_fail(err, -ENOMEM, "checkpoint", "noting how this CPU lays out registers") : 0;
+}
+
 int phaul_checkpoint_write(struct phaul_checkpoint *c, struct phaul_dumped *ret, struct phaul_error *err)
 {
 	int code;
@@ -204,7 +216,7 @@ int phaul_checkpoint_write(struct phaul_checkpoint *c, struct phaul_dumped *ret,
 	memset(err, 0, sizeof(*err));
 	c->state.err = c->here.err = c->there.err = err;
 	code = page_writer_open(&c->chain, c->there.ch ? &c->before : NULL, c->state.images, c->there.ch ? &c->there : &c->here, &c->pages);
-	code = code ?: tree_state_read(&c->state) ?: put_tree(c) ?:
+	code = code ?: put_origin(c, err) ?: tree_state_read(&c->state) ?: put_tree(c) ?:
 	       cgroup_sets_dump(&c->cgroups, &c->cgroup_options, c->state.images, err) ?: put_clocks(c, err) ?:
 	       inventory_put(c->state.images, c->ghosts.directory, &c->tree, err) ?:
 	       image_set_save(c->state.images, &c->here);

@@ -10,6 +10,7 @@
 
 #include "arch/x86_64.h"
 #include "error.h"
+#include "memory_map.h"
 #include "objects/proc_status.h"
 
 #define STEPS_MAX 100000	/* the kernel's longest function makes random numbers, in some thousand */
@@ -55,7 +56,8 @@ static bool ignores_sigtrap(pid_t pid)
 	return !ignored || strtoull(ignored, NULL, 16) >> (SIGTRAP - 1) & 1;
 }
 
-int leave_code(struct frozen *f, uint64_t start, uint64_t end, struct phaul_error *err)
+/* -EAGAIN: one can't be led on; after a moment of running it may be elsewhere. */
+static int leave_code(struct frozen *f, uint64_t start, uint64_t end, struct phaul_error *err)
 {
 	for (size_t i = 0; i < f->count; i++) {
 		struct frozen_thread *t = &f->threads[i];
@@ -68,4 +70,28 @@ int leave_code(struct frozen *f, uint64_t start, uint64_t end, struct phaul_erro
 			return phaul_fail(err, code, "freeze", "leading thread %d of pid %d out of the vdso", t->tid, f->pid);
 	}
 	return 0;
+}
+
+static int leave_vdso(struct task *task, struct phaul_error *err)
+{
+	const struct vma *vdso;
+	struct memory_map map;
+	int code = memory_map_read(task->pid, false, &map, err);
+
+	if (code)
+		return code;
+	vdso = memory_map_named(&map, "[vdso]");
+	code = vdso ? leave_code(&task->frozen, vdso->start, vdso->end, err) : 0;
+	memory_map_free(&map);
+	return code;
+}
+
+int leave_vdsos(struct tree *tree, struct phaul_error *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < tree->count && !code; i++)
+		if (tree->tasks[i].state != TASK_DEAD)
+			code = leave_vdso(&tree->tasks[i], err);
+	return code;
 }

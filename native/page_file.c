@@ -169,3 +169,17 @@ int page_file_read(const struct chain *chain, const char *base, int64_t id, page
 	free(r.buffer);
 	return code;
 }
+
+int page_file_read_some(const struct chain *chain, const char *base, int64_t id, uint64_t at, uint64_t pages, uint8_t *to,
+			struct phaul_error *err)
+{
+	struct page_image image;
+	struct page_place place;
+	int code = page_image_open(chain, 0, base, id, false, &image, err);
+
+	for (uint64_t done = 0; !code && done < pages; done += place.pages)
+		code = page_image_find(&image, 0, at + done * PAGE, pages - done, &place) ?:
+		       page_image_read(&image, &place, to + done * PAGE, err);
+	page_image_close(&image);
+	return code;
+}

@@ -32,6 +32,22 @@ struct phaul_restore {
 
 /* ---- reading ---- */
 
+/* All come from the host that the first comes from. */
+static int know_origin(struct phaul_restore *r, struct reborn *task)
+{
+	struct rebirth *tree = &r->tree;
+	int code = 0;
+
+	if (!tree->origin) {
+		tree->origin = calloc(1, sizeof(*tree->origin));
+		code = tree->origin ? origin_read_checkpoint(r->images, &r->chain, reborn_pid(task), &task->layout.map, tree->origin, r->err) :
+		       phaul_fail(r->err, -ENOMEM, "restore", "reading the vdso of pid %d", reborn_pid(task));
+	}
+	if (!code)
+		origin_mark_foreign(tree->origin, &task->layout.map);
+	return code;
+}
+
 /* Images don't tell what processes share: all that may be is given to the child, and what differs is written. */
 static int read_maps(struct phaul_restore *r)
 {
@@ -43,6 +59,7 @@ static int read_maps(struct phaul_restore *r)
 			   layout_read_map(r->images, reborn_pid(task), &r->tree.files, &own->map, r->err) ?:
 			   shmem_note(&r->tree.shmem, &own->map, reborn_pid(task), r->err);
 
+		code = code ?: task->state == TASK_DEAD ? 0 : know_origin(r, task);
 		if (code)
 			return code;
 		if (i && task->state != TASK_DEAD && inherit_candidates(&parent->map, &own->map, &own->inherited))
@@ -69,7 +86,7 @@ struct placing {
 	struct range_list held;		/* all that the process has */
 };
 
-/* The vdso is this kernel's own; in images it is for CRIU, which looks at what it was. */
+/* The vdso is this kernel's own, or leads into it. */
 static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, struct phaul_error *err)
 {
 	struct placing *p = ctx;
@@ -89,16 +106,48 @@ static int place(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, s
 	return code;
 }
 
+/* phaul's dump leads threads out of the vdso, as far as that can be done; CRIU's doesn't. */
+static int check_thread_left(struct phaul_restore *r, const struct reborn *task, pid_t tid, uint64_t vdso_at)
+{
+	struct image_reader reader;
+	ProtobufCMessage *msg = NULL;
+	uint64_t ip;
+
+	if (image_read(r->images, "core", tid, &reader) || image_next(&reader, &core_entry__descriptor, &msg) != 1)
+		return image_malformed("core", tid, r->err);
+	ip = ((CoreEntry *)msg)->thread_info ? ((CoreEntry *)msg)->thread_info->gpregs->ip : 0;
+	protobuf_c_message_free_unpacked(msg, NULL);
+	if (ip < vdso_at || !vdso_is_overwritten(&r->tree.origin->vdso, ip - vdso_at))
+		return 0;
+	return phaul_fail(r->err, -EXDEV, "restore", "thread %d of pid %d was dumped at the beginning of a function of its kernel's vdso (%llx), "
+			  "where this host's kernel, of another build, has other code: restore it on a host with the kernel that it was dumped "
+			  "on", tid, reborn_pid(task), (unsigned long long)ip);
+}
+
+static int check_threads_left(struct phaul_restore *r, const struct reborn *task)
+{
+	const struct vma *vdso = memory_map_named(&task->stage.layout, "[vdso]");
+	int code = 0;
+
+	for (size_t i = 0; vdso && r->tree.origin->other_vdso && i < task->entry->n_threads && !code; i++)
+		code = check_thread_left(r, task, task->entry->threads[i], vdso->start);
+	return code;
+}
+
 /* Of a husk that was just made, and will have children. */
 static int make_memory(void *ctx, struct reborn *task)
 {
 	struct phaul_restore *r = ctx;
 	struct placing placing = { .stage = &task->stage };
-	int code = task->state == TASK_DEAD ? 0 : rebirth_stage(&r->tree, task);
+	int code;
 
-	if (code || task->state == TASK_DEAD)
+	if (task->state == TASK_DEAD)
+		return 0;
+	task->husk.origin = r->tree.origin;
+	code = rebirth_stage(&r->tree, task);
+	if (code)
 		return code;
-	code = stage_layout(&task->stage, &task->layout.map, r->err) ?:
+	code = stage_layout(&task->stage, &task->layout.map, r->err) ?: check_threads_left(r, task) ?: rebirth_lead_vdso(&r->tree, task) ?:
 	       husk_threads(&task->husk, (pid_t *)task->entry->threads, task->entry->n_threads, r->err) ?:
 	       page_file_read(&r->chain, "pagemap", reborn_pid(task), place, &placing, r->err);
 	stage_filled(&task->stage);

@@ -76,29 +76,10 @@ static void add_fresh(const struct member *m, const struct member *parent, struc
 	range_list_free(&shared);
 }
 
-static int leave_vdso(struct task *task, struct phaul_error *err)
+/* Whose threads stand in the middle of code that the target's kernel hasn't got. */
+static int leave_own_code(struct phaul_source *src, struct phaul_error *err)
 {
-	const struct vma *vdso;
-	struct memory_map map;
-	int code = memory_map_read(task->pid, false, &map, err);
-
-	if (code)
-		return code;
-	vdso = memory_map_named(&map, "[vdso]");
-	code = vdso ? leave_code(&task->frozen, vdso->start, vdso->end, err) : 0;
-	memory_map_free(&map);
-	return code;
-}
-
-/* The target's kernel has other code there, into which the functions of this one lead from their beginning. */
-static int leave_vdsos(struct phaul_source *src, struct phaul_error *err)
-{
-	int code = 0;
-
-	for (size_t i = 0; i < src->tree.count && src->flags & PHAUL_OTHER_KERNEL && !code; i++)
-		if (src->tree.tasks[i].state != TASK_DEAD)
-			code = leave_vdso(&src->tree.tasks[i], err);
-	return code;
+	return src->flags & PHAUL_OTHER_KERNEL ? leave_vdsos(&src->tree, err) : 0;
 }
 
 int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_freeze *ret,
@@ -126,7 +107,7 @@ int phaul_source_freeze(struct phaul_source *src, int timeout_ms, struct phaul_f
 	else if (code)
 		return phaul_fail(err, code, "source", "listing the processes below pid %d", src->pid);
 	/* Before anybody compares memory. What can't be done now is tried again by phaul_source_final(). */
-	code = leave_vdsos(src, err);
+	code = leave_own_code(src, err);
 	return code == -EAGAIN ? 0 : code;
 }
 
@@ -206,7 +187,7 @@ int phaul_source_final(struct phaul_source *src, struct phaul_channel *ch, struc
 {
 	uint64_t at = phaul_now_ns();
 	int64_t shared;
-	int code = leave_vdsos(src, err);
+	int code = leave_own_code(src, err);
 
 	if (code)
 		return code;

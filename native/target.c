@@ -207,14 +207,6 @@ static void make_own_room(struct phaul_target *tgt)
 	tgt->own_room = room;
 }
 
-/* What another kernel has mapped is plain memory here. */
-static void mark_foreign(const struct origin *origin, struct memory_map *map)
-{
-	for (size_t i = 0; i < map->count && origin->other_vdso; i++)
-		if (map->at[i].kind == VMA_VDSO || map->at[i].kind == VMA_VVAR)
-			map->at[i].flags = VMA_KNOWN | VMA_FOREIGN;
-}
-
 static int read_origin(struct rebirth *tree, const struct image_set *images, struct phaul_error *err)
 {
 	int code;
@@ -241,7 +233,7 @@ static int read_layouts(struct phaul_target *tgt, const struct image_set *images
 		code = layout_read(images, reborn_pid(task), &task->layout, err) ?:
 		       shmem_note(&tree->shmem, &task->layout.map, reborn_pid(task), err);
 		if (!code)
-			mark_foreign(tree->origin, &task->layout.map);
+			origin_mark_foreign(tree->origin, &task->layout.map);
 	}
 	code = code ?: shmem_note_sizes(&tree->shmem, images, err);
 	return code ? code : shmem_make(&tree->shmem, images, NULL, err);

@@ -568,7 +568,8 @@ static int arm(pid_t tid, const CoreEntry *core, const struct origin *origin, st
 	int code = info->has_phaul_xstate ? xstate_unpack(info->phaul_xstate.data, info->phaul_xstate.len, xstate, &size) :
 		  xstate_from_criu(info->fpregs, xstate, &size);
 
-	code = code ?: fit_xstate(tid, origin, xstate, &size, err);
+	if (info->has_phaul_xstate)
+		code = code ?: fit_xstate(tid, origin, xstate, &size, err);
 	if (code)
 		return code;
 	memset(&regs, 0, sizeof(regs));

@@ -112,6 +112,21 @@ int vdso_redirect(struct vdso *old, const struct vdso *new, uint64_t new_at)
 	return err;
 }
 
+bool vdso_is_overwritten(const struct vdso *old, uint64_t at)
+{
+	struct symbols s;
+	bool found = false;
+
+	if (find_symbols(old, &s))
+		return false;
+	for (size_t i = 0; i < s.count && !found; i++) {
+		Elf64_Sym symbol;
+
+		found = function(&s, i, &symbol) && at > symbol.st_value && at - symbol.st_value < ARCH_JUMP_LENGTH;
+	}
+	return found;
+}
+
 int vdso_read(pid_t tid, const struct memory_map *map, struct vdso *ret)
 {
 	const struct vma *vma = memory_map_named(map, "[vdso]");

@@ -28,5 +28,7 @@ bool vdso_is_ours(const struct vdso *vdso);
 /* Makes the functions of `old` lead to those of `new`, which is loaded at `new_at`; to the system call where it has none.
  * -EPROTO: `old` isn't a vdso. */
 int vdso_redirect(struct vdso *old, const struct vdso *new, uint64_t new_at);
+/* Is `at` in the middle of what that overwrites? Whoever stands there can't go on. */
+bool vdso_is_overwritten(const struct vdso *old, uint64_t at);
 
 #endif

@@ -48,6 +48,33 @@ for (const victim of ['restarts', 'signals', 'timers', 'threads', 'files', 'memo
   });
 }
 
+test.serial("a vdso of another kernel's build stays where it was, and leads into this one's", async (t) => {
+  const directory = join(bed.directory, 'vdso.images');
+  const pid = await bed.victim('vdso.other', 'other');
+  const place = async (host: string): Promise<string> => (await bed.on(host, 'grep', '-F', '[vdso]', `/proc/${pid}/maps`)).stdout;
+  const born = await place('alpha');
+  const dumped = await dump(pid, directory);
+  t.is(dumped.exitCode, 0, dumped.stderr);
+  const restored = await restore('beta', directory);
+  t.is(restored.exitCode, 0, restored.stderr);
+  t.not(await place('beta'), born);
+  // Where it was born is now plain memory, which leads on.
+  const again = join(bed.directory, 'vdso.again.images');
+  t.is((await bed.on('beta', 'phaul', 'dump', '-t', String(pid), '-D', again)).exitCode, 0);
+  t.is((await restore('alpha', again)).exitCode, 0);
+  t.is(await bed.verdict('alpha', pid, 'vdso.other'), 'ok');
+});
+
+test.serial("a thread in the middle of another kernel's vdso is refused", async (t) => {
+  const directory = join(bed.directory, 'stuck.images');
+  const pid = await bed.victim('vdso.stuck', 'stuck');
+  t.is((await dump(pid, directory)).exitCode, 0);
+  const restored = await restore('beta', directory);
+  t.is(restored.exitCode, 1);
+  t.regex(restored.stderr, /thread \d+ of pid \d+ was dumped at the beginning of a function of its kernel's vdso/);
+  t.false(await bed.alive('beta', pid));
+});
+
 test.serial('on a host that has begun anew, clocks go on from where they were', async (t) => {
   const directory = join(bed.directory, 'later.images');
   const pid = await bed.victim('clocks.later');

@@ -24,3 +24,13 @@ test.serial('clocks go on where a process comes to a host that was booted later,
   }
   t.is(await bed.verdict('beta', pid, 'vdso'), 'ok');
 });
+
+test.serial("a vdso of another build stays where it was, and leads into the kernel's", async (t) => {
+  const pid = await bed.victim('vdso.other', 'other');
+  const place = async (host: string): Promise<string> => (await bed.on(host, 'grep', '-F', '[vdso]', `/proc/${pid}/maps`)).stdout;
+  const born = await place('alpha');
+  const { exitCode, stderr } = await bed.migrate('alpha', pid, 'beta');
+  t.is(exitCode, 0, stderr);
+  t.not(await place('beta'), born);
+  t.is(await bed.verdict('beta', pid, 'vdso.other'), 'ok');
+});

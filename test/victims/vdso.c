@@ -1,9 +1,15 @@
 /* vdso.c - reads all clocks all the time, by the vdso and by the kernel, in threads and in a signal handler: none steps back,
  * both ways tell the same, and timers go off when their time has come.
  *
- *	vdso REPORT
+ *	vdso REPORT [other|stuck]
+ *
+ * "other": by a vdso as only another build of the kernel has it, where the function that it uses lies elsewhere. "stuck": a thread
+ * never gets on in it, nor could it be led on.
  */
+#include <elf.h>
 #include <pthread.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 
@@ -19,13 +25,66 @@ static const clockid_t clocks[] = {
 };
 #define CLOCKS (sizeof(clocks) / sizeof(*clocks))
 
+static int (*get_time)(clockid_t, struct timespec *) = clock_gettime;
+
 static volatile sig_atomic_t handled;
+
+/* ---- a vdso of another build ---- */
+
+#define JUMP_LENGTH 16
+#define ENDLESS 6	/* behind the jump, where nothing comes by */
+
+static Elf64_Sym *find_symbol(uint8_t *vdso, const char *name)
+{
+	const Elf64_Ehdr *header = (void *)vdso;
+	const Elf64_Shdr *sections = (void *)(vdso + header->e_shoff);
+
+	for (int i = 0; i < header->e_shnum; i++) {
+		Elf64_Sym *symbols = (void *)(vdso + sections[i].sh_offset);
+		const char *names = (void *)(vdso + sections[sections[i].sh_link].sh_offset);
+
+		for (size_t n = 0; sections[i].sh_type == SHT_DYNSYM && n < sections[i].sh_size / sizeof(*symbols); n++)
+			if (!strcmp(names + symbols[n].st_name, name))
+				return &symbols[n];
+	}
+	victim_fail("the vdso has no %s", name);
+}
+
+/* The function begins at the end of the vdso, which was unused, and jumps to where it was. */
+static void change_vdso(void)
+{
+	uint8_t *vdso = (void *)getauxval(AT_SYSINFO_EHDR), *function;
+	const Elf64_Ehdr *header = (void *)vdso;
+	size_t size = (header->e_shoff + header->e_shnum * sizeof(Elf64_Shdr) + 4095) & ~4095ul;
+	Elf64_Sym *symbol = find_symbol(vdso, "clock_gettime");
+	int32_t distance;
+
+	function = vdso + size - JUMP_LENGTH;
+	victim_check(!memcmp(function, (uint8_t[JUMP_LENGTH]){0}, JUMP_LENGTH));
+	victim_check(!mprotect(vdso, size, PROT_READ | PROT_WRITE));
+	distance = vdso + symbol->st_value - (function + 5);
+	*function = 0xe9;
+	memcpy(function + 1, &distance, sizeof(distance));
+	memcpy(function + ENDLESS, "\xeb\xfe", 2);	/* jmp . */
+	symbol->st_value = function - vdso;
+	symbol->st_size = JUMP_LENGTH;
+	victim_check(!mprotect(vdso, size, PROT_READ | PROT_EXEC));
+	get_time = (void *)function;
+}
+
+static void *be_stuck(void *arg)
+{
+	((void (*)(void))((uint8_t *)get_time + ENDLESS))();
+	return arg;
+}
+
+/* ---- looking at clocks ---- */
 
 static int64_t read_clock(clockid_t clock, int by_kernel)
 {
 	struct timespec t;
 
-	victim_check((by_kernel ? syscall(SYS_clock_gettime, clock, &t) : clock_gettime(clock, &t)) == 0);
+	victim_check((by_kernel ? syscall(SYS_clock_gettime, clock, &t) : get_time(clock, &t)) == 0);
 	return t.tv_sec * NS + t.tv_nsec;
 }
 
@@ -107,6 +166,12 @@ int main(int argc, char **argv)
 	pthread_t thread;
 
 	victim_begin(argc, argv);
+	if (argc > 2)
+		change_vdso();
+	if (argc > 2 && !strcmp(argv[2], "stuck")) {
+		signal(SIGTRAP, SIG_IGN);
+		victim_check(pthread_create(&thread, NULL, be_stuck, NULL) == 0);
+	}
 	sigaction(SIGALRM, &action, NULL);
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
 		victim_check(pthread_create(&thread, NULL, all[i], NULL) == 0);
