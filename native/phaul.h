@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define PHAUL_API __attribute__((visibility("default")))
-#define PHAUL_ABI_VERSION 17
+#define PHAUL_ABI_VERSION 18
 
 /* Why a call failed: `code` is the -errno that it returned, `where` the part and phase ("freeze",
  * "stage: map"), `what` a sentence that says what was being done to what. Owned by the caller. */
@@ -224,10 +224,11 @@ struct phaul_built {
 };
 
 /* Makes a husk with the wanted pid in the caller's pid namespace; it dies with the caller. `flags` is
- * zero. `addresses` are this host's from the release on. `clocks`: what the process sees at this moment, from phaul_clocks() of the
- * other host; "" if that doesn't matter. -EEXIST: the pid is taken. */
+ * zero. `addresses` are this host's from the release on. `clocks`: what the process saw at least, from phaul_clocks() of the other
+ * host, when CLOCK_MONOTONIC was `clocks_at_ns` here; it may have seen `clocks_unsure_ns` more. "" if that doesn't matter. -EEXIST:
+ * the pid is taken. */
 PHAUL_API int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, const char *clocks,
-				struct phaul_target **ret, struct phaul_error *err);
+				int64_t clocks_at_ns, int64_t clocks_unsure_ns, struct phaul_target **ret, struct phaul_error *err);
 /* Starts the threads that put arriving pages in place. */
 PHAUL_API int phaul_target_receive(struct phaul_target *tgt, struct phaul_channel *ch,
 				   struct phaul_error *err);

@@ -209,12 +209,13 @@ static int unlock_connections(struct phaul_restore *r)
 /* Criu's tell of none. */
 static int choose_clocks(struct phaul_restore *r)
 {
-	struct clocks wanted;
-	int code = clocks_of_images(r->images, &wanted);
+	struct clocks_told told = {0};
+	int code = clocks_of_images(r->images, &told.least);
 
 	if (code == -ENOENT)
 		return 0;
-	return code ? image_malformed("phaul-clocks", -1, r->err) : clocks_offsets(&wanted, false, r->tree.clock_offsets, r->err);
+	told.at = phaul_now_ns();
+	return code ? image_malformed("phaul-clocks", -1, r->err) : clocks_offsets(&told, r->tree.clock_offsets, r->err);
 }
 
 /* All are complete afterwards, and held. */

@@ -45,18 +45,20 @@ struct phaul_target {
 	size_t applying;		/* threads that do, now */
 };
 
-static int choose_clocks(struct phaul_target *tgt, const char *text, struct phaul_error *err)
+static int choose_clocks(struct phaul_target *tgt, const char *text, int64_t at_ns, int64_t unsure_ns, struct phaul_error *err)
 {
-	struct clocks wanted;
+	struct clocks_told told = { .at = at_ns, .unsure = unsure_ns };
 
 	if (!text || !*text)
 		return 0;
-	return clocks_parse(text, &wanted) ? phaul_fail(err, -EINVAL, "target", "reading the clocks \"%s\"", text) :
-					     clocks_offsets(&wanted, strstr(text, " own"), tgt->tree.clock_offsets, err);
+	if (clocks_parse(text, &told.least) || unsure_ns < 0 || at_ns < 0 || (uint64_t)at_ns > phaul_now_ns())
+		return phaul_fail(err, -EINVAL, "target", "reading the clocks \"%s\", as they were at %lld", text, (long long)at_ns);
+	told.own = strstr(text, " own");
+	return clocks_offsets(&told, tgt->tree.clock_offsets, err);
 }
 
 int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, const char *clocks,
-		      struct phaul_target **ret, struct phaul_error *err)
+		      int64_t clocks_at_ns, int64_t clocks_unsure_ns, struct phaul_target **ret, struct phaul_error *err)
 {
 	struct phaul_target *tgt = calloc(1, sizeof(*tgt));
 	struct reborn *root = calloc(1, sizeof(*root));
@@ -81,7 +83,7 @@ int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char
 	*root = (struct reborn){ .entry = entry, .state = TASK_ALIVE, .birth = 1 };
 	tgt->tree.tasks[tgt->tree.count++] = root;
 	code = addresses_parse(addresses, &tgt->addresses, err) ?:
-	       cgroup_options_parse(cgroups, &tgt->tree.cgroups.options, err) ?: choose_clocks(tgt, clocks, err) ?:
+	       cgroup_options_parse(cgroups, &tgt->tree.cgroups.options, err) ?: choose_clocks(tgt, clocks, clocks_at_ns, clocks_unsure_ns, err) ?:
 	       husk_open(pid, tgt->tree.clock_offsets, &root->husk, err);
 	if (code) {
 		phaul_target_close(tgt);

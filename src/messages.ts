@@ -14,6 +14,7 @@ export const MESSAGE_BYTES_MAX = 32 << 20;
 
 const id = z.string().regex(/^[0-9a-f]{16,64}$/);
 const text = z.string().max(4096);
+const nanoseconds = z.string().regex(/^\d{1,19}$/);
 
 /** As systemd has it, without ".service". */
 export const SERVICE_NAME = /^[A-Za-z0-9:_.@\\-]{1,200}$/;
@@ -54,6 +55,8 @@ export const requests = {
     /** `copy`: files that are to come along. `arriving`: migrations that have the same pid on that host, held or on its way. */
     result: z.object({ obstacles, arriving: z.array(id).max(100), copy: z.array(z.string().max(4096)).max(FILES_MAX) }),
   },
+  /** What time it is there, by a clock that says nothing but how much later it is. */
+  clock: { params: z.object({}), result: z.object({ at: nanoseconds }) },
   prepare: {
     params: z.object({
       id,
@@ -69,8 +72,11 @@ export const requests = {
       addresses: z.string().max(65_536),
       /** In the words of the engine: see cgroups.ts. */
       cgroups: z.string().max(65_536),
-      /** What the process's clocks show when this is sent: "MONOTONIC BOOTTIME", in ns, and "own" if they aren't its kernel's. */
+      /** What the process's clocks showed at a time of `clock`: "MONOTONIC BOOTTIME", in ns, and "own" if they aren't its kernel's. */
       clocks: z.string().regex(/^\d{1,19} \d{1,19}( own)?$/),
+      clocksAt: nanoseconds,
+      /** They showed as much at least, and so many ns more at most. */
+      clocksUnsureNs: z.int().min(0),
     }),
     result: z.object({ port: z.int().min(1).max(65_535) }),
   },

@@ -100,7 +100,7 @@ int converse(const struct parts *parts, struct phaul_error *err)
 		memcpy(&pid, pid_at->bytes, sizeof(pid));
 	if (addresses_at && addresses_at->size && addresses_at->size < sizeof(addresses))
 		memcpy(addresses, addresses_at->bytes, addresses_at->size);
-	code = phaul_target_open(pid > 1 ? pid : 4242, 0, addresses, "", "", &tgt, err);
+	code = phaul_target_open(pid > 1 ? pid : 4242, 0, addresses, "", "", 0, 0, &tgt, err);
 	if (!code) {
 		code = phaul_target_receive(tgt, NULL, err);
 		for (at = 0; at < parts->count && !code; )

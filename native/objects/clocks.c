@@ -10,8 +10,9 @@
 #include "../error.h"
 
 #define NS 1000000000ll
-#define LEAP_NS NS		/* ahead; less is no worse than to stand still for so long */
-#define LEAD_NS 20000000ll	/* what is told of another host's clocks is that old */
+#define LEAP_NS 50000000ll	/* ahead; less is no worse than to stand still for so long */
+#define TRIES 10
+#define CLOSE_NS 20000ll
 #define AWAIT_MAX_NS NS
 #define BOOT_ID 36
 #define CLOCK_MAX_NS (1ll << 60)	/* some 36 years */
@@ -48,14 +49,30 @@ static int64_t now(clockid_t clock)
 	return ts.tv_sec * NS + ts.tv_nsec;
 }
 
+/* Both at one moment: whoever reads them may have to wait for the CPU in between. */
+static void read_both(struct clocks *ret)
+{
+	int64_t best = INT64_MAX;
+
+	for (int i = 0; i < TRIES && best > CLOSE_NS; i++) {
+		int64_t before = now(CLOCK_MONOTONIC), boottime = now(CLOCK_BOOTTIME), took = now(CLOCK_MONOTONIC) - before;
+
+		if (took < best) {
+			best = took;
+			*ret = (struct clocks){ before, boottime };
+		}
+	}
+}
+
 /* Ours without the offsets of our own namespace. */
 static int first_clocks(struct clocks *ret)
 {
 	struct clocks own;
 	int err = offsets_of("self", &own);
 
-	ret->monotonic = now(CLOCK_MONOTONIC) - own.monotonic;
-	ret->boottime = now(CLOCK_BOOTTIME) - own.boottime;
+	read_both(ret);
+	ret->monotonic -= own.monotonic;
+	ret->boottime -= own.boottime;
 	return err;
 }
 
@@ -95,9 +112,9 @@ int clocks_parse(const char *text, struct clocks *ret)
 	return 0;
 }
 
-static bool is_about(int64_t own, int64_t wanted)
+static bool is_about(int64_t own, int64_t wanted, int64_t unsure)
 {
-	return own >= wanted && own - wanted <= LEAP_NS;
+	return own >= wanted && own - wanted <= unsure + LEAP_NS;
 }
 
 /* Seconds may be negative, what is left over never is. */
@@ -108,10 +125,10 @@ static void put_offset(char ret[CLOCKS_TEXT], const char *name, int64_t offset)
 	snprintf(ret + strlen(ret), CLOCKS_TEXT - strlen(ret), "%s %lld %lld\n", name, (long long)((offset - ns) / NS), (long long)ns);
 }
 
-int clocks_offsets(const struct clocks *wanted, bool own, char ret[CLOCKS_TEXT], struct phaul_error *err)
+int clocks_offsets(const struct clocks_told *told, char ret[CLOCKS_TEXT], struct phaul_error *err)
 {
-	struct clocks first;
-	int code = first_clocks(&first);
+	struct clocks own, here, wanted = told->least;
+	int code = offsets_of("self", &own);
 
 	*ret = 0;
 	/* A kernel without time namespaces: the clocks are those of the host. */
@@ -119,10 +136,13 @@ int clocks_offsets(const struct clocks *wanted, bool own, char ret[CLOCKS_TEXT],
 		return 0;
 	if (code)
 		return phaul_fail(err, code, "clocks", "looking at this host's clocks");
-	if (!own && is_about(now(CLOCK_MONOTONIC), wanted->monotonic) && is_about(now(CLOCK_BOOTTIME), wanted->boottime))
+	read_both(&here);
+	wanted.monotonic += here.monotonic - told->at;
+	wanted.boottime += here.monotonic - told->at;
+	if (!told->own && is_about(here.monotonic, wanted.monotonic, told->unsure) && is_about(here.boottime, wanted.boottime, told->unsure))
 		return 0;
-	put_offset(ret, "monotonic", wanted->monotonic + LEAD_NS - first.monotonic);
-	put_offset(ret, "boottime", wanted->boottime + LEAD_NS - first.boottime);
+	put_offset(ret, "monotonic", wanted.monotonic + told->unsure / 2 - here.monotonic + own.monotonic);
+	put_offset(ret, "boottime", wanted.boottime + told->unsure / 2 - here.boottime + own.boottime);
 	return 0;
 }
 

@@ -24,9 +24,15 @@ int clocks_parse(const char *text, struct clocks *ret);
 /* Has it others than the kernel's own, by a time namespace? Then it must have some wherever it goes: a thread in the middle of the
  * vdso's code for such clocks dies of SIGBUS where there are no data for that. */
 bool clocks_are_own(pid_t pid);
-/* For a new process that is to see `wanted` now, or a little more. ret is empty if it sees about that without, unless they must be its
- * own. */
-int clocks_offsets(const struct clocks *wanted, bool own, char ret[CLOCKS_TEXT], struct phaul_error *err);
+/* What a process showed, at least, when CLOCK_MONOTONIC was `at` here. */
+struct clocks_told {
+	struct clocks least;
+	int64_t at, unsure;		/* so many ns more at most */
+	bool own;
+};
+
+/* For a new process that is to go on from there. ret is empty if it sees about that without, unless they must be its own. */
+int clocks_offsets(const struct clocks_told *told, char ret[CLOCKS_TEXT], struct phaul_error *err);
 
 /* Writes down what the process sees now; and what one of the images is to see now: on the boot that they were written in, the time since
  * then has passed for it, too. -ENOENT: they don't tell. */

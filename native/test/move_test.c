@@ -110,7 +110,7 @@ static void target(pid_t pid, int port_fd)
 	if (write(port_fd, &port, sizeof(port)) != sizeof(port))
 		exit(1);
 	must(phaul_channel_accept(ch, 10000, &err), "accepting");
-	must(phaul_target_open(pid, 0, NULL, NULL, clocks, &tgt, &err), "making a husk");
+	must(phaul_target_open(pid, 0, NULL, NULL, clocks, phaul_now_ns(), 0, &tgt, &err), "making a husk");
 	must(phaul_target_receive(tgt, ch, &err), "receiving");
 	for (;;) {
 		uint8_t *bytes;

@@ -244,8 +244,8 @@ export interface Engine {
   xsaveBytes(): number;
   /** What a process sees: "MONOTONIC BOOTTIME", in ns. */
   clocks(pid: number): string;
-  /** `clocks`: what the process sees at this moment, where it is. */
-  openTarget(pid: number, addresses: string, cgroups: string, clocks: string): Target;
+  /** `clocks`: what the process saw at least, where it is, when CLOCK_MONOTONIC was `clocksAtNs` here; it may have been so much more. */
+  openTarget(pid: number, addresses: string, cgroups: string, clocks: string, clocksAtNs: bigint, clocksUnsureNs: number): Target;
   openFiles(files: FileToSend[]): Files;
   openReceivedFiles(): ReceivedFiles;
   /**

@@ -43,8 +43,8 @@ export const engine: Engine = {
   tracker: (wanted) => text(TRACKER_BYTES, (buffer, error) => native().tracker(wanted ?? null, buffer, error) as number) as TrackerName,
   xsaveBytes: () => native().xsaveSize() as number,
   clocks: (pid) => text(CLOCKS_TEXT_BYTES, (buffer, error) => native().clocks(pid, buffer, buffer.length, error) as number),
-  openTarget: (pid, addresses, cgroups, clocks) =>
-    new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, clocks, ret, error)), (pointer) => native().closeTarget(pointer)),
+  openTarget: (pid, addresses, cgroups, clocks, clocksAtNs, clocksUnsureNs) =>
+    new LibraryTarget(open((ret, error) => native().openTarget(pid, 0, addresses, cgroups, clocks, clocksAtNs, clocksUnsureNs, ret, error)), (pointer) => native().closeTarget(pointer)),
   endOriginal: (pid) => void must((error) => native().endOriginal(pid, error)),
   resumeOriginal: (pid, addresses, except, locks) => said((lost) => void must((error) => native().resumeOriginal(pid, addresses, except.join(' '), locks, lost, lost.length, error))),
   openCheckpoint,

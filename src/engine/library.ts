@@ -3,7 +3,7 @@ import koffi from 'koffi';
 import { fileURLToPath } from 'node:url';
 import { PhaulError, type ErrorCode } from '../errors.ts';
 
-const ABI_VERSION = 17;
+const ABI_VERSION = 18;
 export const ETIMEDOUT = -110;
 const ESRCH = -3;
 const SAID_BYTES = 1 << 13;
@@ -79,7 +79,7 @@ const load = () => {
     sourceChecksum: lib.func('int phaul_source_checksum(void *src, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     endOriginal: lib.func('int phaul_original_end(int pid, _Out_ phaul_error *err)'),
     resumeOriginal: lib.func('int phaul_original_resume(int pid, const char *addresses, const char *except, const char *locks, _Out_ uint8_t *lost, size_t size, _Out_ phaul_error *err)'),
-    openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, const char *clocks, _Out_ void **ret, _Out_ phaul_error *err)'),
+    openTarget: lib.func('int phaul_target_open(int pid, uint32_t flags, const char *addresses, const char *cgroups, const char *clocks, int64_t clocks_at_ns, int64_t clocks_unsure_ns, _Out_ void **ret, _Out_ phaul_error *err)'),
     xsaveSize: lib.func('int phaul_xsave_size()'),
     clocks: lib.func('int phaul_clocks(int pid, _Out_ uint8_t *text, size_t size, _Out_ phaul_error *err)'),
     targetReceive: lib.func('int phaul_target_receive(void *tgt, void *ch, _Out_ phaul_error *err)'),

@@ -66,6 +66,7 @@ function accept(socket: WebSocket): void {
         arriving: arriving([plan.pid, ...plan.tids]),
       };
     },
+    clock: async () => ({ at: String(process.hrtime.bigint()) }),
     prepare: async (params) => {
       if (delegate !== undefined) {
         return delegate.control.ask('prepare', params);

@@ -47,7 +47,6 @@ export function newTracer(): TargetTracer {
 /** `serve` takes connections to the arrival's own socket. */
 export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'prepare'>, files: Mark[], serve: (duplex: Duplex) => void): Promise<Result<'prepare'>> {
   const { id } = order;
-  const clocksAt = process.hrtime.bigint();
   if (arrivals.has(id)) {
     tracer.end();
     throw new PhaulError('ERR_BUSY', `Migration ${id} is here already.`);
@@ -57,7 +56,7 @@ export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'p
   await listening;
   // In a unit of its own it stays there, unless the operator says otherwise: a group of this name may be somebody else's.
   const cgroups = order.cgroups === '' && inUnit() ? 'ignore' : order.cgroups;
-  tracer.begin({ key: Buffer.from(key, 'base64'), files, ...order, cgroups, clocksAt });
+  tracer.begin({ key: Buffer.from(key, 'base64'), files, ...order, cgroups });
   return { port: await tracer.port() };
 }
 

@@ -26,9 +26,10 @@ export interface TargetOrder {
   /** That come with the process, in the words of the engine. */
   addresses: string;
   cgroups: string;
-  /** What the process's clocks showed, and when that was by process.hrtime here. */
+  /** What the process's clocks showed at least, when that was by CLOCK_MONOTONIC here, and how much more they may have shown. */
   clocks: string;
-  clocksAt: bigint;
+  clocksAt: string;
+  clocksUnsureNs: number;
   /** As they were when they were compared. */
   files: Mark[];
 }
@@ -73,12 +74,6 @@ function receive(target: Target, channel: Channel, files: ReceivedFiles, order: 
       throw new PhaulError('ERR_PROTOCOL', `${order.from} sent note ${note.kind}, which is unknown.`);
     }
   }
-}
-
-/** They went on. */
-function clocksNow({ clocks, clocksAt }: TargetOrder): string {
-  const age = process.hrtime.bigint() - clocksAt;
-  return clocks.split(' ').map((clock) => (clock === 'own' ? clock : BigInt(clock) + age)).join(' ');
 }
 
 /** The address by which the source came here may be a router's: then pages come to any. */
@@ -171,7 +166,7 @@ trace<TargetOrder, TargetNews>((order, tracing) => {
   const files = engine.openReceivedFiles();
   let journal: Journal<TargetState> | undefined;
   try {
-    target = engine.openTarget(order.pid, order.addresses, order.cgroups, clocksNow(order));
+    target = engine.openTarget(order.pid, order.addresses, order.cgroups, order.clocks, BigInt(order.clocksAt), order.clocksUnsureNs);
     const instance = instanceOf(order.pid);
     journal = new Journal<TargetState>(order.id, 'target', {
       comm: order.comm,

@@ -32,8 +32,9 @@ const plan: Plan = {
 const asked: { [M in Method]: unknown } = {
   hello: { protocol: 1, version: '0.1.0', hostname: 'alpha' },
   preflight: { plan, place: { newPidNamespace: false, service: 'redis', output: '/tmp/out' }, files: 'same' },
+  clock: {},
   prepare: {
-    id: '0123456789abcdef', pid: 12, comm: 'redis', from: 'alpha', key: Buffer.alloc(32).toString('base64'), streams: 2, verify: false, address: '10.0.0.7', addresses: '', cgroups: '', clocks: '1 2',
+    id: '0123456789abcdef', pid: 12, comm: 'redis', from: 'alpha', key: Buffer.alloc(32).toString('base64'), streams: 2, verify: false, address: '10.0.0.7', addresses: '', cgroups: '', clocks: '1 2', clocksAt: '3', clocksUnsureNs: 4,
   },
   event: { id: '0123456789abcdef', event: { event: 'freeze', at: 1 } },
   original: { id: '0123456789abcdef' },

@@ -6,6 +6,8 @@ const bed = new Bed('clocks-test');
 /** Less than any machine that runs tests is up. */
 const BEHIND_S = 50;
 
+const STALL_S = 2;
+
 test.before(() => bed.up(2, BEHIND_S));
 test.after.always(() => bed.down());
 
@@ -23,6 +25,21 @@ test.serial('clocks go on where a process comes to a host that was booted later,
     await bed.on(to, 'truncate', '-s', '0', bed.report('vdso'));
   }
   t.is(await bed.verdict('beta', pid, 'vdso'), 'ok');
+});
+
+/** Of the process's CLOCK_MONOTONIC, from that of alpha. */
+const astray = async (host: string, pid: number): Promise<number> => {
+  const { stdout } = await bed.on(host, 'cat', `/proc/${pid}/timens_offsets`);
+  const [, seconds, ns] = /^monotonic +(-?\d+) +(\d+)$/m.exec(stdout) ?? [];
+  return Number(seconds) + Number(ns) / 1e9;
+};
+
+test.serial('clocks are not late because the way to the other host is slow at times', async (t) => {
+  const pid = await bed.victim('vdso.late');
+  const { exitCode, stderr } = await bed.on('alpha', 'env', `PHAUL_FAULT=source:preflighted:stall:${STALL_S}`, 'phaul', 'migrate', String(pid), 'root@beta');
+  t.is(exitCode, 0, stderr);
+  t.true(Math.abs(await astray('beta', pid)) < STALL_S / 2, String(await astray('beta', pid)));
+  t.is(await bed.verdict('beta', pid, 'vdso.late'), 'ok');
 });
 
 test.serial("a vdso of another build stays where it was, and leads into the kernel's", async (t) => {
