@@ -80,7 +80,7 @@ function oneOf<T extends string>(option: string, text: string, ...words: T[]): T
 export const parseTcp = (text: string): 'refuse' | 'close' | 'established' => oneOf('--tcp', text, 'established', 'close', 'refuse');
 export const parseRestoreTcp = (text: string): 'close' | 'established' => oneOf('--tcp', text, 'established', 'close');
 export const cpuCheckOption = (): Option =>
-  new Option('--cpu-check <how>', "what the other host's CPU must have: what programs may have found and used (used), all that this one has (strict), or nothing that is asked for (off)")
+  new Option('--cpu-check <how>', "what the other host's CPU must have: what programs may have found and used (used), the same as this one (strict), or nothing that is asked for (off)")
     .argParser((text: string) => oneOf('--cpu-check', text, ...CPU_CHECKS))
     .default('used');
 export const parseTracker = (text: string): TrackerName | 'auto' => oneOf('--tracker', text, 'auto', ...TRACKERS);

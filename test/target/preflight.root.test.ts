@@ -151,6 +151,10 @@ test('how closely the CPUs must be the same is for the operator to say', async (
   t.deepEqual(await lacking('used'), ['apx']);
   t.deepEqual(await lacking('strict'), ['apx invpcid_single_of_mars']);
   t.deepEqual(await lacking('off'), []);
+  const [first, ...others] = running.cpuFlags;
+  const more = async (cpuCheck: Plan['cpuCheck']) => (await check({ cpuFlags: others, cpuCheck })).map(({ code, subject }) => `${code}: ${subject}`);
+  t.deepEqual(await more('strict'), [`CPU_FLAGS_MORE: ${first}`]);
+  t.deepEqual(await more('used'), []);
 });
 
 test('registers for which a dynamic linker has left no room are an obstacle', async (t) => {

@@ -32,7 +32,11 @@ export const checkCpu: Check = async (plan, host) => {
       },
     ];
   }
-  return plan.cpuCheck === 'off' ? [] : [...(await missingFlags(plan, host)), ...largerXsave(plan, host)];
+  if (plan.cpuCheck === 'off') {
+    return [];
+  }
+  const here = await readCpuFlags();
+  return [...missingFlags(plan, here, host), ...(plan.cpuCheck === 'strict' ? furtherFlags(plan, here, host) : []), ...largerXsave(plan, host)];
 };
 
 const WITHOUT: Record<CpuCheck, string> = {
@@ -41,10 +45,14 @@ const WITHOUT: Record<CpuCheck, string> = {
   off: '',
 };
 
-async function missingFlags(plan: Plan, host: string): Promise<Finding[]> {
-  const here = new Set(await readCpuFlags());
+const without = (flags: string[], others: string[]): string[] => {
+  const known = new Set(others);
+  return flags.filter((flag) => !known.has(flag));
+};
+
+function missingFlags(plan: Plan, here: string[], host: string): Finding[] {
   const strict = plan.cpuCheck === 'strict';
-  const missing = plan.cpuFlags.filter((flag) => (strict || LATCHED.has(flag)) && !here.has(flag));
+  const missing = without(plan.cpuFlags, here).filter((flag) => strict || LATCHED.has(flag));
   if (missing.length === 0) {
     return [];
   }
@@ -55,6 +63,23 @@ async function missingFlags(plan: Plan, host: string): Promise<Finding[]> {
       sentence:
         `The CPU of ${host} lacks ${missing.join(', ')}, which ${strict ? `that of ${plan.host} has` : `${plan.comm} may use since it started on ${plan.host}`}: ` +
         `choose a host with these, or hide them from the programs on the source (for virtual machines: one CPU model on both hosts). ${WITHOUT[plan.cpuCheck]}`,
+    },
+  ];
+}
+
+/** Nothing dies of these, but what begins with them there can't come back. */
+function furtherFlags(plan: Plan, here: string[], host: string): Finding[] {
+  const further = without(here, plan.cpuFlags);
+  if (further.length === 0) {
+    return [];
+  }
+  return [
+    {
+      code: 'CPU_FLAGS_MORE',
+      subject: further.join(' '),
+      sentence:
+        `The CPU of ${host} has ${further.join(', ')}, which that of ${plan.host} lacks, and --cpu-check strict wants the same on both: choose a host with the same CPU and kernel. ` +
+        WITHOUT.strict,
     },
   ];
 }
