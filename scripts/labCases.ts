@@ -11,6 +11,8 @@ export interface Case {
   tracker?: 'uffd' | 'soft-dirty' | 'none';
   workload: WorkloadName;
   options?: string[];
+  /** Dumped there and restored here, instead of moved. */
+  asCheckpoint?: true;
   /** The program began there, and has come from there before. */
   backFrom?: Host;
   /** What the refusal says; undefined: it moves. */
@@ -40,6 +42,7 @@ export const kernelCases: Part = {
     ...each(ALL, { from: 'gamma', to: 'delta', kernels: ['6.1', '6.1'], tracker: 'soft-dirty', quick: true }),
     ...each(ALL, { from: 'gamma', to: 'beta', kernels: ['6.1', OWN], tracker: 'soft-dirty', quick: true }),
     ...each(['static C'], { from: 'gamma', to: 'beta', kernels: ['6.1', OWN], tracker: 'none' }),
+    ...each(['threads', 'python3'], { from: 'gamma', to: 'beta', kernels: ['6.1', OWN], asCheckpoint: true, quick: true }),
     ...each(['static C'], { from: 'gamma', to: 'delta', kernels: ['6.1', '6.1'], tracker: 'uffd', refused: /TRACKER/ }),
     // What a program of the machine's CPU may use is not there. One that began there may go back.
     ...each(['python3'], { from: 'beta', to: 'gamma', kernels: [OWN, '6.1'], refused: LOST, quick: true }),
@@ -52,6 +55,7 @@ export const newerCases: Part = {
   long: true,
   cases: [
     ...each(ALL, { from: 'gamma', to: 'delta', kernels: ['6.1', '6.12'], tracker: 'soft-dirty' }),
+    ...each(['threads'], { from: 'gamma', to: 'delta', kernels: ['6.1', '6.12'], asCheckpoint: true }),
     ...each(ALL, { from: 'delta', to: 'gamma', kernels: ['6.12', '6.1'], tracker: 'uffd', options: ['--cpu-check', 'off'] }),
     ...each(ALL, { from: 'delta', to: 'beta', kernels: ['6.12', OWN], tracker: 'uffd' }),
     ...each(['redis'], { from: 'delta', to: 'beta', kernels: ['6.12', OWN], tracker: 'soft-dirty' }),
@@ -67,6 +71,7 @@ export const cpuCases: Part = {
   cases: [
     ...each(['static C', 'python3'], { from: 'gamma', to: 'delta', kernels: ['Nehalem', 'Haswell'], quick: true }),
     ...each(['static C', 'python3'], { from: 'delta', to: 'gamma', kernels: ['Haswell', 'Nehalem'], refused: LOST, quick: true }),
-    ...each(['python3'], { from: 'gamma', to: 'delta', kernels: ['Nehalem', 'Haswell'], options: ['--cpu-check', 'strict'] }),
+    ...each(['python3'], { from: 'gamma', to: 'delta', kernels: ['Nehalem', 'Haswell'], options: ['--cpu-check', 'strict'], refused: /CPU_FLAGS_MORE: .*\bavx2\b/, quick: true }),
+    ...each(['static C'], { from: 'delta', to: 'gamma', kernels: ['Haswell', 'Nehalem'], options: ['--cpu-check', 'strict'], refused: LOST }),
   ],
 };

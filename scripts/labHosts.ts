@@ -62,6 +62,21 @@ export class Lab {
     throw new Error(`the program on ${host} reports "${text}", not ${words.join(' or ')}`);
   }
 
+  /** By way of a directory. */
+  async carry(from: Host, pid: number, to: Host): Promise<void> {
+    const images = `${this.newReport()}.images`;
+    await this.#must(from, 'phaul', 'dump', '-t', String(pid), '-D', images);
+    await this.#must(from, 'bash', '-c', `tar -C ${images} -cf - . | ssh root@${to} 'mkdir ${images} && tar -C ${images} -xf -'`);
+    await this.#must(to, 'phaul', 'restore', '-D', images);
+  }
+
+  async #must(host: Host, ...command: string[]): Promise<void> {
+    const { exitCode, stderr } = await this.on(host, ...command);
+    if (exitCode !== 0) {
+      throw new Error(stderr);
+    }
+  }
+
   async migrate(from: Host, pid: number, to: Host, ...options: string[]): Promise<DoneEvent> {
     const { stdout, stderr } = await this.on(from, 'phaul', 'migrate', String(pid), `root@${to}`, '--json', ...options);
     const last = stdout.trim().split('\n').at(-1) ?? '';

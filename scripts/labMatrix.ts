@@ -30,8 +30,17 @@ function refusal({ error }: DoneEvent): string {
 /** A CPU may lack very much. */
 const shortened = (text: string): string => (text.length > SHOWN ? `${text.slice(0, SHOWN).replace(/[ ,]+[^ ,]*$/, '')} …` : text);
 
-async function run({ from, to, tracker, workload, options = [], refused, kernels, backFrom }: Case): Promise<Row> {
+/** What it is called in the table. */
+const what = ({ workload, options = [] }: Case): string => [workload, ...options].join(' ');
+
+async function run(one: Case): Promise<Row> {
+  const { from, to, tracker, workload, options = [], refused, kernels, backFrom } = one;
   const running = await workloads[workload](lab, backFrom ?? from);
+  if (one.asCheckpoint) {
+    await lab.carry(from, running.pid, to);
+    const { verdict } = await running.check(to);
+    return { cells: [...kernels, '', what(one), verdict === 'ok' ? 'restored' : verdict, '', '', ''], asExpected: verdict === 'ok' };
+  }
   if (backFrom !== undefined) {
     await lab.migrate(backFrom, running.pid, from);
   }
@@ -41,7 +50,7 @@ async function run({ from, to, tracker, workload, options = [], refused, kernels
   const outcome = moved ? 'moved' : done.outcome === 'failed' ? refusal(done) : done.outcome;
   const asExpected = verdict === 'ok' && (refused === undefined ? moved : refused.test(outcome));
   const times = moved ? [formatMs(done.downtimeMs), gapMs === undefined ? '' : formatMs(gapMs), formatMs(done.totalMs)] : ['', '', ''];
-  return { cells: [kernels[0], kernels[1], tracker ?? '', workload, verdict === 'ok' ? shortened(outcome) : `${outcome}, ${verdict}`, ...times], asExpected };
+  return { cells: [...kernels, tracker ?? '', what(one), verdict === 'ok' ? shortened(outcome) : `${outcome}, ${verdict}`, ...times], asExpected };
 }
 
 const rows: Row[] = [];
@@ -69,7 +78,7 @@ try {
     if (wants(name, long ?? false)) {
       await lab.up(...guests);
       for (const one of cases.filter(({ quick }) => !values.quick || quick)) {
-        await attempt([...one.kernels, one.tracker ?? '', one.workload], async () => [await run(one)]);
+        await attempt([...one.kernels, one.tracker ?? '', what(one)], async () => [await run(one)]);
       }
       await lab.down();
     }
