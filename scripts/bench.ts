@@ -2,16 +2,17 @@
  * npm run bench [-- --quick] [--json FILE]: downtime as phaul reports it and as the moved process sees it, page
  * streams against a plain TLS stream, and what tracking costs the process. Figures of one run compare; absolute
  * ones say as much about the machine. CRIU=/path/to/criu adds the same victims by criu dump, copy and restore.
+ * What CRIU takes in the way of P.Haul is known from npm run lab.
  */
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { $ as shell } from 'zx';
 import { engine } from '../src/engine/libphaul.ts';
 import { PAGE_BYTES } from '../src/engine/engine.ts';
 import type { DoneEvent, PhaulEvent } from '../src/events.ts';
+import { $, directory, on, Victim } from './benchVictim.ts';
+import { kept, told } from './criuMeasured.ts';
 
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, json: { type: 'string' } } });
 const RUNS = values.quick ? 3 : 7;
@@ -27,7 +28,6 @@ const MANY_PAGES_A_SECOND = 1000;
 const SOCKETS = values.quick ? [1000] : [1000, 10_000];
 const CONNECTION_RUNS = 3;
 
-const WAIT_MS = 120_000;
 const BASELINE_BYTES = 2 ** 30;
 const BASELINE_MIB = 1024;
 const STREAM_RUNS = 5;
@@ -36,78 +36,9 @@ const STREAM_RUNS = 5;
 const UNTRACKED_MS = 1000;
 
 const CRIU = process.env['CRIU'];
-const CLOSE_ALL = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -le 2 ] || eval "exec $fd>&-"; done';
-const $ = shell({ quiet: true, nothrow: true, env: { ...process.env, PHAUL_TWO_HOSTS: 'bench' } });
-const on = (host: string, ...command: string[]) => $`scripts/two-hosts exec ${host} -- ${command}`;
-const directory = mkdtempSync(join(tmpdir(), 'phaul-bench-'));
 
 const median = (numbers: number[]): number => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? NaN;
 const rounded = (value: number): number => Number(value.toFixed(3));
-
-/** What moves: starts on alpha, may be told to run anywhere. */
-class Victim {
-  static #count = 0;
-  readonly #report = join(directory, `report.${++Victim.#count}`);
-  pid = '';
-  #pidHere = 0;
-
-  async start(...numbers: number[]): Promise<void> {
-    await this.startAs('static_writer', ...numbers);
-  }
-
-  async startAs(name: string, ...numbers: number[]): Promise<void> {
-    const command = [join(process.cwd(), 'build/victims', name), this.#report, ...numbers.map(String)];
-    this.pid = (await on('alpha', 'bash', '-c', `${CLOSE_ALL}; exec setsid "$@" </dev/null >/dev/null 2>&1 & printf $!`, 'bash', ...command)).stdout;
-    await this.hear('ready');
-    this.#pidHere = Number(
-      readdirSync('/proc').find((pid) => {
-        try {
-          return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(this.#report) && new RegExp(`^NSpid:.*\\t${this.pid}$`, 'm').test(readFileSync(`/proc/${pid}/status`, 'utf8'));
-        } catch {
-          return false;
-        }
-      }),
-    );
-  }
-
-  /** From here on the largest gap counts. No program is started for it, which would take a CPU from the victim. */
-  mark(): void {
-    process.kill(this.#pidHere, 'SIGUSR1');
-  }
-
-  /** Numbers of the line that begins so, the nth of them. */
-  async hear(word: string, nth = 1): Promise<number[]> {
-    for (const deadline = Date.now() + WAIT_MS; Date.now() < deadline; await sleep(10)) {
-      const lines = existsSync(this.#report) ? readFileSync(this.#report, 'utf8').trim().split('\n') : [];
-      const line = lines.filter((some) => some.startsWith(word))[nth - 1];
-      if (line !== undefined) {
-        return line.split(' ').slice(1).map(Number);
-      }
-      const failure = lines.find((some) => some.startsWith('failed'));
-      if (failure !== undefined) {
-        throw new Error(`the victim ${failure}`);
-      }
-    }
-    throw new Error(`the victim did not report "${word}"`);
-  }
-
-  signal(host: string, name: string) {
-    return on(host, 'kill', `-${name}`, this.pid);
-  }
-
-  /** After it has moved. */
-  async largestGapMs(nth = 1): Promise<number> {
-    await this.signal('beta', 'USR2');
-    const [gap = NaN] = await this.hear('gap', nth);
-    await this.signal('beta', 'TERM');
-    await this.hear('ok');
-    return gap;
-  }
-
-  async end(): Promise<void> {
-    await Promise.all(['alpha', 'beta'].map((host) => this.signal(host, 'KILL')));
-  }
-}
 
 /** `hear` gets events as they come. */
 async function migrate(pid: string, hear: (event: PhaulEvent) => void = () => {}): Promise<DoneEvent> {
@@ -298,6 +229,10 @@ try {
     const ours = downtime.find(({ rssMiB }) => rssMiB === mib)?.observedMedianMs ?? NaN;
     console.log(`criu dump, copy and restore of ${mib} MiB: ${observedMedianMs.toFixed(0)} ms, ${(observedMedianMs / ours).toFixed(0)} times as long`);
     criu.push({ rssMiB: mib, observedMedianMs });
+  }
+  const measured = kept();
+  if (measured !== undefined) {
+    console.log(told(measured));
   }
   if (values.json !== undefined) {
     writeFileSync(values.json, `${JSON.stringify({ downtime, connections, streams: { tlsRatio: ratio }, writer: { slowdown: slower }, ...(criu.length > 0 && { criu }) })}\n`);

@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatMs } from '../src/events.ts';
+import { keep, type Measured } from './criuMeasured.ts';
 import type { Lab } from './labHosts.ts';
 import type { Row } from './labTable.ts';
 import { startWriter } from './workloads.ts';
@@ -86,6 +87,7 @@ export const PEER_HEADER = ['program', 'by', 'rounds', 'downtime', 'stopped besi
 
 export async function compareWithCriu(lab: Lab, sizesMib: number[]): Promise<Row[]> {
   const rows: Row[] = [];
+  const downtimes: Measured['downtimes'] = [];
   await lab.up('gamma=6.1', 'delta=6.1');
   for (const mib of sizesMib) {
     for (const [name, move] of [['phaul', byPhaul], ['CRIU', byCriu]] as const) {
@@ -93,8 +95,16 @@ export async function compareWithCriu(lab: Lab, sizesMib: number[]): Promise<Row
       await sleep(2000);
       const { rounds, downtimeMs, totalMs, said } = await move(lab, pid);
       const { verdict } = await check('delta');
+      downtimes.push({ rssMiB: mib, by: name, ms: Math.round(downtimeMs) });
       rows.push({ cells: [`static C, ${mib} MiB`, name, String(rounds), formatMs(downtimeMs), said, formatMs(totalMs), verdict], asExpected: verdict === 'ok' });
     }
   }
+  const [kernel, criu] = await Promise.all([lab.on('gamma', 'uname', '-r'), lab.on('gamma', 'criu', '--version')]);
+  keep({
+    on: new Date().toISOString().slice(0, 'yyyy-mm-dd'.length),
+    kernel: kernel.stdout.trim(),
+    criu: /^Version: (.*)$/m.exec(criu.stdout)?.[1] ?? 'of no version',
+    downtimes,
+  });
   return rows;
 }
