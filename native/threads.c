@@ -15,6 +15,7 @@
 #include "objects/cgroup.h"
 #include "objects/parts.h"
 #include "rseq.h"
+#include "thread_fit.h"
 #include "xstate.h"
 #include "xstate_criu.h"
 
@@ -478,7 +479,13 @@ int threads_build(struct build *b, struct husk *h, const struct thread_image *th
 {
 	size_t capacity = CALLS_A_THREAD, bytes = BYTES_A_THREAD, filters = 0, at_once;
 	int code = 0, changes = 0;
+	struct thread_needs needs;
 
+	thread_needs_read(h->origin, &needs);
+	for (size_t i = 0; i < count && !code; i++)
+		code = thread_fit_check(&needs, threads[i].tid, threads[i].core->thread_core, b->err);
+	if (code)
+		return code;
 	for (size_t i = 0; i < count; i++) {
 		const ThreadCoreEntry *thread = threads[i].core->thread_core;
 		int change = credentials_change(b, thread->creds);

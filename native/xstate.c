@@ -144,6 +144,16 @@ void xstate_layout_read(struct xstate_layout *ret)
 	}
 }
 
+size_t xstate_layout_size(const struct xstate_layout *layout, bool tiles)
+{
+	size_t size = LEGACY + HEADER;
+
+	for (unsigned int i = FIRST_OTHER; i < XSTATE_COMPONENTS; i++)
+		if ((tiles || i != TILE_DATA) && layout->offset[i] + layout->length[i] > size)
+			size = layout->offset[i] + layout->length[i];
+	return size;
+}
+
 int phaul_xsave_size(void)
 {
 	unsigned int a, size, c, d;

@@ -34,6 +34,8 @@ struct xstate_layout {
 };
 
 void xstate_layout_read(struct xstate_layout *ret);
+/* In bytes, of all of them; without AMX tiles, which only those have who ask for them. */
+size_t xstate_layout_size(const struct xstate_layout *layout, bool tiles);
 /* Of another host: all within XSTATE_MAX. */
 bool xstate_layout_is_valid(const struct xstate_layout *layout);
 /* `state` as this host's kernel takes it; `here` is one that it has given, of any thread. -EPROTO: malformed; -EXDEV: registers are

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "thread_fit.h"
 #include "xstate.h"
 
 static uint8_t state[XSTATE_MAX], back[XSTATE_MAX], packed[XSTATE_PACKED_MAX];
@@ -86,6 +87,44 @@ static int other_cpu(void)
 	return failed;
 }
 
+/* A program that began on a smaller CPU may have too small a stack for signals, and a newer one too large an rseq area. */
+static int threads_fit(void)
+{
+	ThreadCoreEntry thread = THREAD_CORE_ENTRY__INIT;
+	ThreadSasEntry sas = THREAD_SAS_ENTRY__INIT;
+	RseqEntry rseq = RSEQ_ENTRY__INIT;
+	static struct origin origin;
+	struct phaul_error err;
+	struct thread_needs needs, same;
+	int failed = 0;
+
+	thread_needs_read(NULL, &same);
+	thread_needs_read(&origin, &needs);
+	if (same.signal_stack_more || needs.signal_stack != same.signal_stack)
+		failed = printf("signals take %llu bytes, %llu more than on a CPU with SSE alone\n", (unsigned long long)needs.signal_stack,
+				(unsigned long long)needs.signal_stack_more);
+	needs = (struct thread_needs){ .signal_stack = 3000, .signal_stack_more = 1000, .rseq_bytes = 40 };
+	thread.sas = &sas;
+	thread.rseq_entry = &rseq;
+	rseq.rseq_abi_size = 32;
+	for (sas.ss_size = 1500; sas.ss_size < 4000; sas.ss_size += 500)
+		if (thread_fit_check(&needs, 7, &thread, &err) != (sas.ss_size >= 2000 && sas.ss_size < 3000 ? -EXDEV : 0))
+			failed = printf("a signal stack of %llu bytes is taken for another\n", (unsigned long long)sas.ss_size);
+	sas.ss_size = 2048;
+	if (thread_fit_check(&needs, 7, &thread, &err) != -EXDEV || !strstr(err.what, "signals on a stack of 2048 bytes"))
+		failed = printf("a small signal stack is refused as \"%s\"\n", err.what);
+	sas.ss_flags = 2;	/* SS_DISABLE */
+	if (thread_fit_check(&needs, 7, &thread, &err))
+		failed = printf("no signal stack is too small\n");
+	rseq.rseq_abi_size = 64;
+	if (thread_fit_check(&needs, 7, &thread, &err))
+		failed = printf("an rseq area that is large enough is refused\n");
+	needs.rseq_bytes = 0;
+	if (thread_fit_check(&needs, 7, &thread, &err) != -EXDEV || !strstr(err.what, "an rseq area of 64 bytes"))
+		failed = printf("an rseq area that the kernel doesn't take is refused as \"%s\"\n", err.what);
+	return failed;
+}
+
 int main(void)
 {
 	size_t sizes[] = { 0, 1, 63, 64, 65, 576, 2696, 4095, 4096, 4097, 11008, XSTATE_MAX }, got;
@@ -103,7 +142,7 @@ int main(void)
 		(void)xstate_unpack(noise, length, back, &got);
 		free(noise);
 	}
-	if (other_cpu())
+	if (other_cpu() || threads_fit())
 		return 1;
 	return xstate_pack(state, 0, packed) == 4 ? tiles_are_seen() : 1;
 }
