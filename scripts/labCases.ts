@@ -24,6 +24,8 @@ export interface Case {
 export interface Part {
   /** For scripts/lab up. */
   guests: string[];
+  /** Whose kernel the native tests are to run on. */
+  tested?: { host: Host; kernel: string };
   cases: Case[];
   /** Not a part of --quick. */
   long?: true;
@@ -38,6 +40,7 @@ const LOST = /CPU_FLAGS: .*\bavx2\b/;
 
 export const kernelCases: Part = {
   guests: ['gamma=6.1', 'delta=6.1'],
+  tested: { host: 'gamma', kernel: '6.1' },
   cases: [
     ...each(ALL, { from: 'gamma', to: 'delta', kernels: ['6.1', '6.1'], tracker: 'soft-dirty', quick: true }),
     ...each(ALL, { from: 'gamma', to: 'beta', kernels: ['6.1', OWN], tracker: 'soft-dirty', quick: true }),
@@ -52,6 +55,7 @@ export const kernelCases: Part = {
 
 export const newerCases: Part = {
   guests: ['gamma=6.1', 'delta=6.12'],
+  tested: { host: 'delta', kernel: '6.12' },
   long: true,
   cases: [
     ...each(ALL, { from: 'gamma', to: 'delta', kernels: ['6.1', '6.12'], tracker: 'soft-dirty' }),
