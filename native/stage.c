@@ -420,6 +420,19 @@ static void begin_dropping(struct dropper *d, struct stage *s, const struct rang
 	begin(&d->change);
 }
 
+static int make_guards(struct change *c, const struct range_list *guards)
+{
+	if (guards->count && madvise(NULL, 0, MADV_GUARD_INSTALL))
+		return phaul_fail(c->err, -EXDEV, "stage", "pid %d has guard regions (at %llx), which only Linux 6.13 and newer have: move it to "
+				  "a host with such a kernel", c->stage->husk->pid, (unsigned long long)guards->at[0].address);
+	for (size_t i = 0; i < guards->count; i++) {
+		reserve(c);
+		batch_call(&c->batch, "make a guard region", SYS_madvise, guards->at[i].address, guards->at[i].pages * PAGE,
+			   MADV_GUARD_INSTALL);
+	}
+	return 0;
+}
+
 int64_t stage_drop(struct stage *s, const struct final_scan *gone, struct phaul_error *err)
 {
 	struct dropper d;
@@ -437,13 +450,8 @@ int64_t stage_drop(struct stage *s, const struct final_scan *gone, struct phaul_
 		code = received_each(&s->received, r->address, r->address + r->pages * PAGE,
 				     drop_but_kept, &d);
 	}
-	for (size_t i = 0; i < gone->guards.count; i++) {
-		const struct page_range *r = &gone->guards.at[i];
-
-		reserve(&d.change);
-		batch_call(&d.change.batch, "make a guard region", SYS_madvise, r->address,
-			   r->pages * PAGE, MADV_GUARD_INSTALL);
-	}
+	if (!d.change.code)
+		d.change.code = make_guards(&d.change, &gone->guards);
 	run(&d.change);
 	return d.change.code ? d.change.code : d.pages;
 }

@@ -49,6 +49,7 @@ export const kernelCases: Part = {
     ...each(['static C'], { from: 'gamma', to: 'delta', kernels: ['6.1', '6.1'], tracker: 'uffd', refused: /TRACKER/ }),
     // What a program of the machine's CPU may use is not there. One that began there may go back.
     ...each(['python3'], { from: 'beta', to: 'gamma', kernels: [OWN, '6.1'], refused: LOST, quick: true }),
+    ...each(['guard regions'], { from: 'beta', to: 'gamma', kernels: [OWN, '6.1'], options: ['--cpu-check', 'off'], refused: /has guard regions/, quick: true }),
     ...each(ALL, { from: 'beta', to: 'gamma', backFrom: 'gamma', kernels: [`6.1, ${OWN}`, '6.1'], tracker: 'uffd', options: ['--cpu-check', 'off'] }),
   ],
 };

@@ -22,10 +22,10 @@ const HEADER = ['from', 'to', 'tracker', 'what', 'outcome', 'downtime', 'as the 
 
 const SHOWN = 90;
 
-/** Obstacles by their code and what they name; other errors by their code. */
+/** Obstacles by their code and what they name. */
 function refusal({ error }: DoneEvent): string {
   const found = (error?.obstacles ?? []).map(({ code, subject }) => `${code}: ${subject}`);
-  return `refused: ${found.length > 0 ? found.join(', ') : (error?.code ?? 'for no reason')}`;
+  return `refused: ${found.length > 0 ? found.join(', ') : (error?.message ?? 'for no reason')}`;
 }
 
 /** A CPU may lack very much. */

@@ -101,6 +101,7 @@ export const redis =
 export const workloads = {
   'static C': startWriter(16),
   threads: victim('threads'),
+  'guard regions': victim('cow'),
   python3: python,
   redis: redis(50_000),
 } satisfies Record<string, Workload>;
