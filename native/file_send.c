@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "checksum.h"
@@ -19,7 +20,7 @@
 
 struct sent_file {
 	char *path;
-	bool agreed, changes;		/* the process may write to it, even unseen by its times: it is read in each pass */
+	bool changes;			/* the process may write to it, even unseen by its times: it is read in each pass */
 	bool told;
 	struct stat was;		/* after the last pass; once `told` */
 	uint64_t *sums;			/* of its blocks there; 0: zeros, or none */
@@ -35,10 +36,11 @@ struct phaul_files {
 	struct phaul_channel *ch;
 	uint64_t bytes, bytes_per_second, began_ns;
 	uint8_t *buffer;		/* FILE_DATA_MAX behind an offset */
+	char names[XATTR_LIST_MAX + 1];
 	struct phaul_error *err;
 };
 
-static int add(struct phaul_files *f, const char *path, bool agreed, bool changes)
+static int add(struct phaul_files *f, const char *path, bool changes)
 {
 	struct sent_file *at = reallocarray(f->at, f->count + 1, sizeof(*at));
 	char *copy = strdup(path);
@@ -48,7 +50,7 @@ static int add(struct phaul_files *f, const char *path, bool agreed, bool change
 		free(copy);
 		return -ENOMEM;
 	}
-	f->at[f->count++] = (struct sent_file){ .path = copy, .agreed = agreed, .changes = changes };
+	f->at[f->count++] = (struct sent_file){ .path = copy, .changes = changes };
 	return 0;
 }
 
@@ -73,7 +75,7 @@ int phaul_files_open(const char *list, size_t size, struct phaul_files **ret, st
 	if (f && !f->buffer)
 		code = -ENOMEM;
 	for (size_t at = 0; at < size && !code; at += strlen(list + at) + 1)
-		code = list[at] == '=' ? add_same(f, list + at + 1) : add(f, list + at + 1, true, list[at] == 'w');
+		code = list[at] == '=' ? add_same(f, list + at + 1) : add(f, list + at + 1, list[at] == 'w');
 	if (code) {
 		phaul_files_close(f);
 		return phaul_fail(err, code, "files", "listing files");
@@ -124,7 +126,7 @@ static int add_opened(struct phaul_files *f, int links, const char *number)
 	if (!strncmp(path, "/proc/", 6) || !strncmp(path, "/sys/", 5) || !strncmp(path, "/dev/", 5) || is_known(f, path) ||
 	    stat(path, &named) < 0 || named.st_ino != st.st_ino || named.st_dev != st.st_dev)
 		return 0;
-	return add(f, path, false, true);
+	return add(f, path, true);
 }
 
 static int add_opened_by(struct phaul_files *f, pid_t pid)
@@ -173,11 +175,11 @@ static int say(struct phaul_files *f, uint32_t kind, const void *bytes, size_t s
 	return phaul_note_send(f->ch, kind, bytes, size, f->err);
 }
 
-static int say_head(struct phaul_files *f, uint32_t kind, const char *path, const struct stat *st, bool agreed)
+static int say_head(struct phaul_files *f, uint32_t kind, const char *path, const struct stat *st)
 {
 	struct { struct file_head head; char path[FILE_PATH_MAX]; } note = { .head = {
 		.size = st->st_size, .inode = st->st_ino, .mode = st->st_mode, .uid = st->st_uid, .gid = st->st_gid,
-		.modified_s = st->st_mtim.tv_sec, .modified_ns = st->st_mtim.tv_nsec, .agreed = agreed,
+		.modified_s = st->st_mtim.tv_sec, .modified_ns = st->st_mtim.tv_nsec,
 	} };
 	size_t length = path ? strlen(path) : 0;
 	struct statx more;
@@ -192,18 +194,54 @@ static int say_head(struct phaul_files *f, uint32_t kind, const char *path, cons
 	return say(f, kind, &note, sizeof(note.head) + length);
 }
 
+/* ACLs are numbers of users and groups, as the owner is one. */
+static int say_attributes(struct phaul_files *f, int fd, const char *path)
+{
+	ssize_t size = flistxattr(fd, f->names, XATTR_LIST_MAX), got;
+	int code = size < 0 && errno != EOPNOTSUPP ? phaul_fail(f->err, -errno, "files", "reading the attributes of %s", path) : 0;
+
+	f->names[size > 0 ? size : 0] = 0;
+	for (const char *name = f->names; name < f->names + size && !code; name += strlen(name) + 1) {
+		size_t length = strlen(name) + 1;
+
+		if (!file_attribute_goes_along(name))
+			continue;
+		memcpy(f->buffer, name, length);
+		got = fgetxattr(fd, name, f->buffer + length, XATTR_SIZE_MAX);
+		if (got >= 0)
+			code = say(f, FILE_ATTRIBUTE, f->buffer, length + got);
+		else if (errno != ENODATA)
+			code = phaul_fail(f->err, -errno, "files", "reading the attribute %s of %s", name, path);
+	}
+	return code;
+}
+
+static int say_end(struct phaul_files *f, int fd, const char *path, const struct stat *st)
+{
+	return say_head(f, FILE_TAIL, NULL, st) ?: say_attributes(f, fd, path) ?: say(f, FILE_DONE, NULL, 0);
+}
+
+static int say_directory(struct phaul_files *f, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), code;
+	struct stat st;
+
+	code = fd < 0 || fstat(fd, &st) < 0 ? phaul_fail(f->err, -errno, "files", "looking at %s", path)
+					    : say_head(f, FILE_DIRECTORY, path, &st) ?: say_end(f, fd, path, &st);
+	if (fd >= 0)
+		close(fd);
+	return code;
+}
+
 /* Those that it is in, which may be missing there, from the root on. */
 static int say_parents(struct phaul_files *f, const char *path)
 {
 	char parent[FILE_PATH_MAX];
-	struct stat st;
 	int code = 0;
 
 	for (const char *end = strchr(path + 1, '/'); end && !code; end = strchr(end + 1, '/')) {
 		snprintf(parent, sizeof(parent), "%.*s", (int)(end - path), path);
-		if (stat(parent, &st) < 0)
-			return phaul_fail(f->err, -errno, "files", "looking at %s", parent);
-		code = say_head(f, FILE_DIRECTORY, parent, &st, true);
+		code = say_directory(f, parent);
 	}
 	return code;
 }
@@ -294,10 +332,10 @@ static int send_file(struct phaul_files *f, struct sent_file *file)
 	} else if (is_unchanged(file, &st)) {
 		code = 0;
 	} else if (S_ISDIR(st.st_mode)) {
-		code = file->told ? 0 : say_parents(f, file->path) ?: say_head(f, FILE_DIRECTORY, file->path, &st, true);
+		code = file->told ? 0 : say_parents(f, file->path) ?: say_directory(f, file->path);
 	} else {
-		code = (file->told ? 0 : say_parents(f, file->path)) ?: say_head(f, FILE_HEAD, file->path, &st, file->agreed) ?:
-		       send_content(f, file, fd, st.st_size) ?: say_head(f, FILE_TAIL, NULL, &st, file->agreed);
+		code = (file->told ? 0 : say_parents(f, file->path)) ?: say_head(f, FILE_HEAD, file->path, &st) ?:
+		       send_content(f, file, fd, st.st_size) ?: say_end(f, fd, file->path, &st);
 	}
 	if (fd >= 0)
 		close(fd);

@@ -270,14 +270,19 @@ PHAUL_API int phaul_files_send(struct phaul_files *f, struct phaul_channel *ch, 
 			       struct phaul_error *err);
 PHAUL_API void phaul_files_close(struct phaul_files *f);
 
+/* `agreed`: the paths that may be replaced here, each with a 0; others are made only if there is nothing of that name. `log`: a file
+ * that is made with the first of them, and there until this is closed, for phaul_received_files_settle(). */
 struct phaul_received_files;
-PHAUL_API int phaul_received_files_open(struct phaul_received_files **ret, struct phaul_error *err);
+PHAUL_API int phaul_received_files_open(const char *agreed, size_t size, const char *log, struct phaul_received_files **ret,
+					struct phaul_error *err);
 /* After PHAUL_NOTE_FILES: one pass. */
 PHAUL_API int phaul_received_files_receive(struct phaul_received_files *f, struct phaul_channel *ch, struct phaul_error *err);
 /* The process runs here, with them. */
 PHAUL_API void phaul_received_files_keep(struct phaul_received_files *f);
 /* Frees; puts everything back if they were not kept. */
 PHAUL_API void phaul_received_files_close(struct phaul_received_files *f);
+/* The same for one who was killed; `keep`: the process runs, or ran, here. Others' files are left alone. 0 if there is no such log. */
+PHAUL_API int phaul_received_files_settle(const char *log, int keep, struct phaul_error *err);
 
 /* ---- checkpoint: to a directory and back ---- */
 

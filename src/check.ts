@@ -43,7 +43,7 @@ export const check: Check = async ({ pid, tcp, moveIps, cpuCheck, reach: way }) 
   const peer = new Peer(way);
   try {
     await peer.open();
-    const there = await peer.control.ask('preflight', { plan, place: { newPidNamespace: false }, files: 'same' });
+    const there = await peer.control.ask('preflight', { plan, place: { newPidNamespace: false }, files: { allowed: 'same', inPlace: false } });
     return preflightEvent(plan, pid, peer.host, [...obstacles, ...there.obstacles], notices);
   } finally {
     peer.close();

@@ -37,9 +37,13 @@ export const placeSchema = z.object({
   output: z.string().startsWith('/').max(4096).optional(),
 });
 
-/** Whether files may be missing on the target, or differ (any), because they come along. */
-export const filesAllowed = z.enum(['same', 'missing', 'any']);
-export type FilesAllowed = z.infer<typeof filesAllowed>;
+export const filesComing = z.object({
+  /** Whether files may be missing on the target, or differ (any), because they come along. */
+  allowed: z.enum(['same', 'missing', 'any']),
+  /** Those that are there are written to, and not replaced. */
+  inPlace: z.boolean(),
+});
+export type FilesComing = z.infer<typeof filesComing>;
 
 export const outcomeState = z.enum(['unknown', 'preparing', 'held', 'running', 'discarded']);
 export type OutcomeState = z.infer<typeof outcomeState>;
@@ -51,7 +55,7 @@ export const requests = {
     result: z.object({ protocol: z.int(), version: text, hostname: text, kernel: text, vdso: text }),
   },
   preflight: {
-    params: z.object({ plan: planSchema, place: placeSchema, files: filesAllowed }),
+    params: z.object({ plan: planSchema, place: placeSchema, files: filesComing }),
     /** `copy`: files that are to come along. `arriving`: migrations that have the same pid on that host, held or on its way. */
     result: z.object({ obstacles, arriving: z.array(id).max(100), copy: z.array(z.string().max(4096)).max(FILES_MAX) }),
   },

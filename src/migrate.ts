@@ -12,7 +12,7 @@ import { asPhaulError, PhaulError } from './errors.ts';
 import { plural, type DoneEvent, type Emit, type EventInput } from './events.ts';
 import { fault } from './fault.ts';
 import { forgetOldJournals } from './journal.ts';
-import type { Result } from './messages.ts';
+import type { FilesComing, Result } from './messages.ts';
 import type { Migrate, MigrateOptions } from './options.ts';
 import { Peer } from './peer.ts';
 import { SourceAgent, type Departure } from './source/agent.ts';
@@ -62,12 +62,14 @@ const unlessStopped = <T>(work: Promise<T>, stop: AbortSignal): Promise<T> => Pr
 
 const tcpFlags = ({ tcp }: MigrateOptions): { tcpClose: boolean; tcpEstablished: boolean } => ({ tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' });
 
+const filesComing = ({ files, overwrite }: MigrateOptions): FilesComing => ({ allowed: files === 'check' ? 'same' : overwrite ? 'any' : 'missing', inPlace: files === 'rsync' });
+
 /** All obstacles of both hosts in one error. What phaul itself left in the way there is cleared away first. */
 async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: Emit): Promise<{ tracker: TrackerName; copy: string[] }> {
   await refuseUnsettled(options.pid, plan.comm);
   const tracking = trackingFindings(options.tracker);
   const here = localFindings(options.pid, { ...tcpFlags(options), stdioElsewhere: options.place.output !== undefined }, tracking);
-  const look = async (): Promise<Result<'preflight'>> => peer.control.ask('preflight', { plan, place: options.place, files: options.files === 'check' ? 'same' : options.overwrite ? 'any' : 'missing' });
+  const look = async (): Promise<Result<'preflight'>> => peer.control.ask('preflight', { plan, place: options.place, files: filesComing(options) });
   let there = await look();
   if (here.obstacles.length === 0 && (await discardLeftovers(plan, options.pid, there.arriving, peer, emit))) {
     there = await look();

@@ -20,3 +20,6 @@ export const AGENT_SOCKET = `${RUN_DIRECTORY}/agent.sock`;
 export const arrivalSocket = (id: string): string => `${RUN_DIRECTORY}/${id}.sock`;
 
 export const JOURNAL_DIRECTORY = process.env['PHAUL_JOURNAL'] ?? '/var/lib/phaul/journal';
+
+/** What was made of files that come along with migration `id`, until it is certain that they stay: native/file_log.h. */
+export const filesLog = (id: string): string => `${JOURNAL_DIRECTORY}/${id}.files`;

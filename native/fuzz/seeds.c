@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "file_copy.h"
 #include "ghosts.pb-c.h"
 #include "image.h"
 #include "pages.h"
@@ -652,6 +653,66 @@ static void make_sockets(const char *to)
 	write_input(to, "socket", "seed", &parts);
 }
 
+/* ---- files that come along ---- */
+
+static void add_head(struct parts *parts, const char *name, const char *path, uint64_t size)
+{
+	const struct file_head head = { .size = size, .mode = 0640, .modified_s = 77 };
+	uint8_t *bytes = malloc(sizeof(head) + strlen(path) + 1);
+
+	memcpy(bytes, &head, sizeof(head));
+	memcpy(bytes + sizeof(head), path, strlen(path));
+	parts_add(parts, name, bytes, sizeof(head) + strlen(path));
+}
+
+static void add_file(struct parts *parts, const char *path)
+{
+	static const struct file_range hole = { 4096, FILE_BLOCK };
+
+	add_head(parts, "head", path, 4096 + FILE_BLOCK);
+	parts_add(parts, "data", "\0\0\0\0\0\0\0\0what is in it", 21);
+	parts_add(parts, "zero", &hole, sizeof(hole));
+	add_head(parts, "tail", "", 4096 + FILE_BLOCK);
+	parts_add(parts, "attribute", "user.note\0text", 14);
+	parts_add(parts, "done", "", 0);
+}
+
+/* The paths are those of files_fuzz.c. */
+static void make_files(const char *to)
+{
+	static struct parts parts;
+
+	add_head(&parts, "directory", "/srv/app/more", 0);
+	add_head(&parts, "tail", "", 0);
+	parts_add(&parts, "attribute", "system.posix_acl_default\0acl", 28);
+	parts_add(&parts, "done", "", 0);
+	add_file(&parts, "/srv/app/more/file");
+	add_file(&parts, "/srv/app/old");
+	parts_add(&parts, "end", "", 0);
+	write_input(to, "files", "one_pass", &parts);
+	add_file(&parts, "/srv/app/old");
+	parts_add(&parts, "end", "", 0);
+	write_input(to, "files", "two_passes", &parts);
+	parts_add(&parts, "keep", "", 0);
+	write_input(to, "files", "kept", &parts);
+	parts_remove(&parts, "keep");
+	parts_add(&parts, "stranger", "/srv/app/more/file", 18);
+	add_file(&parts, "/srv/app/more/file");
+	write_input(to, "files", "stranger", &parts);
+	parts.count = 0;
+	add_file(&parts, "/srv/app/precious");
+	write_input(to, "files", "not_agreed", &parts);
+	parts.count = 0;
+	add_head(&parts, "head", "/srv/app/fresh", 0);
+	parts_add(&parts, "stranger", "/srv/app/fresh", 14);
+	add_head(&parts, "tail", "", 0);
+	parts_add(&parts, "done", "", 0);
+	write_input(to, "files", "at_once", &parts);
+	parts.count = 0;
+	parts_add(&parts, "log", "d 5 0 0 /srv/app/more\0\0t 0 0 0 /srv/app/x\0\0f 6 7 8 /srv/app/old\0/srv/app/.phaul\0", 83);
+	write_input(to, "files", "log", &parts);
+}
+
 static void tidy(void)
 {
 	char command[64];
@@ -688,5 +749,6 @@ int main(int argc, char **argv)
 	}
 	make_streams(argv[1]);
 	make_sockets(argv[1]);
+	make_files(argv[1]);
 	return 0;
 }

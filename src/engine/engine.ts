@@ -247,7 +247,10 @@ export interface Engine {
   /** `clocks`: what the process saw at least, where it is, when CLOCK_MONOTONIC was `clocksAtNs` here; it may have been so much more. */
   openTarget(pid: number, addresses: string, cgroups: string, clocks: string, clocksAtNs: bigint, clocksUnsureNs: number): Target;
   openFiles(files: FileToSend[]): Files;
-  openReceivedFiles(): ReceivedFiles;
+  /** `replaceable`: those that may take the place of others here. `log`: see settleFiles(). */
+  openReceivedFiles(replaceable: string[], log: string): ReceivedFiles;
+  /** What the log of an agent that was killed tells of stays, or is taken back. */
+  settleFiles(log: string, keep: boolean): void;
   /**
    * Runs a program in a new pid namespace that ends with the last process of it; returns a socket that is its stdin and stdout.
    * Its pids there begin above `lastPid`; its descriptor 3 is this host's /proc.

@@ -28,5 +28,9 @@ export function openFiles(files: FileToSend[]): Files {
   return new LibraryFiles(open((ret, error) => native().filesOpen(list, list.length, ret, error)), (pointer) => native().filesClose(pointer));
 }
 
-export const openReceivedFiles = (): ReceivedFiles =>
-  new LibraryReceivedFiles(open((ret, error) => native().receivedFilesOpen(ret, error)), (pointer) => native().receivedFilesClose(pointer));
+export function openReceivedFiles(replaceable: string[], log: string): ReceivedFiles {
+  const list = Buffer.from(replaceable.map((path) => `${path}\0`).join(''));
+  return new LibraryReceivedFiles(open((ret, error) => native().receivedFilesOpen(list, list.length, log, ret, error)), (pointer) => native().receivedFilesClose(pointer));
+}
+
+export const settleFiles = (log: string, keep: boolean): void => void must((error) => native().receivedFilesSettle(log, Number(keep), error));

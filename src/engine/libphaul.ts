@@ -2,7 +2,7 @@
 import { LibraryChannel, PRIORITIES } from './channel.ts';
 import { checkCpu, dedup, dumpCpu, openCheckpoint, openRestore, preDump, receivePages } from './checkpoint.ts';
 import type { Engine, Findings, TrackerName } from './engine.ts';
-import { openFiles, openReceivedFiles } from './files.ts';
+import { openFiles, openReceivedFiles, settleFiles } from './files.ts';
 import { flagBits } from './flags.ts';
 import { ms, must, native, open, said, text, type Pointer } from './library.ts';
 import { attach } from './remoteThread.ts';
@@ -56,6 +56,7 @@ export const engine: Engine = {
   openRestore,
   openFiles,
   openReceivedFiles,
+  settleFiles,
   runInPidNamespace: (words, environment, lastPid) => {
     const variables = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
     return must((error) => native().pidNamespace([...words, null], [...variables, null], lastPid, error));

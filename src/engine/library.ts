@@ -125,10 +125,11 @@ const load = () => {
     filesOpen: lib.func('int phaul_files_open(const uint8_t *list, size_t size, _Out_ void **ret, _Out_ phaul_error *err)'),
     filesSend: lib.func('int phaul_files_send(void *f, void *ch, int pid, uint64_t bytes_per_second, _Out_ uint64_t *bytes, _Out_ phaul_error *err)'),
     filesClose: lib.func('void phaul_files_close(void *f)'),
-    receivedFilesOpen: lib.func('int phaul_received_files_open(_Out_ void **ret, _Out_ phaul_error *err)'),
+    receivedFilesOpen: lib.func('int phaul_received_files_open(const uint8_t *agreed, size_t size, const char *log, _Out_ void **ret, _Out_ phaul_error *err)'),
     receivedFilesReceive: lib.func('int phaul_received_files_receive(void *f, void *ch, _Out_ phaul_error *err)'),
     receivedFilesKeep: lib.func('void phaul_received_files_keep(void *f)'),
     receivedFilesClose: lib.func('void phaul_received_files_close(void *f)'),
+    receivedFilesSettle: lib.func('int phaul_received_files_settle(const char *log, int keep, _Out_ phaul_error *err)'),
     peerUser: lib.func('int phaul_peer_user(int fd, _Out_ uint32_t *uid, _Out_ phaul_error *err)'),
     now: lib.func('uint64_t phaul_now_ns()'),
   };

@@ -2,7 +2,7 @@
 import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
-import { DELETED, mapFile, type Holder } from './files.ts';
+import { BLOCK_BYTES, DELETED, mapFile, type Holder } from './files.ts';
 
 export const deletedFilesSchema = z.strictObject({
   /** Where they had their names, and are made again. */
@@ -12,9 +12,6 @@ export const deletedFilesSchema = z.strictObject({
 });
 
 export type DeletedFiles = z.infer<typeof deletedFilesSchema>;
-
-/** stat() gives sizes on the disk in these. */
-const BLOCK_BYTES = 512;
 
 /** These look the same, and are memory. */
 const isMemory = (path: string): boolean => /^\/(memfd:|dev\/zero|SYSV|\[aio\]|anon_hugepage)/.test(path);

@@ -12,6 +12,8 @@ export const planFileSchema = z.strictObject({
   /** The process may change it: its content is then no proof, only its size is compared. */
   writable: z.boolean(),
   size: z.int().min(0),
+  /** What it takes of the disk, holes left out. */
+  diskBytes: z.int().min(0),
   mtimeMs: z.number(),
   inode: z.number(),
   /** When it was made; with the inode, it tells whether two hosts have one file. */
@@ -36,6 +38,9 @@ interface Found {
 }
 
 const O_ACCMODE = 3;
+
+/** stat() gives sizes on the disk in these. */
+export const BLOCK_BYTES = 512;
 export const DELETED = ' (deleted)';
 
 /** Files that go along with those who share memory by them. */
@@ -148,6 +153,7 @@ async function look({ path, source, how, writable }: Found, all: boolean): Promi
     how,
     writable,
     size: info.size,
+    diskBytes: Math.min(info.size, info.blocks * BLOCK_BYTES),
     mtimeMs: info.mtimeMs,
     inode: info.ino,
     bornMs: info.birthtimeMs,

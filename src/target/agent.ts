@@ -20,6 +20,7 @@ import { abandon, allOver, answer, heldHere, newTracer, prepare, type TargetTrac
 import type { WebPlace } from '../web/server.ts';
 import { arriving } from './arriving.ts';
 import { delegateFor, serviceObstacles, type Delegate } from './delegate.ts';
+import { settleLeftFiles } from './leftFiles.ts';
 import { listenOn, listenOnPassed } from './listen.ts';
 import { makeOutput, outputObstacles } from './output.ts';
 import { pickUp } from './pickUp.ts';
@@ -39,6 +40,7 @@ function accept(socket: WebSocket): void {
   const records = new Map<string, Record>();
   let tracer: TargetTracer | undefined;
   let files: Mark[] = [];
+  let replaceable: string[] | undefined;
   let delegate: Delegate | undefined;
   let wanted: Place | undefined;
   const handlers: Handlers = {
@@ -47,7 +49,7 @@ function accept(socket: WebSocket): void {
       tracer ??= newTracer(); // it loads its modules while the source still looks
       return { ...hello(), kernel: release(), vdso: await hashVdso('self') };
     },
-    preflight: async ({ plan, place, files: allowed }) => {
+    preflight: async ({ plan, place, files: coming }) => {
       wanted = place;
       const inTheWay = [...serviceObstacles(place, plan.comm), ...outputObstacles(place, plan.comm)];
       if (inTheWay.length > 0) {
@@ -55,14 +57,16 @@ function accept(socket: WebSocket): void {
       }
       delegate ??= await delegateFor(plan, place);
       if (delegate !== undefined) {
-        return delegate.control.ask('preflight', { plan, place: delegate.place, files: allowed });
+        return delegate.control.ask('preflight', { plan, place: delegate.place, files: coming });
       }
+      settleLeftFiles();
       const marks = markFiles(plan);
-      const copy = await filesToCopy(plan, hostname(), allowed);
+      const copy = await filesToCopy(plan, hostname(), coming);
       files = marks.filter(({ path }) => !copy.includes(path));
+      replaceable = coming.allowed === 'same' ? undefined : copy;
       return {
         copy,
-        obstacles: (await preflight(plan, hostname(), allowed)).slice(0, OBSTACLES_MAX),
+        obstacles: (await preflight(plan, hostname(), coming)).slice(0, OBSTACLES_MAX),
         arriving: arriving([plan.pid, ...plan.tids]),
       };
     },
@@ -75,7 +79,7 @@ function accept(socket: WebSocket): void {
       tracer = undefined;
       mine.add(params.id);
       makeOutput(wanted ?? { newPidNamespace: false });
-      return prepare(ready, params, files, controls.serve);
+      return prepare(ready, params, { files, ...(replaceable !== undefined && { replaceable }) }, controls.serve);
     },
     event: ({ id, event }) => {
       const record = records.get(id) ?? new Record(id, 'target');

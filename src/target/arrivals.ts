@@ -13,10 +13,10 @@ import { orderOf } from '../handover/evidence.ts';
 import { outcomeHere } from '../handover/look.ts';
 import type { OutcomeState, Params, Result } from '../messages.ts';
 import { arrivalSocket } from '../places.ts';
+import { settleFiles } from './leftFiles.ts';
 import { listenOn } from './listen.ts';
 import { ORDERS } from './revive.ts';
 import { inUnit } from './unit.ts';
-import type { Mark } from './unchanged.ts';
 import type { TargetNews, TargetOrder } from './worker.ts';
 
 /** For an agent of this host that is asked on behalf of another: it has to end a process at most. */
@@ -45,7 +45,7 @@ export function newTracer(): TargetTracer {
 }
 
 /** `serve` takes connections to the arrival's own socket. */
-export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'prepare'>, files: Mark[], serve: (duplex: Duplex) => void): Promise<Result<'prepare'>> {
+export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'prepare'>, files: Pick<TargetOrder, 'files' | 'replaceable'>, serve: (duplex: Duplex) => void): Promise<Result<'prepare'>> {
   const { id } = order;
   if (arrivals.has(id)) {
     tracer.end();
@@ -56,7 +56,7 @@ export async function prepare(tracer: TargetTracer, { key, ...order }: Params<'p
   await listening;
   // In a unit of its own it stays there, unless the operator says otherwise: a group of this name may be somebody else's.
   const cgroups = order.cgroups === '' && inUnit() ? 'ignore' : order.cgroups;
-  tracer.begin({ key: Buffer.from(key, 'base64'), files, ...order, cgroups });
+  tracer.begin({ key: Buffer.from(key, 'base64'), ...files, ...order, cgroups });
   return { port: await tracer.port() };
 }
 
@@ -95,7 +95,11 @@ async function askOwner(id: string, question: Question): Promise<{ state: Outcom
 export async function answer(id: string, question: Question): Promise<{ state: OutcomeState }> {
   const arrival = arrivals.get(id);
   if (arrival === undefined) {
-    return (await askOwner(id, question)) ?? { state: outcomeHere(id) };
+    const owned = await askOwner(id, question);
+    if (owned === undefined) {
+      settleFiles(id);
+    }
+    return owned ?? { state: outcomeHere(id) };
   }
   const { tracer, over } = arrival;
   const order = orderOf(question, arrival.state);

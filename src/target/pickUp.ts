@@ -3,6 +3,7 @@ import { addToJournal, forgetOldJournals, isAlive, isFinal, listJournals } from 
 import { status } from '../status.ts';
 import { answer } from './arrivals.ts';
 import { arrivals } from './arriving.ts';
+import { settleLeftFiles } from './leftFiles.ts';
 
 export async function pickUp(say: (sentence: string) => void): Promise<void> {
   const unfinished = listJournals().filter(({ state, about }) => !isFinal(state) && !isAlive(about.by));
@@ -17,6 +18,7 @@ export async function pickUp(say: (sentence: string) => void): Promise<void> {
     }
   }
   const ids = unfinished.map(({ id }) => id);
+  settleLeftFiles();
   for (const { id, side, pid, comm, host, state, text, command } of await status()) {
     if (ids.includes(id)) {
       if (side === 'source' && state === 'over') {

@@ -1,7 +1,7 @@
 /** Everything on this host that would stop the planned process from running here, in one list. */
 import { hostname } from 'node:os';
 import type { Obstacle } from '../errors.ts';
-import type { FilesAllowed } from '../messages.ts';
+import type { FilesComing } from '../messages.ts';
 import type { Plan } from '../source/plan.ts';
 import { checkCpu } from './preflight/cpu.ts';
 import { checkDisks } from './preflight/disks.ts';
@@ -16,7 +16,7 @@ import { checkTerminals } from './preflight/terminals.ts';
 export type Finding = Omit<Obstacle, 'host'>;
 
 /** `host` is how this host is called in the sentences. */
-export type Check = (plan: Plan, host: string, files: FilesAllowed) => Finding[] | Promise<Finding[]>;
+export type Check = (plan: Plan, host: string, files: FilesComing) => Finding[] | Promise<Finding[]>;
 
 const checks: Record<string, Check> = {
   kernel: checkKernel,
@@ -31,7 +31,7 @@ const checks: Record<string, Check> = {
 };
 
 /** All that is in the way. */
-export async function preflight(plan: Plan, host: string = hostname(), files: FilesAllowed = 'same'): Promise<Obstacle[]> {
+export async function preflight(plan: Plan, host: string = hostname(), files: FilesComing = { allowed: 'same', inPlace: false }): Promise<Obstacle[]> {
   const findings = await Promise.all(
     Object.entries(checks).map(async ([name, check]) => {
       try {

@@ -9,6 +9,7 @@ import { follow } from '../handover/follow.ts';
 import { targetRules } from '../handover/rules.ts';
 import { instanceOf, Journal } from '../journal.ts';
 import { isInside } from '../pidNamespace.ts';
+import { filesLog } from '../places.ts';
 import { ABORT, fail, PING, PONG, READY, say } from '../notes.ts';
 import { letGo, Word } from './revive.ts';
 import { stageRound } from './staging.ts';
@@ -32,6 +33,8 @@ export interface TargetOrder {
   clocksUnsureNs: number;
   /** As they were when they were compared. */
   files: Mark[];
+  /** Those that come along and may take another's place; undefined: none come. */
+  replaceable?: string[];
 }
 
 export interface TargetNews {
@@ -45,7 +48,7 @@ const ACCEPT_TIMEOUT_MS = 30_000;
 const NOTE_TIMEOUT_MS = 10 * 60_000;
 
 /** Returns what the source sends when the process stands still. */
-function receive(target: Target, channel: Channel, files: ReceivedFiles, order: TargetOrder): Buffer {
+function receive(target: Target, channel: Channel, files: ReceivedFiles | undefined, order: TargetOrder): Buffer {
   for (let rounds = 0; ; ) {
     const note = channel.receive(NOTE_TIMEOUT_MS);
     if (note === undefined) {
@@ -56,7 +59,7 @@ function receive(target: Target, channel: Channel, files: ReceivedFiles, order: 
       if (++rounds === 1) {
         fault('target:round-1');
       }
-    } else if (note.kind === NOTE_FILES) {
+    } else if (note.kind === NOTE_FILES && files !== undefined) {
       files.receive(channel);
     } else if (note.kind === NOTE_THREADS) {
       target.threads(note.payload);
@@ -89,7 +92,7 @@ function listen({ address, key, streams }: TargetOrder): Channel {
   throw failure;
 }
 
-function build(target: Target, channel: Channel, files: ReceivedFiles, order: TargetOrder, { latch }: Tracing<TargetNews>): Built {
+function build(target: Target, channel: Channel, files: ReceivedFiles | undefined, order: TargetOrder, { latch }: Tracing<TargetNews>): Built {
   channel.accept(ACCEPT_TIMEOUT_MS);
   target.receive(channel);
   const state = receive(target, channel, files, order);
@@ -102,7 +105,7 @@ function build(target: Target, channel: Channel, files: ReceivedFiles, order: Ta
   return built;
 }
 
-function take(target: Target, channel: Channel, files: ReceivedFiles, order: TargetOrder, journal: Journal<TargetState>, tracing: Tracing<TargetNews>, sayings: string[]): void {
+function take(target: Target, channel: Channel, files: ReceivedFiles | undefined, order: TargetOrder, journal: Journal<TargetState>, tracing: Tracing<TargetNews>, sayings: string[]): void {
   const { id } = order;
   const word = new Word(target, channel, tracing.latch, sayings);
   let built: Built | undefined;
@@ -134,7 +137,6 @@ function take(target: Target, channel: Channel, files: ReceivedFiles, order: Tar
       },
       running: () => {
         word.answer(releaseMs);
-        files.keep();
         tracing.tell({ id, state: 'running' });
         journal.write('running');
         fault('target:released');
@@ -155,6 +157,7 @@ function take(target: Target, channel: Channel, files: ReceivedFiles, order: Tar
   if (end === 'discarded') {
     throw why;
   }
+  files?.keep();
   if (order.addresses !== '') {
     word.takeStragglers();
   }
@@ -163,7 +166,7 @@ function take(target: Target, channel: Channel, files: ReceivedFiles, order: Tar
 trace<TargetOrder, TargetNews>((order, tracing) => {
   let channel: Channel | undefined;
   let target: Target | undefined;
-  const files = engine.openReceivedFiles();
+  const files = order.replaceable === undefined ? undefined : engine.openReceivedFiles(order.replaceable, filesLog(order.id));
   let journal: Journal<TargetState> | undefined;
   try {
     target = engine.openTarget(order.pid, order.addresses, order.cgroups, order.clocks, BigInt(order.clocksAt), order.clocksUnsureNs);
@@ -189,7 +192,7 @@ trace<TargetOrder, TargetNews>((order, tracing) => {
     tracing.closing();
     channel?.close();
     target?.close();
-    files.close();
+    files?.close();
     journal?.close();
   }
 });

@@ -25,13 +25,13 @@ const plan: Plan = {
   pid: 12, processes: [12, 13], tids: [12, 13], comm: 'redis', cmdline: ['redis'], exe: '/bin/redis', cwd: '/', uid: 0, gid: 0, rssBytes: 1, swapBytes: 0, hugePages: [{ pageBytes: 2 ** 21, bytes: 2 ** 22 }], vszBytes: 1,
   dataBytes: 1, mappings: 3, limits: { nofile: 1024, core: null }, sockets: [{ protocol: 'tcp', address: '127.0.0.1', port: 80 }], connections: 1, connectionAddresses: ['10.0.0.7'],
   movedAddresses: [{ address: '10.0.0.7', prefix: 24, device: 'eth0', deviceThere: 'eth0' }], sharedMemory: ['/dev/shm/a'], terminals: [1],
-  files: [{ path: '/bin/redis', kind: 'file', how: 'exe', writable: false, size: 3, mtimeMs: 4, bornMs: 4, inode: 5, mode: 0o755, buildId: 'ab' }],
+  files: [{ path: '/bin/redis', kind: 'file', how: 'exe', writable: false, size: 3, diskBytes: 4096, mtimeMs: 4, bornMs: 4, inode: 5, mode: 0o755, buildId: 'ab' }],
   host: 'alpha', arch: 'x64', kernel: '6.18', pageSize: 4096, cpuFlags: ['avx'], xsaveBytes: 2696, cpuCheck: 'used', bootId: 'a1', deletedFiles: [{ directory: '/tmp', bytes: 4096 }], vdso: '',
 };
 
 const asked: { [M in Method]: unknown } = {
   hello: { protocol: 1, version: '0.1.0', hostname: 'alpha' },
-  preflight: { plan, place: { newPidNamespace: false, service: 'redis', output: '/tmp/out' }, files: 'same' },
+  preflight: { plan, place: { newPidNamespace: false, service: 'redis', output: '/tmp/out' }, files: { allowed: 'same', inPlace: false } },
   clock: {},
   prepare: {
     id: '0123456789abcdef', pid: 12, comm: 'redis', from: 'alpha', key: Buffer.alloc(32).toString('base64'), streams: 2, verify: false, address: '10.0.0.7', addresses: '', cgroups: '', clocks: '1 2', clocksAt: '3', clocksUnsureNs: 4,

@@ -48,9 +48,30 @@ while True:
     time.sleep(0.002)
 `;
 
+/** Gives files attributes that programs and administrators give them, or (show) tells which all have. */
+const ATTRIBUTES = `
+import os, struct, sys
+how, home = sys.argv[1:]
+def acl(*entries):
+    return struct.pack('<I', 2) + b''.join(struct.pack('<HHI', *entry) for entry in entries)
+NOBODY, USER = 0xffffffff, 4711
+ACL = acl((1, 6, NOBODY), (2, 4, USER), (4, 4, NOBODY), (16, 4, NOBODY), (32, 0, NOBODY))
+CAPABILITY = struct.pack('<IIIII', 0x02000001, 1 << 10, 0, 0, 0)
+GIVEN = {'etc/config': {'user.note': b'of the administrator', 'system.posix_acl_access': ACL}, 'state': {'user.note': b'', 'system.posix_acl_default': ACL},
+         'bin/python3': {'security.capability': CAPABILITY, 'trusted.origin': b'alpha'}}
+for path, attributes in GIVEN.items():
+    for name, value in attributes.items() if how == 'give' else []:
+        os.setxattr(f'{home}/{path}', name, value)
+for at, directories, files in os.walk(home):
+    directories.sort()
+    for path in [at] + sorted(f'{at}/{file}' for file in files):
+        print(path, {name: os.getxattr(path, name) for name in sorted(os.listxattr(path))})
+`;
+
 test.before(async () => {
   await bed.up();
   writeFileSync(bed.report('program.py'), PROGRAM);
+  writeFileSync(bed.report('attributes.py'), ATTRIBUTES);
 });
 test.after.always(() => bed.down());
 
@@ -69,8 +90,11 @@ async function check(host: string, pid: number, name: string, number: number): P
 
 const listing = async (host: string, home: string): Promise<string> => (await bed.on(host, 'bash', '-c', `cd ${home} && find . -printf '%p %m %u %y\\n' | sort && cat etc/config`)).stdout;
 
+const attributes = async (host: string, how: 'give' | 'show', home: string): Promise<string> => (await bed.on(host, 'python3', bed.report('attributes.py'), how, home)).stdout;
+
 test.serial('a process takes its files along to a host that has none of them, as they are in the freeze, with what it has opened meanwhile', async (t) => {
   const { pid, home } = await start('copy');
+  t.regex(await attributes('alpha', 'give', home), /posix_acl_access/);
   const refused = await bed.migrate('alpha', pid, 'beta');
   t.is(refused.exitCode, 1);
   t.true((refused.done.error?.obstacles ?? []).some(({ code }) => code === 'FILE_MISSING'));
@@ -82,6 +106,7 @@ test.serial('a process takes its files along to a host that has none of them, as
   const before = await listing('alpha', home);
   t.regex(before, /state\/more/);
   t.is(await listing('beta', home), before);
+  t.is(await attributes('beta', 'show', home), await attributes('alpha', 'show', home));
   const { stdout: blocks } = await bed.on('beta', 'stat', '-c', '%b', `${home}/state/db`);
   t.true(Number(blocks) * 512 < 100 * 2 ** 20, 'holes stay holes');
 
@@ -114,4 +139,40 @@ test.serial('what was in the place of files is there again when the move fails, 
   t.regex(await check('beta', pid, 'replaced', 2), /ok/);
   t.is(await listing('beta', home), await listing('alpha', home));
   await bed.on('beta', 'kill', '-9', String(pid));
+});
+
+test.serial('attributes that the file system there can\'t hold are named, and nothing is moved', async (t) => {
+  const { pid, home } = await start('plain');
+  await attributes('alpha', 'give', home);
+  await bed.on('beta', 'bash', '-c', `mkdir -p ${home} && mount -t ramfs plain ${home}`);
+  const { exitCode, done } = await bed.migrate('alpha', pid, 'beta', '--files', 'copy');
+  t.is(exitCode, 1);
+  t.regex(done.error?.message ?? '', /has the (attribute|access control list) [\w.]+, which the file system here can't hold; copy it here without that yourself/);
+  t.is((await bed.on('beta', 'find', home, '-mindepth', '1')).stdout, '');
+  t.regex(await check('alpha', pid, 'plain', 1), /ok/);
+  await bed.on('beta', 'umount', home);
+  await bed.on('alpha', 'kill', '-9', String(pid));
+});
+
+test.serial('what an agent that is killed has left of files is cleared away by the next one, and what it replaced is back', async (t) => {
+  const { pid, home } = await start('killed');
+  await bed.on('beta', 'bash', '-c', `mkdir -p ${home}/etc && echo old >${home}/etc/config`);
+  const before = await listing('beta', home);
+  const agent = await bed.agentWithFault('beta', 'target:built:kill');
+  const { done } = await bed.migrate('alpha', pid, 'beta', '--files', 'copy', '--overwrite');
+  t.is(done.outcome, 'failed');
+  t.false(await bed.alive('beta', agent));
+  const left = await listing('beta', home);
+  t.regex(left, /etc\/\.phaul-/);
+  t.regex(left, /state\/db/);
+  await bed.on('beta', 'bash', '-c', `rm ${home}/state/log && echo "of somebody here" >${home}/state/log`);
+
+  const differs = await bed.migrate('alpha', pid, 'beta', '--files', 'copy');
+  t.deepEqual(differs.done.error?.obstacles?.map(({ subject }) => subject).toSorted(), [`file ${home}/etc/config`, `file ${home}/state/log`]);
+  t.is((await bed.on('beta', 'cat', `${home}/state/log`)).stdout, 'of somebody here\n');
+  await bed.on('beta', 'bash', '-c', `rm ${home}/state/log && rmdir ${home}/state`);
+  t.is(await listing('beta', home), before);
+  t.is((await bed.on('beta', 'bash', '-c', 'ls /var/lib/phaul/journal/*.files')).stdout, '');
+  t.regex(await check('alpha', pid, 'killed', 1), /ok/);
+  await bed.on('alpha', 'kill', '-9', String(pid));
 });

@@ -33,6 +33,7 @@ const fileEntry = {
   how: 'open',
   writable: false,
   size: 4,
+  diskBytes: 4,
   mtimeMs: 0,
   inode: 0,
   bornMs: 0,
@@ -125,7 +126,22 @@ test('deleted files that come along must fit on the disk where they were', async
   t.deepEqual(more, []);
   t.like(missing, { code: 'DIRECTORY_MISSING', subject: `directory ${absent}` });
   t.like(full, { code: 'DISK_SPACE', subject: `directory ${scratch}` });
-  t.regex(full!.sentence, /^The deleted files that sleep uses, of .* and other directories of that file system, come along and take 1[, ]?024\.0 TiB, but beta has .* free there: free some/);
+  t.regex(full!.sentence, /^What comes along of the files that sleep uses, in .* and other directories of that file system, takes 1[, ]?024\.0 TiB, but beta has .* free there: free some, or let the program close deleted files, which take 1[, ]?024\.0 TiB of it\.$/);
+});
+
+test('files that are to come along must fit on the disk where they are to be', async (t) => {
+  const large = { ...fileEntry, path: join(scratch, 'not/there/yet'), size: 2 ** 50, diskBytes: 2 ** 50 };
+  const found = async (files: Plan['files'], allowed: 'missing' | 'any', inPlace = false) => preflight({ ...running, files, deletedFiles: [] }, 'beta', { allowed, inPlace });
+  const [full, ...more] = await found([large, { ...large, path: join(scratch, 'another') }], 'missing');
+  t.deepEqual(more, []);
+  t.like(full, { code: 'DISK_SPACE', subject: `directory ${scratch}` });
+  t.regex(full!.sentence, /takes 2[, ]?048\.0 TiB, but beta has .* free there: free some\.$/);
+  t.deepEqual(await found([{ ...large, diskBytes: 4096 }], 'missing'), [], 'holes take none');
+
+  const { size, blocks } = await stat(file);
+  const replaced = { ...fileEntry, size: size + 1, diskBytes: 2 ** 50 };
+  t.deepEqual(codes(await found([replaced], 'any')), ['DISK_SPACE'], 'what is replaced is kept until the end');
+  t.deepEqual(codes(await found([{ ...replaced, diskBytes: blocks * 512 }], 'any', true)), [], 'what is there in place need not be had again');
 });
 
 test('memory and mappings that do not fit are obstacles', async (t) => {

@@ -5,11 +5,11 @@ import type { Stats } from 'node:fs';
 import { dirname } from 'node:path';
 import { formatBytes, formatCount } from '../../events.ts';
 import { identify, kindOf, type PlanFile } from '../../source/files.ts';
-import type { FilesAllowed } from '../../messages.ts';
+import type { FilesComing } from '../../messages.ts';
 import type { Plan } from '../../source/plan.ts';
 import type { Check, Finding } from '../preflight.ts';
 
-const ALLOWED: Record<FilesAllowed, string[]> = { same: [], missing: ['FILE_MISSING', 'DIRECTORY_MISSING'], any: ['FILE_MISSING', 'DIRECTORY_MISSING', 'FILE_DIFFERS'] };
+const ALLOWED: Record<FilesComing['allowed'], string[]> = { same: [], missing: ['FILE_MISSING', 'DIRECTORY_MISSING'], any: ['FILE_MISSING', 'DIRECTORY_MISSING', 'FILE_DIFFERS'] };
 
 /** A device has no content, and what the kernel makes is here as it is here. */
 const canCome = ({ kind, path }: PlanFile): boolean => (kind === 'file' || kind === 'directory') && !/^\/(proc|sys|dev)\//.test(path);
@@ -32,13 +32,13 @@ function lookAt(plan: Plan, host: string): Promise<Looked> {
 }
 
 /** Those that are to come along; one that the process writes to comes even if it is the same now. */
-export async function filesToCopy(plan: Plan, host: string, files: FilesAllowed): Promise<string[]> {
-  if (files === 'same') {
+export async function filesToCopy(plan: Plan, host: string, { allowed }: FilesComing): Promise<string[]> {
+  if (allowed === 'same') {
     return [];
   }
   const copy: string[] = [];
   for (const { file, finding } of (await lookAt(plan, host)).filter(({ file }) => canCome(file))) {
-    if (finding === undefined ? file.kind === 'file' && file.writable && file.how !== 'watched' && !(await isShared(file)) : ALLOWED[files].includes(finding.code)) {
+    if (finding === undefined ? file.kind === 'file' && file.writable && file.how !== 'watched' && !(await isShared(file)) : ALLOWED[allowed].includes(finding.code)) {
       copy.push(file.path);
     }
   }
@@ -51,7 +51,7 @@ async function isShared({ path, inode, bornMs }: PlanFile): Promise<boolean> {
   return here.ino === inode && here.birthtimeMs === bornMs;
 }
 
-export const checkFiles: Check = async (plan, host, files) => {
+export const checkFiles: Check = async (plan, host, { allowed }) => {
   const findings: Finding[] = plan.sharedMemory
     .filter((path) => existsSync(path))
     .map((path) => ({
@@ -60,8 +60,8 @@ export const checkFiles: Check = async (plan, host, files) => {
       sentence: `${path}, by which ${plan.comm} shares memory, is to come along, but ${host} has another one: run "rm ${path}" there if no program needs it.`,
     }));
   for (const { file, finding } of await lookAt(plan, host)) {
-    if (finding !== undefined && !(ALLOWED[files].includes(finding.code) && canCome(file))) {
-      findings.push(files === 'missing' && finding.code === 'FILE_DIFFERS' ? { ...finding, sentence: `${finding.sentence.replace(/; [^;]*$/, '')}; give --overwrite if ${plan.host}'s is to take its place.` } : finding);
+    if (finding !== undefined && !(ALLOWED[allowed].includes(finding.code) && canCome(file))) {
+      findings.push(allowed === 'missing' && finding.code === 'FILE_DIFFERS' ? { ...finding, sentence: `${finding.sentence.replace(/; [^;]*$/, '')}; give --overwrite if ${plan.host}'s is to take its place.` } : finding);
     }
   }
   return findings;
