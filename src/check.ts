@@ -5,7 +5,8 @@ import type { CheckFlags, Findings } from './engine/engine.ts';
 import { engine } from './engine/libphaul.ts';
 import type { Obstacle } from './errors.ts';
 import type { PreflightEvent } from './events.ts';
-import type { Check } from './options.ts';
+import type { FilesComing } from './messages.ts';
+import type { Check, PlaceOptions } from './options.ts';
 import { Peer } from './peer.ts';
 import { readPlan, type Plan } from './source/plan.ts';
 import { trackingFindings } from './source/tracking.ts';
@@ -33,17 +34,20 @@ export const preflightEvent = (plan: Plan, pid: number, host: string, obstacles:
   notices,
 });
 
-export const check: Check = async ({ pid, tcp, moveIps, cpuCheck, reach: way }) => {
+/** What may be missing on the other host, or differ, as it comes along. */
+export const filesComing = ({ files, overwrite }: Pick<PlaceOptions, 'files' | 'overwrite'>): FilesComing => ({ allowed: files === 'check' ? 'same' : overwrite ? 'any' : 'missing', inPlace: files === 'rsync' });
+
+export const check: Check = async ({ pid, tcp, moveIps, cpuCheck, place, reach: way, ...along }) => {
   const movedAddresses = findMoved(moveIps);
-  const { obstacles, notices } = localFindings(pid, { tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' }, trackingFindings());
-  const plan = await readPlan(pid, { tcp, movedAddresses, cpuCheck, stdio: true, files: false });
+  const { obstacles, notices } = localFindings(pid, { tcpClose: tcp === 'close', tcpEstablished: tcp === 'established', stdioElsewhere: place.output !== undefined }, trackingFindings());
+  const plan = await readPlan(pid, { tcp, movedAddresses, cpuCheck, stdio: place.output === undefined, files: along.files !== 'check' });
   if (way === undefined) {
     return preflightEvent(plan, pid, hostname(), obstacles, notices);
   }
   const peer = new Peer(way);
   try {
     await peer.open();
-    const there = await peer.control.ask('preflight', { plan, place: { newPidNamespace: false }, files: { allowed: 'same', inPlace: false } });
+    const there = await peer.control.ask('preflight', { plan, place, files: filesComing(along) });
     return preflightEvent(plan, pid, peer.host, [...obstacles, ...there.obstacles], notices);
   } finally {
     peer.close();

@@ -5,14 +5,14 @@ import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { addressText, findMoved } from './addresses.ts';
 import { cgroupText } from './cgroups.ts';
-import { localFindings, preflightEvent } from './check.ts';
+import { filesComing, localFindings, preflightEvent } from './check.ts';
 import { PAGE_BYTES, type TrackerName } from './engine/engine.ts';
 import { failedEvent } from './done.ts';
 import { asPhaulError, PhaulError } from './errors.ts';
 import { plural, type DoneEvent, type Emit, type EventInput } from './events.ts';
 import { fault } from './fault.ts';
 import { forgetOldJournals } from './journal.ts';
-import type { FilesComing, Result } from './messages.ts';
+import type { Result } from './messages.ts';
 import type { Migrate, MigrateOptions } from './options.ts';
 import { Peer } from './peer.ts';
 import { SourceAgent, type Departure } from './source/agent.ts';
@@ -61,8 +61,6 @@ function onceStopped(stop: AbortSignal, act: (why: PhaulError) => void): void {
 const unlessStopped = <T>(work: Promise<T>, stop: AbortSignal): Promise<T> => Promise.race([work, new Promise<never>((_, reject) => onceStopped(stop, reject))]);
 
 const tcpFlags = ({ tcp }: MigrateOptions): { tcpClose: boolean; tcpEstablished: boolean } => ({ tcpClose: tcp === 'close', tcpEstablished: tcp === 'established' });
-
-const filesComing = ({ files, overwrite }: MigrateOptions): FilesComing => ({ allowed: files === 'check' ? 'same' : overwrite ? 'any' : 'missing', inPlace: files === 'rsync' });
 
 /** All obstacles of both hosts in one error. What phaul itself left in the way there is cleared away first. */
 async function preflight(options: MigrateOptions, plan: Plan, peer: Peer, emit: Emit): Promise<{ tracker: TrackerName; copy: string[] }> {

@@ -31,7 +31,15 @@ export interface Place {
 export const FILES_MODES = ['check', 'copy', 'rsync'] as const;
 export type FilesMode = (typeof FILES_MODES)[number];
 
-export interface MigrateOptions extends ReachOptions {
+/** What there is of a process on the other host beside itself. */
+export interface PlaceOptions {
+  place: Place;
+  files: FilesMode;
+  /** Files of the target that differ are replaced. */
+  overwrite: boolean;
+}
+
+export interface MigrateOptions extends ReachOptions, PlaceOptions {
   /** Of the migration: 16 hex digits. */
   id: string;
   pid: number;
@@ -42,10 +50,6 @@ export interface MigrateOptions extends ReachOptions {
   /** Addresses of this host that move to the other one. */
   moveIps: MoveIp[];
   cgroups: CgroupOptions;
-  place: Place;
-  files: FilesMode;
-  /** Files of the target that differ are replaced. */
-  overwrite: boolean;
   /** The operator's program, to be run at named points: source/hook.ts. */
   hook?: string;
   /** undefined: the best that this kernel has. */
@@ -63,7 +67,7 @@ export interface MigrateOptions extends ReachOptions {
   bandwidth?: number;
 }
 
-export interface CheckOptions {
+export interface CheckOptions extends PlaceOptions {
   pid: number;
   tcp: 'established' | 'close' | 'refuse';
   moveIps: MoveIp[];

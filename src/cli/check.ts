@@ -8,10 +8,11 @@ import { requireProgram } from '../source/program.ts';
 import type { MoveIp } from '../addresses.ts';
 import { cpuCheckOption, moveIpOption, parseDestination, parsePid, parseTcp } from './arguments.ts';
 import type { Output } from './output.ts';
+import { addPlaceOptions, placeOptions, type PlaceFlags } from './placeOptions.ts';
 import { addReachOptions, reachOptions, type ReachFlags } from './reachOptions.ts';
 import { subjectText } from './view.ts';
 
-interface CheckFlags extends ReachFlags {
+interface CheckFlags extends ReachFlags, PlaceFlags {
   tcp: CheckOptions['tcp'];
   moveIp?: MoveIp[];
   cpuCheck: CheckOptions['cpuCheck'];
@@ -34,14 +35,14 @@ export function checkCommand({ stdout }: { stdout: Output }): Command {
     .addOption(new Option('--tcp <mode>', 'as for migrate: TCP connections move (established), are reset (close), or are obstacles (refuse)').argParser(parseTcp).default('established'))
     .addOption(moveIpOption())
     .addOption(cpuCheckOption());
-  return addReachOptions(command)
+  return addReachOptions(addPlaceOptions(command))
     .addOption(new Option('--json', 'print the answer as JSON'))
     .addHelpText('after', EPILOGUE)
     .action(async (typed: number, host: string | undefined, flags: CheckFlags) => {
       const pid = await enterNamespaceOf(typed);
       await requireProgram(pid);
       const { check } = await import('../check.ts');
-      const answer = await check({ pid, tcp: flags.tcp, moveIps: flags.moveIp ?? [], cpuCheck: flags.cpuCheck, ...(host !== undefined && { reach: reachOptions(host, flags) }) });
+      const answer = await check({ pid, tcp: flags.tcp, moveIps: flags.moveIp ?? [], cpuCheck: flags.cpuCheck, ...placeOptions(flags), ...(host !== undefined && { reach: reachOptions(host, flags) }) });
       stdout.write(flags.json === true ? `${JSON.stringify(answer)}\n` : `${answerText(answer, host)}\n`);
       process.exitCode = answer.obstacles.length === 0 ? 0 : 1;
     });

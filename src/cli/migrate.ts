@@ -6,14 +6,15 @@ import { inspect } from 'node:util';
 import { Record } from '../records.ts';
 import { asPhaulError, PhaulError } from '../errors.ts';
 import { emitTo, type DoneEvent, type PhaulEvent } from '../events.ts';
-import type { FilesMode, MigrateOptions } from '../options.ts';
+import type { MigrateOptions } from '../options.ts';
 import { enterNamespaceOf } from '../pidNamespace.ts';
 import { requireProgram } from '../source/program.ts';
 import type { MoveIp } from '../addresses.ts';
-import { cpuCheckOption, moveIpOption, parseBandwidth, parseDestination, parseFiles, parseOnDiverge, parsePid, parsePidNamespace, parseService, parseStdio, parseTcp, parseTracker, program, wholeNumber } from './arguments.ts';
+import { cpuCheckOption, moveIpOption, parseBandwidth, parseDestination, parseOnDiverge, parsePid, parseTcp, parseTracker, program, wholeNumber } from './arguments.ts';
 import { addCgroupOptions, cgroupOptions, type CgroupFlags } from './cgroupOptions.ts';
 import { exitCodeOfDone, failedEvent } from '../done.ts';
 import type { Output } from './output.ts';
+import { addPlaceOptions, placeOptions, type PlaceFlags } from './placeOptions.ts';
 import { addReachOptions, reachOptions, type ReachFlags } from './reachOptions.ts';
 import { createView, type View } from './view.ts';
 
@@ -26,17 +27,12 @@ const STREAMS_MAX = 16;
 
 const ID_BYTES = 8;
 
-interface MigrateFlags extends ReachFlags, CgroupFlags {
+interface MigrateFlags extends ReachFlags, CgroupFlags, PlaceFlags {
   maxDowntime: number;
   streams: number;
   tcp: MigrateOptions['tcp'];
   moveIp?: MoveIp[];
   hook?: string;
-  files: FilesMode;
-  overwrite?: true;
-  pidNamespace: 'same' | 'new';
-  asService?: string;
-  stdio?: string;
   tracker: NonNullable<MigrateOptions['tracker']> | 'auto';
   cpuCheck: MigrateOptions['cpuCheck'];
   onDiverge: MigrateOptions['onDiverge'];
@@ -76,11 +72,6 @@ export function migrateCommand({ stdout, stderr }: { stdout: Output; stderr: Out
     .addOption(new Option('--tcp <mode>', 'TCP connections: move them (established), reset them (close), or refuse to move with any').argParser(parseTcp).default('established'))
     .addOption(moveIpOption())
     .addOption(new Option('--hook <file>', 'a program to be run at pre-dump, network-lock, network-unlock and post-resume').argParser(program('--hook')))
-    .addOption(new Option('--files <how>', 'files that it has mapped or open: must be the same there (check), or go along if they are missing, by way of phaul (copy) or rsync').argParser(parseFiles).default('check'))
-    .addOption(new Option('--overwrite', 'files that are different there are replaced by those that go along'))
-    .addOption(new Option('--pid-namespace <which>', 'there, the process has its pids among all others (same), or in a pid namespace of its own (new), whatever is taken').argParser(parsePidNamespace).default('same'))
-    .addOption(new Option('--stdio <where>', 'there, stdin, stdout and stderr are what they are here (keep), /dev/null (null), or stdout and stderr are appended to a FILE').argParser(parseStdio))
-    .addOption(new Option('--as-service <name>', 'there, it is a transient unit of systemd\'s of this name').argParser(parseService))
     .addOption(new Option('--tracker <how>', 'how pages that are written are found: uffd, soft-dirty, none, or the best that this kernel has (auto)').argParser(parseTracker).default('auto'))
     .addOption(cpuCheckOption())
     .addOption(new Option('--on-diverge <what>', 'when rounds stop shrinking: freeze anyway, or abort').argParser(parseOnDiverge).default('freeze'))
@@ -88,7 +79,7 @@ export function migrateCommand({ stdout, stderr }: { stdout: Output; stderr: Out
     .addOption(new Option('--bandwidth <rate>', 'send no more than this a second while the process runs: bytes, or with K, M, G').argParser(parseBandwidth))
     .addOption(new Option('--freeze-timeout <ms>', 'let the process go on here if it stands still for longer before the commit (default: by the prediction, 15 s at least)').argParser(wholeNumber('--freeze-timeout', 10, 3_600_000)))
     .addOption(new Option('--timeout <s>', 'give up, with the process running here, after this many seconds').argParser(wholeNumber('--timeout', 1, 86_400)));
-  return addReachOptions(addCgroupOptions(command))
+  return addReachOptions(addCgroupOptions(addPlaceOptions(command)))
     .addOption(new Option('--report <file>', 'write an HTML page that shows the migration, for a browser: one file that needs no other'))
     .addOption(new Option('--json', 'print one event a line, as JSON'))
     .addOption(new Option('--verbose', 'print everything that is done, with times'))
@@ -108,9 +99,7 @@ const migrateOptions = (pid: number, host: string, flags: MigrateFlags): Migrate
   tcp: flags.tcp,
   moveIps: flags.moveIp ?? [],
   cgroups: cgroupOptions(flags),
-  files: flags.files,
-  overwrite: flags.overwrite === true,
-  place: { newPidNamespace: flags.pidNamespace === 'new', service: flags.asService, output: flags.stdio },
+  ...placeOptions(flags),
   ...(flags.hook !== undefined && { hook: flags.hook }),
   ...(flags.tracker !== 'auto' && { tracker: flags.tracker }),
   cpuCheck: flags.cpuCheck,

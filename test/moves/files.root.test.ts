@@ -99,6 +99,9 @@ test.serial('a process takes its files along to a host that has none of them, as
   t.is(refused.exitCode, 1);
   t.true((refused.done.error?.obstacles ?? []).some(({ code }) => code === 'FILE_MISSING'));
 
+  const asked = await bed.on('alpha', 'phaul', 'check', String(pid), 'root@beta', '--files', 'copy');
+  t.regex(asked.stdout, /It can move to beta/);
+
   writeFileSync(bed.report('hook'), `#!/bin/sh\n[ $PHAUL_ACTION != pre-dump ] || { kill -USR2 ${pid}; sleep 0.1; }\n`, { mode: 0o755 });
   const { exitCode, stderr } = await bed.migrate('alpha', pid, 'beta', '--files', 'copy', '--hook', bed.report('hook'));
   t.is(exitCode, 0, stderr);
