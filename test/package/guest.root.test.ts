@@ -58,6 +58,9 @@ async function boot(): Promise<string> {
   t.regex(fact('named state'), /^active static_writer, which phaul has moved here/);
   t.is(fact('named cgroup'), '/phaul.slice/moved-writer.service');
   t.true(facts.includes('named lives'));
+  t.regex(fact('named status'), /Active: active \(running\).* CGroup: \/phaul\.slice\/moved-writer\.service .*\d+ \/test\/static_writer/);
+  t.is(fact('named after'), 'the restart active');
+  t.true(facts.includes('named lives after the restart'));
   t.regex(fact('named stopped'), /^0 0 ok/, 'systemctl stop ends the process, and the namespace with it');
   t.true(facts.includes('end'), serial.slice(-2000));
 });
