@@ -200,6 +200,50 @@ run(title('migrate does nothing for a process that is there already, by pid and 
   t.regex(many.stdout, /processes match .* one is to be moved/);
 });
 
+run(title('drain.yml ends with the first process of which nobody knows where it is, and tells of all'), async (t) => {
+  t.timeout(600_000);
+  const pids: number[] = [];
+  for (const name of ['one', 'two', 'three']) {
+    pids.push(await bed.start(DRAINED, '/usr/bin/python3', script('sleeper.py', 'import time\nwhile True: time.sleep(0.1)\n'), `sleeper-${name}`));
+  }
+  await bed.agentWithFault('gamma', 'target:releasing:kill');
+  const { exitCode, stdout } = await playbook('drain', { drain: DRAINED, to: 'gamma', match: ['sleeper-'], phaul_stdio: 'null' });
+  t.not(exitCode, 0, stdout.slice(-3000));
+  t.regex(stdout, /"beta: 0 moved, 0 stay"/, stdout.slice(-3000));
+  const unknown = Number(/unknown: python3 \(pid (\d+)\), .*phaul resolve/.exec(stdout)?.[1]);
+  t.true(pids.includes(unknown), stdout.slice(-3000));
+  for (const pid of pids.filter((one) => one !== unknown)) {
+    t.deepEqual(await whereIs(pid), [DRAINED]);
+    t.notRegex(await bed.status(DRAINED, pid), /State:\s+[Tt]/);
+  }
+  for (const pid of pids) {
+    await bed.on(DRAINED, 'kill', '-9', String(pid));
+  }
+});
+
+run(title('migrate takes a process to a host that has its pid taken and none of its files, and finds it there the second time'), async (t) => {
+  t.timeout(600_000);
+  const home = '/run/fleet-app';
+  await bed.on(DRAINED, 'bash', '-c', `mkdir ${home} && cp ${script('service.py', PYTHON)} ${home}/app.py && cp -L /usr/bin/python3 ${home}/`);
+  const pid = await bed.start(DRAINED, 'env', 'PYTHONHOME=/usr', `${home}/python3`, `${home}/app.py`, 'app-with-files', '8700');
+  await answers(DRAINED, 8700);
+  await bed.on('gamma', 'bash', '-c', `echo ${pid - 1} >/proc/sys/kernel/ns_last_pid; sleep 600 </dev/null >/dev/null 2>&1 & [ $! = ${pid} ]`);
+  const to = `root@${ADDRESSES['gamma'] ?? ''}`;
+  const refused = await module(DRAINED, 'check', { pid, to });
+  t.regex(refused.stdout, /"movable": false/, refused.stdout);
+  t.regex(refused.stdout, /FILE_MISSING/);
+  t.regex(refused.stdout, /PID_TAKEN/);
+  const place = { files: 'copy', pid_namespace: 'new', stdio: 'null', cpu_check: 'used', bandwidth: '100M', freeze_timeout: 20_000 };
+  const { bandwidth: _, freeze_timeout: __, ...asked } = place;
+  t.regex((await module(DRAINED, 'check', { pid, to, ...asked })).stdout, /"movable": true/);
+  const first = await module(DRAINED, 'migrate', { pid, to, ...place, report_file: bed.report('report.html') });
+  t.regex(first.stdout, /"outcome": "moved"/, first.stdout);
+  t.true(existsSync(bed.report('report.html')));
+  t.is(await curl('gamma', 8700), 'python 1');
+  t.regex((await module(DRAINED, 'migrate', { pid, to, ...place })).stdout, /"outcome": "there"/);
+  await bed.on('gamma', 'bash', '-c', `kill -9 ${pid} $(pgrep -f '[a]pp-with-files')`);
+});
+
 run(title('check and processes tell what moves, and why something does not'), async (t) => {
   const answer = await module(DRAINED, 'check', { pid: stubborn });
   t.regex(answer.stdout, /"movable": false/, answer.stdout);
@@ -268,6 +312,13 @@ run(title('the collection follows the conventions: it builds, its documentation 
   }
   for (const [kind, name] of [['filter', 'spread'], ['filter', 'balance'], ['role', 'agent']] as const) {
     t.regex((await ansible('ansible-doc', '-t', kind, `phaul.fleet.${name}`)).stdout, /OPTIONS/);
+  }
+  for (const name of ['check', 'migrate']) {
+    const help = (await bed.on(CONTROLLER, 'phaul', name, '--help')).stdout;
+    const { options } = (JSON.parse((await ansible('ansible-doc', '-t', 'module', '-j', `phaul.fleet.${name}`)).stdout) as Record<string, { doc: { options: object } }>)[`phaul.fleet.${name}`]?.doc ?? { options: {} };
+    const flags = [...help.matchAll(/^ +(?:-\w, )?--([a-z-]+)/gm)].map(([, flag = '']) => flag.replaceAll('-', '_')).filter((flag) => !['help', 'json', 'verbose'].includes(flag));
+    t.true(flags.length > 8);
+    t.deepEqual(flags.filter((flag) => !Object.keys(options).includes(flag === 'report' ? 'report_file' : flag)), [], `phaul ${name} can do what the module can't`);
   }
   const lint = await bed.on(CONTROLLER, 'bash', '-c', `cd ${join(collections, 'ansible_collections/phaul/fleet')} && ANSIBLE_COLLECTIONS_PATH=${collections} ansible-lint --offline -q 2>&1`);
   t.is(lint.exitCode, 0, lint.stdout.slice(-3000));

@@ -30,6 +30,34 @@ options:
     type: list
     elements: str
     default: []
+  cpu_check:
+    description:
+      - What the other host's CPU must have. C(used) is what programs may have found and used, C(strict) all that this one has, and with
+        C(off) nothing is asked for.
+    type: str
+    choices: [used, strict, "off"]
+  files:
+    description:
+      - Files that the process has mapped or open must be the same on the other host (C(check)), or go along if they are missing there,
+        by way of phaul (C(copy)) or C(rsync).
+    type: str
+    choices: [check, copy, rsync]
+  overwrite:
+    description: Files that are different on the other host are replaced by those that go along.
+    type: bool
+    default: false
+  pid_namespace:
+    description: On the other host, the process has its pids among all others (C(same)), or in a pid namespace of its own (C(new)), whatever is taken.
+    type: str
+    choices: [same, new]
+  stdio:
+    description:
+      - On the other host, stdin, stdout and stderr are what they are here (C(keep)), C(/dev/null) (C(null)), or stdout and stderr are
+        appended to the file of this path. Services that write to the journal of systemd need one of the latter.
+    type: str
+  as_service:
+    description: On the other host, the process is a transient unit of systemd's of this name.
+    type: str
   executable:
     description: The program phaul on this host.
     type: path

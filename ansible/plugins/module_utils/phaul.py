@@ -16,6 +16,12 @@ REACH = dict(
     accept_new_host_key=dict(type="bool", default=False),
     tcp=dict(type="str", choices=["established", "close", "refuse"]),
     move_ip=dict(type="list", elements="str", default=[]),
+    cpu_check=dict(type="str", choices=["used", "strict", "off"]),
+    files=dict(type="str", choices=["check", "copy", "rsync"]),
+    overwrite=dict(type="bool", default=False),
+    pid_namespace=dict(type="str", choices=["same", "new"]),
+    stdio=dict(type="str"),
+    as_service=dict(type="str"),
     executable=dict(type="path", default="phaul"),
 )
 
@@ -25,35 +31,37 @@ SUBJECT = dict(
     match=dict(type="str"),
 )
 
-# Lines of "PID PARENT COMMAND LINE"; the first one has this shell's pid alone. Kernel threads have no command line.
+# Lines of "PID PARENT PID COMMAND LINE", the second pid as the process sees it; the first line has this shell's pid alone. Kernel
+# threads have no command line.
 LIST = r"""echo $$
 for p in /proc/[0-9]*; do
   c=$(tr '\0\n' '  ' <$p/cmdline) && [ -n "$c" ] || continue
-  while read -r k v; do [ "$k" != PPid: ] || break; done <$p/status && printf '%s %s %s\n' "${p#/proc/}" "$v" "$c"
+  parent= inside=
+  while read -r k v; do case $k in PPid:) parent=$v ;; NSpid:) inside=${v##*[!0-9]} ;; esac; done <$p/status && printf '%s %s %s %s\n' "${p#/proc/}" "$parent" "$inside" "$c"
 done 2>/dev/null
 true"""
 
 
 class Process(object):
-    def __init__(self, pid, parent, command):
-        self.pid, self.parent, self.command = pid, parent, command
+    def __init__(self, pid, parent, inside, command):
+        self.pid, self.parent, self.inside, self.command = pid, parent, inside, command
 
 
 class Phaul(object):
     def __init__(self, module):
         self.module = module
 
-    def options(self):
-        """The options that check and migrate share, as on the command line."""
-        given = self.module.params
+    def options(self, names=REACH):
+        """Those of these parameters that are given, as on the command line."""
         words = []
-        for name, option in (("identity", "--identity"), ("ssh_config", "--ssh-config"), ("tcp", "--tcp")):
-            if given[name] is not None:
-                words += [option, given[name]]
-        if given["accept_new_host_key"]:
-            words.append("--accept-new-host-key")
-        for address in given["move_ip"]:
-            words += ["--move-ip", address]
+        for name in sorted(set(names) - set(["executable"])):
+            value, option = self.module.params[name], "--" + name.replace("_", "-")
+            if isinstance(value, bool):
+                words += [option] if value else []
+            elif isinstance(value, list):
+                words += [word for one in value for word in (option, one)]
+            elif value is not None:
+                words += [option, str(value)]
         return words
 
     def events(self, words):
@@ -94,8 +102,8 @@ class Phaul(object):
         lines = out.splitlines()
         found = {}
         for line in lines[1:]:
-            pid, parent, command = line.split(" ", 2)
-            found[int(pid)] = Process(int(pid), int(parent), command.strip())
+            pid, parent, inside, command = line.split(" ", 3)
+            found[int(pid)] = Process(int(pid), int(parent), int(inside), command.strip())
         own = int(lines[0])
         while own in found:
             own = found.pop(own).parent

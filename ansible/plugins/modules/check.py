@@ -38,6 +38,7 @@ EXAMPLES = r"""
   phaul.fleet.check:
     pid: 4242
     to: root@beta
+    files: copy
   register: answer
   failed_when: not answer.movable
 """

@@ -32,8 +32,30 @@ options:
     description: When rounds stop shrinking, C(freeze) anyway or C(abort).
     type: str
     choices: [freeze, abort]
+  tracker:
+    description: How pages that are written are found. C(auto) is the best that the kernel has.
+    type: str
+    choices: [auto, uffd, soft-dirty, none]
+  bandwidth:
+    description: Send no more than this a second while the process runs, in bytes, or with C(K), C(M) or C(G).
+    type: str
+  freeze_timeout:
+    description: Let the process go on here if it stands still for longer than this before the commit, in ms.
+    type: int
+  manage_cgroups:
+    description: Control groups, in criu's terms. Without it, processes are put where they were if there is such a group.
+    type: str
+    choices: [ignore, none, props, soft, full, strict]
+  cgroup_root:
+    description: Groups in the place of those that the processes were in, as [CONTROLLER:]/PATH.
+    type: list
+    elements: str
+    default: []
   hook:
-    description: A program to be run at named points of the move.
+    description: A program of this host to be run at named points of the move.
+    type: path
+  report_file:
+    description: Write a page here, on this host, that shows the migration.
     type: path
   verify:
     description: Compare the memory of both sides while frozen, which costs downtime.
@@ -68,11 +90,19 @@ EXAMPLES = r"""
     to: root@beta
     move_ip: [10.0.0.7/24]
     max_downtime: 50
+
+- name: A service, with its files, to a host that has none of them
+  phaul.fleet.migrate:
+    service: redis-server
+    to: root@beta
+    files: copy
+    stdio: /var/log/redis/moved.log
+    as_service: redis-moved
 """
 
 RETURN = r"""
 pid:
-  description: The pid, which is the same on both hosts.
+  description: The pid on this host. It is the same on the other one, or, with C(pid_namespace=new), the one that the process itself sees there.
   returned: when a process was found
   type: int
   sample: 4242
@@ -100,7 +130,19 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.phaul.fleet.plugins.module_utils.phaul import REACH, SUBJECT, Phaul, roots
 
 DROP_INS = "/run/systemd/system"
-OPTIONS = (("max_downtime", "--max-downtime"), ("streams", "--streams"), ("on_diverge", "--on-diverge"), ("hook", "--hook"), ("timeout", "--timeout"))
+OPTIONS = dict(
+    max_downtime=dict(type="int"),
+    streams=dict(type="int"),
+    on_diverge=dict(type="str", choices=["freeze", "abort"]),
+    tracker=dict(type="str", choices=["auto", "uffd", "soft-dirty", "none"]),
+    bandwidth=dict(type="str"),
+    freeze_timeout=dict(type="int"),
+    manage_cgroups=dict(type="str", choices=["ignore", "none", "props", "soft", "full", "strict"]),
+    cgroup_root=dict(type="list", elements="str", default=[]),
+    hook=dict(type="path"),
+    verify=dict(type="bool", default=False),
+    timeout=dict(type="int"),
+)
 
 
 class Service(object):
@@ -157,7 +199,7 @@ def find(module, phaul, service):
         return pid
     if not pid:
         module.fail_json(msg="The unit %s has no main process here." % service.name, outcome="failed")
-    if phaul.moved_away(pid) and pid in phaul.processes(given["to"]):
+    if phaul.moved_away(pid) and any(process.inside == pid for process in phaul.processes(given["to"]).values()):
         module.exit_json(changed=False, pid=pid, outcome="there")
     module.fail_json(msg="There is no process %d here, and none on %s that this host has moved there." % (pid, given["to"]), outcome="failed", pid=pid)
 
@@ -177,26 +219,16 @@ def look(module, phaul, pid):
 
 
 def move(module, phaul, pid):
-    words = ["migrate", str(pid), module.params["to"]] + phaul.options()
-    for name, option in OPTIONS:
-        if module.params[name] is not None:
-            words += [option, str(module.params[name])]
-    if module.params["verify"]:
-        words.append("--verify")
-    return phaul.run(words)
+    report = ["--report", module.params["report_file"]] if module.params["report_file"] else []
+    return phaul.run(["migrate", str(pid), module.params["to"]] + phaul.options() + phaul.options(OPTIONS) + report)
 
 
 def main():
     module = AnsibleModule(
         argument_spec=dict(
-            dict(REACH, **SUBJECT),
+            dict(REACH, **dict(SUBJECT, **OPTIONS)),
             to=dict(type="str", required=True),
-            max_downtime=dict(type="int"),
-            streams=dict(type="int"),
-            on_diverge=dict(type="str", choices=["freeze", "abort"]),
-            hook=dict(type="path"),
-            verify=dict(type="bool", default=False),
-            timeout=dict(type="int"),
+            report_file=dict(type="path"),
         ),
         mutually_exclusive=[("pid", "service", "match")],
         required_one_of=[("pid", "service", "match")],
