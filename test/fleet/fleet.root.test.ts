@@ -2,30 +2,21 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { Bed } from '../moves/bed.ts';
+import { FleetBed, PYTHON, STUBBORN, type Service } from './services.ts';
 
 const missing = ['ansible-playbook', 'ansible-lint', 'redis-server', 'nginx'].filter((name) => !(process.env['PATH'] ?? '').split(':').some((folder) => existsSync(join(folder, name))));
 const run = missing.length === 0 ? test.serial : test.serial.skip;
 const title = (text: string): string => (missing.length === 0 ? text : `${text} (${missing.join(', ')} not installed: "npm run test:fleet" brings it)`);
 
-const bed = new Bed('fleet-test');
+const bed = new FleetBed('fleet-test', 'beta');
 const collections = bed.report('collections');
 const COLLECTION = join(process.cwd(), 'ansible');
 
 /** The controller is on alpha, and what it drains on beta. */
 const CONTROLLER = 'alpha';
-const DRAINED = 'beta';
+const DRAINED = bed.home;
 const ADDRESSES: Record<string, string> = { alpha: '10.77.0.1', beta: '10.77.0.2', gamma: '10.77.0.3', delta: '10.77.0.4' };
-
-interface Service {
-  name: string;
-  pid: number;
-  /** What it answers a client on this host. */
-  answer: (host: string) => Promise<string>;
-  expected: string;
-}
 
 const services: Service[] = [];
 let stubborn = 0;
@@ -42,90 +33,11 @@ test.before(async (t) => {
   writeFileSync(bed.report('ansible.cfg'), `[defaults]\ninventory = ${bed.report('inventory')}\ncollections_path = ${collections}\ninterpreter_python = /usr/bin/python3\nretry_files_enabled = false\nlocal_tmp = ${bed.report('tmp')}\nremote_tmp = ${bed.report('remote')}\nnocows = true\n[ssh_connection]\ncontrol_path_dir = ${bed.report('cp')}\n`);
   writeFileSync(bed.report('inventory'), Object.entries(ADDRESSES).map(([name, address]) => `${name} ansible_host=${address} ansible_user=root\n`).join(''));
   for (const number of [0, 1, 2]) {
-    services.push(await redis(number), await nginx(number), await node(number), await python(number));
+    services.push(await bed.redis(number), await bed.nginx(number), await bed.node(number), await bed.python(number));
   }
-  stubborn = await bed.start(DRAINED, '/usr/bin/python3', script('stubborn.py', STUBBORN), 'service-stubborn');
+  stubborn = await bed.start(DRAINED, '/usr/bin/python3', bed.script('stubborn.py', STUBBORN), 'service-stubborn');
 });
 test.after.always(() => bed.down());
-
-/** It traces its own child, which can't be moved. */
-const STUBBORN = `
-import ctypes, os, signal, time
-child = os.fork()
-if child == 0:
-    ctypes.CDLL(None).ptrace(0, 0, 0, 0)
-    while True: time.sleep(1)
-while True: time.sleep(1)
-`;
-
-const PYTHON = `
-import http.server, sys
-class Counter(http.server.BaseHTTPRequestHandler):
-    count = 0
-    def do_GET(self):
-        Counter.count += 1
-        self.send_response(200); self.end_headers(); self.wfile.write(b'python %d' % Counter.count)
-    def log_message(self, *words): pass
-http.server.ThreadingHTTPServer(('0.0.0.0', int(sys.argv[2])), Counter).serve_forever()
-`;
-
-const NODE = `let count = 0; require('http').createServer((_, response) => response.end('node ' + ++count)).listen(Number(process.argv[3]));`;
-
-function script(name: string, text: string): string {
-  writeFileSync(bed.report(name), text);
-  return bed.report(name);
-}
-
-const curl = async (host: string, port: number): Promise<string> => (await bed.on(host, 'curl', '-s', '--max-time', '20', `http://127.0.0.1:${port}/file`)).stdout;
-
-async function answers(host: string, port: number): Promise<void> {
-  for (let i = 0; i < 300; i++) {
-    if ((await bed.on(host, 'bash', '-c', `</dev/tcp/127.0.0.1/${port}`)).exitCode === 0) {
-      return;
-    }
-    await sleep(100);
-  }
-  throw new Error(`nothing listens on port ${port} of ${host}`);
-}
-
-async function redis(number: number): Promise<Service> {
-  const port = 6400 + number;
-  const pid = await bed.start(DRAINED, 'redis-server', '--port', String(port), '--save', '', '--protected-mode', 'no', '--bind', '0.0.0.0');
-  await answers(DRAINED, port);
-  const ask = async (host: string, ...words: string[]): Promise<string> => (await bed.on(host, 'redis-cli', '-p', String(port), ...words)).stdout.trim();
-  await ask(DRAINED, 'set', 'data', `redis ${number}`);
-  return { name: `redis ${number}`, pid, answer: (host) => ask(host, 'get', 'data'), expected: `redis ${number}` };
-}
-
-async function nginx(number: number): Promise<Service> {
-  const port = 8400 + number;
-  const folder = bed.report(`nginx.${number}`);
-  mkdirSync(folder);
-  writeFileSync(join(folder, 'file'), `nginx ${number}`);
-  writeFileSync(
-    join(folder, 'conf'),
-    `daemon off; worker_processes 2; pid ${folder}/pid; error_log ${folder}/error.log;
-events { worker_connections 64; }
-http { access_log off; client_body_temp_path ${folder}/1; proxy_temp_path ${folder}/2; fastcgi_temp_path ${folder}/3; uwsgi_temp_path ${folder}/4; scgi_temp_path ${folder}/5;
-  server { listen ${port}; root ${folder}; } }
-`,
-  );
-  const pid = await bed.start(DRAINED, 'nginx', '-c', join(folder, 'conf'));
-  await answers(DRAINED, port);
-  return { name: `nginx ${number}`, pid, answer: (host) => curl(host, port), expected: `nginx ${number}` };
-}
-
-/** Each answer counts up: the one before the move is 1. */
-async function counter(name: string, port: number, ...command: string[]): Promise<Service> {
-  const pid = await bed.start(DRAINED, ...command);
-  await answers(DRAINED, port);
-  await curl(DRAINED, port);
-  return { name, pid, answer: (host) => curl(host, port), expected: `${name} 2` };
-}
-
-const node = async (number: number): Promise<Service> =>
-  counter('node', 8500 + number, (await bed.nodeWithoutIoUring()) ?? 'node', script('service.js', NODE), 'service-node', String(8500 + number));
-const python = async (number: number): Promise<Service> => counter('python', 8600 + number, '/usr/bin/python3', script('service.py', PYTHON), 'service-python', String(8600 + number));
 
 const ansible = (...words: string[]) => bed.on(CONTROLLER, 'env', `ANSIBLE_CONFIG=${bed.report('ansible.cfg')}`, 'ANSIBLE_FORCE_COLOR=false', 'HOME=/root', ...words);
 const module = (host: string, name: string, args: object, ...words: string[]) => ansible('ansible', host, '-m', `phaul.fleet.${name}`, '-a', JSON.stringify(args), ...words);
@@ -204,7 +116,7 @@ run(title('drain.yml ends with the first process of which nobody knows where it 
   t.timeout(600_000);
   const pids: number[] = [];
   for (const name of ['one', 'two', 'three']) {
-    pids.push(await bed.start(DRAINED, '/usr/bin/python3', script('sleeper.py', 'import time\nwhile True: time.sleep(0.1)\n'), `sleeper-${name}`));
+    pids.push(await bed.start(DRAINED, '/usr/bin/python3', bed.script('sleeper.py', 'import time\nwhile True: time.sleep(0.1)\n'), `sleeper-${name}`));
   }
   await bed.agentWithFault('gamma', 'target:releasing:kill');
   const { exitCode, stdout } = await playbook('drain', { drain: DRAINED, to: 'gamma', match: ['sleeper-'], phaul_stdio: 'null' });
@@ -224,9 +136,9 @@ run(title('drain.yml ends with the first process of which nobody knows where it 
 run(title('migrate takes a process to a host that has its pid taken and none of its files, and finds it there the second time'), async (t) => {
   t.timeout(600_000);
   const home = '/run/fleet-app';
-  await bed.on(DRAINED, 'bash', '-c', `mkdir ${home} && cp ${script('service.py', PYTHON)} ${home}/app.py && cp -L /usr/bin/python3 ${home}/`);
+  await bed.on(DRAINED, 'bash', '-c', `mkdir ${home} && cp ${bed.script('service.py', PYTHON)} ${home}/app.py && cp -L /usr/bin/python3 ${home}/`);
   const pid = await bed.start(DRAINED, 'env', 'PYTHONHOME=/usr', `${home}/python3`, `${home}/app.py`, 'app-with-files', '8700');
-  await answers(DRAINED, 8700);
+  await bed.answers(DRAINED, 8700);
   await bed.on('gamma', 'bash', '-c', `echo ${pid - 1} >/proc/sys/kernel/ns_last_pid; sleep 600 </dev/null >/dev/null 2>&1 & [ $! = ${pid} ]`);
   const to = `root@${ADDRESSES['gamma'] ?? ''}`;
   const refused = await module(DRAINED, 'check', { pid, to });
@@ -239,7 +151,7 @@ run(title('migrate takes a process to a host that has its pid taken and none of 
   const first = await module(DRAINED, 'migrate', { pid, to, ...place, report_file: bed.report('report.html') });
   t.regex(first.stdout, /"outcome": "moved"/, first.stdout);
   t.true(existsSync(bed.report('report.html')));
-  t.is(await curl('gamma', 8700), 'python 1');
+  t.is(await bed.curl('gamma', 8700), 'python 1');
   t.regex((await module(DRAINED, 'migrate', { pid, to, ...place })).stdout, /"outcome": "there"/);
   await bed.on('gamma', 'bash', '-c', `kill -9 ${pid} $(pgrep -f '[a]pp-with-files')`);
 });
