@@ -41,7 +41,7 @@ function accept(socket: WebSocket): void {
   let tracer: TargetTracer | undefined;
   let files: Mark[] = [];
   let replaceable: string[] | undefined;
-  let delegate: Delegate | undefined;
+  let delegate: Promise<Delegate | undefined> | undefined;
   let wanted: Place | undefined;
   const handlers: Handlers = {
     hello: async (theirs) => {
@@ -55,9 +55,9 @@ function accept(socket: WebSocket): void {
       if (inTheWay.length > 0) {
         return { obstacles: inTheWay, arriving: [], copy: [] };
       }
-      delegate ??= await delegateFor(plan, place);
-      if (delegate !== undefined) {
-        return delegate.control.ask('preflight', { plan, place: delegate.place, files: coming });
+      const other = await (delegate ??= delegateFor(plan, place));
+      if (other !== undefined) {
+        return other.control.ask('preflight', { plan, place: other.place, files: coming });
       }
       settleLeftFiles();
       const marks = markFiles(plan);
@@ -72,8 +72,9 @@ function accept(socket: WebSocket): void {
     },
     clock: async () => ({ at: String(process.hrtime.bigint()) }),
     prepare: async (params) => {
-      if (delegate !== undefined) {
-        return delegate.control.ask('prepare', params);
+      const other = await delegate;
+      if (other !== undefined) {
+        return other.control.ask('prepare', params);
       }
       const ready = tracer ?? newTracer();
       tracer = undefined;
@@ -95,7 +96,8 @@ function accept(socket: WebSocket): void {
   const control = new Control(socket, 'the source', handlers);
   const over = control.closed.then(async () => {
     tracer?.end();
-    delegate?.control.close();
+    // It may just be starting.
+    void delegate?.then((other) => other?.control.close(), () => {});
     await abandon(mine);
     sessions.delete(control);
   });

@@ -14,8 +14,8 @@ import { PHAUL } from '../places.ts';
 import type { Plan } from '../source/plan.ts';
 import { hasUnits, startInUnit } from './unit.ts';
 
-/** It loads its modules first. */
-const FIRST_WORD_TIMEOUT_MS = 30_000;
+/** It loads its modules first, on a host that may be busy. */
+const FIRST_WORD_TIMEOUT_MS = 60_000;
 
 /** It and its threads have so many pids at most. */
 const AGENT_PIDS = 1_000;
@@ -41,9 +41,14 @@ function runInNewNamespace(words: string[], wanted: number[]): Duplex {
 
 async function speakTo(duplex: Duplex, what: string): Promise<Control> {
   duplex.on('error', () => {}); // the control connection says so
-  const control = await connectControl(duplex, what, FIRST_WORD_TIMEOUT_MS);
-  await control.ask('hello', hello(), FIRST_WORD_TIMEOUT_MS);
-  return control;
+  try {
+    const control = await connectControl(duplex, what, FIRST_WORD_TIMEOUT_MS);
+    await control.ask('hello', hello(), FIRST_WORD_TIMEOUT_MS);
+    return control;
+  } catch (thrown) {
+    duplex.destroy(); // by which it ends
+    throw thrown;
+  }
 }
 
 /** Undefined: the process can be received here. */

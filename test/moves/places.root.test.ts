@@ -60,6 +60,18 @@ test.serial('a process whose pid is taken moves to a pid namespace of its own, o
   t.is(await bed.verdict('beta', pid, 'family'), 'ok');
 });
 
+test.serial('a source that goes while a pid namespace is being made for its process leaves none behind', async (t) => {
+  const pid = await bed.victim('threads.early');
+  const agent = await bed.agentWithFault('beta', '');
+  const phaul = await bed.start('alpha', 'phaul', 'migrate', String(pid), 'root@beta', '--pid-namespace', 'new');
+  await bed.on('beta', 'bash', '-c', 'until pgrep -x phaul-init; do :; done');
+  await bed.on('alpha', 'kill', '-9', String(phaul));
+  t.is(await initsOf('beta'), '');
+  t.true(await bed.alive('beta', agent));
+  await bed.on('beta', 'kill', String(agent));
+  await bed.on('alpha', 'kill', '-9', String(pid));
+});
+
 /** Its stdin, stdout and stderr are one socket, whose other end is held by somebody who doesn't move. */
 const TALKER = `
 import os, socket, subprocess, sys, time
