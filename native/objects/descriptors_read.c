@@ -392,8 +392,10 @@ int descriptors_read(pid_t pid, bool frozen, struct descriptor_table *ret, struc
 	failed = failed ?: number_descriptions(ret, 1);
 	if (failed) {
 		descriptors_free(ret);
-		return phaul_fail(err, failed, "descriptors", "reading the descriptors of pid %d",
-				  pid);
+		return failed == -EMFILE || failed == -ENFILE ?
+			phaul_fail(err, failed, "descriptors", "reading the sockets of pid %d takes as many descriptors for a moment: raise "
+				   "the limit of open files (ulimit -n, LimitNOFILE=) of phaul", pid) :
+			phaul_fail(err, failed, "descriptors", "reading the descriptors of pid %d", pid);
 	}
 	for (size_t i = 0; i < ret->count; i++)
 		if (!S_ISSOCK(ret->at[i].st.st_mode))

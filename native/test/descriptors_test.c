@@ -251,6 +251,36 @@ static void full_table_is_built(void)
 	subject_end(pid);
 }
 
+static void set_up_sockets(void)
+{
+	for (int i = 0; i < 32; i++)
+		must(socket(AF_INET, SOCK_STREAM | (i % 2 ? SOCK_CLOEXEC : 0), 0));
+}
+
+/* In the freeze all are open here, too: for that there may be no room. */
+static void sockets_of_a_frozen_process(void)
+{
+	pid_t pid = subject_start(set_up_sockets);
+	struct descriptor_table table;
+	struct phaul_error err = { 0 };
+	struct rlimit limit, less;
+
+	expect(!getrlimit(RLIMIT_NOFILE, &limit));
+	less = limit;
+	less.rlim_cur = 16;
+	expect(!setrlimit(RLIMIT_NOFILE, &less));
+	expect(descriptors_read(pid, true, &table, &err) == -EMFILE && strstr(err.what, "ulimit -n"));
+	expect(!setrlimit(RLIMIT_NOFILE, &limit));
+	expect(!descriptors_read(pid, true, &table, &err) && table.count == 32);
+	for (size_t i = 0; i < table.count; i++) {
+		const struct descriptor *d = &table.at[i];
+
+		expect(d->own >= 0 && d->family == AF_INET && d->kind && d->flags == O_RDWR && d->asks_cloexec);
+	}
+	descriptors_free(&table);
+	subject_end(pid);
+}
+
 static void damaged_images_are_refused(void)
 {
 	FdinfoEntry number = FDINFO_ENTRY__INIT;
@@ -283,6 +313,7 @@ int main(void)
 	other_size_is_refused();
 	obstacles_are_named();
 	full_table_is_built();
+	sockets_of_a_frozen_process();
 	damaged_images_are_refused();
 	many_cost_little(10);
 	many_cost_little(1000);
