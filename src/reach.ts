@@ -40,6 +40,15 @@ async function exec(client: SshClient, command: string): Promise<{ code: number;
   return { code, ...output };
 }
 
+/** What ssh2 throws when the connection has ended meanwhile says neither where nor why. */
+async function overSsh<T>({ name }: Destination, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    throw cause instanceof PhaulError ? cause : new PhaulError('ERR_LINK_LOST', `The ssh connection to ${name} ended before phaul was started there (${(cause as Error).message}): is the host too busy to answer, or was its sshd ended?`, { cause });
+  }
+}
+
 /** Undefined if no service listens there. */
 const openSocket = (client: SshClient, path: string): Promise<Duplex | undefined> =>
   new Promise((resolve) => client.openssh_forwardOutStreamLocal(path, (error, channel) => resolve(error ? undefined : channel)));
@@ -118,9 +127,9 @@ export async function reach(options: ReachOptions, { remoteCommand = AGENT_COMMA
       address: address === '' ? to.hostName : address.replace(/^::ffff:/, ''),
       user: to.user,
       connectTimeoutMs: to.connectTimeoutMs,
-      open: async () => (await openSocket(client, agentSocket)) ?? startAgent(client, to, remoteCommand),
-      start: async (command) => startAgent(client, to, command),
-      exec: async (command) => exec(client, command),
+      open: () => overSsh(to, async () => (await openSocket(client, agentSocket)) ?? startAgent(client, to, remoteCommand)),
+      start: (command) => overSsh(to, () => startAgent(client, to, command)),
+      exec: (command) => overSsh(to, () => exec(client, command)),
       close,
     };
   } catch (thrown) {

@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import test from 'ava';
 import { $ as shell } from 'zx';
 import type { DoneEvent, EventOf, PhaulEvent } from '../../src/events.ts';
 
-// A set of its own: the default one may be in use by a person.
-const env = { ...process.env, PHAUL_TWO_HOSTS: 'cli-test' };
+// A set of its own: the default one may be in use by a person, and another checkout may be tested at the same time.
+const env = { ...process.env, PHAUL_TWO_HOSTS: `cli-test-${basename(process.cwd())}` };
 const $ = shell({ nothrow: true, quiet: true, env });
 const on = (host: string, ...command: string[]) => $`scripts/two-hosts exec ${host} -- ${command}`;
 
@@ -112,4 +113,14 @@ test.serial('a host that can not be reached is one sentence, and exit code 1', a
     t.is(stderr.trim().split('\n').length, 1);
   }
   t.true(await runsOn('alpha', pid));
+});
+
+test.serial('an ssh connection that ends before an agent is there is told as that', async (t) => {
+  const script = `
+    const { reach } = await import('${join(process.cwd(), 'src/reach.ts')}');
+    const way = await reach({ destination: 'root@beta', acceptNewHostKey: false });
+    way.close();
+    await way.open().catch(({ code, message }) => console.log(code, message));`;
+  const { stdout } = await on('alpha', process.execPath, '--input-type=module', '-e', script);
+  t.regex(stdout, /^ERR_LINK_LOST The ssh connection to beta ended before phaul was started there/);
 });
