@@ -154,32 +154,56 @@ static int place_run(struct page_reader *r, const struct page_run *run)
 	return code ?: check_run(r, run, sum);
 }
 
-int page_file_read(const struct chain *chain, const char *base, int64_t id, page_place_fn *place, void *ctx,
-		   struct phaul_error *err)
+/* The runs that have any of [start, end). */
+static int read_runs(const struct chain *chain, const char *base, int64_t id, uint64_t start, uint64_t end, page_place_fn *place,
+		     void *ctx, struct phaul_error *err)
 {
 	struct page_reader r = { .buffer = malloc(PAGES_AT_ONCE * PAGE), .place = place, .ctx = ctx, .err = err };
 	int code = r.buffer ? page_image_open(chain, 0, base, id, false, &r.image, err) :
 		   phaul_fail(err, -ENOMEM, "images", "reading pages");
 
-	if (code == -ENOENT)
-		image_malformed(base, id, err);
-	for (size_t i = 0; !code && i < r.image.levels[0].count; i++)
-		code = place_run(&r, &r.image.levels[0].runs[i]);
+	for (size_t i = 0; !code && i < r.image.levels[0].count; i++) {
+		const struct page_run *run = &r.image.levels[0].runs[i];
+
+		if (run->at < end && run->at + run->pages * PAGE > start)
+			code = place_run(&r, run);
+	}
 	page_image_close(&r.image);
 	free(r.buffer);
 	return code;
 }
 
+int page_file_read(const struct chain *chain, const char *base, int64_t id, page_place_fn *place, void *ctx,
+		   struct phaul_error *err)
+{
+	int code = read_runs(chain, base, id, 0, UINT64_MAX, place, ctx, err);
+
+	return code == -ENOENT ? image_malformed(base, id, err) : code;
+}
+
+struct taking {
+	uint64_t start, end, taken;
+	uint8_t *to;
+};
+
+static int take(void *ctx, uint64_t at, uint64_t pages, const uint8_t *bytes, struct phaul_error *err)
+{
+	struct taking *t = ctx;
+	uint64_t from = at > t->start ? at : t->start, end = at + pages * PAGE, until = end < t->end ? end : t->end;
+
+	(void)err;
+	if (from < until) {
+		memcpy(t->to + (from - t->start), bytes + (from - at), until - from);
+		t->taken += until - from;
+	}
+	return 0;
+}
+
 int page_file_read_some(const struct chain *chain, const char *base, int64_t id, uint64_t at, uint64_t pages, uint8_t *to,
 			struct phaul_error *err)
 {
-	struct page_image image;
-	struct page_place place;
-	int code = page_image_open(chain, 0, base, id, false, &image, err);
+	struct taking t = { .start = at, .end = at + pages * PAGE, .to = to };
+	int code = read_runs(chain, base, id, t.start, t.end, take, &t, err);
 
-	for (uint64_t done = 0; !code && done < pages; done += place.pages)
-		code = page_image_find(&image, 0, at + done * PAGE, pages - done, &place) ?:
-		       page_image_read(&image, &place, to + done * PAGE, err);
-	page_image_close(&image);
-	return code;
+	return code ? code : t.taken == pages * PAGE ? 0 : -ENOENT;
 }

@@ -49,7 +49,7 @@ typedef int page_place_fn(void *ctx, uint64_t at, uint64_t pages, const uint8_t 
 int page_file_read(const struct chain *chain, const char *base, int64_t id, page_place_fn *place, void *ctx,
 		   struct phaul_error *err);
 
-/* `pages` pages from `at` on of such an image, without a look at whether they are those that were dumped. -ENOENT: it, or some of them, are not there. */
+/* `pages` pages from `at` on of such an image, checked as above. -ENOENT: it, or some of them, are not there. */
 int page_file_read_some(const struct chain *chain, const char *base, int64_t id, uint64_t at, uint64_t pages, uint8_t *to,
 			struct phaul_error *err);
 
