@@ -77,6 +77,14 @@ int loginuid_build(struct build *b, const CoreEntry *core)
 	return err;
 }
 
+/* What a process may use of the CPU without having asked for it, which is another matter on another one. */
+static uint64_t own_xstate(void)
+{
+	uint64_t own;
+
+	return syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &own) < 0 ? 0 : own;
+}
+
 static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
 {
 	struct answers *a = answers;
@@ -90,19 +98,15 @@ static int dump(struct dump *d, struct batch *b, void *answers, CoreEntry *core)
 	tc->has_loginuid = read_loginuid(d->pid, &tc->loginuid);
 	tc->has_child_subreaper = true;
 	tc->child_subreaper = *a->subreaper;
-	tc->has_phaul_permitted_xstate = !batch_result(b, a->permitted);
-	tc->phaul_permitted_xstate = *a->xstate;
+	tc->phaul_permitted_xstate = batch_result(b, a->permitted) ? 0 : *a->xstate & ~own_xstate();
+	tc->has_phaul_permitted_xstate = tc->phaul_permitted_xstate;
 	return 0;
 }
 
-/* What it has asked for is what we have not. */
 static void permit_xstate(struct batch *batch, const TaskCoreEntry *tc)
 {
-	uint64_t own, more;
+	uint64_t more = tc->has_phaul_permitted_xstate ? tc->phaul_permitted_xstate & ~own_xstate() : 0;
 
-	if (!tc->has_phaul_permitted_xstate || syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &own) < 0)
-		return;
-	more = tc->phaul_permitted_xstate & ~own;
 	for (int bit = 0; bit < 64; bit++)
 		if (more >> bit & 1)
 			batch_call(batch, "permit it extended state of the CPU (AMX)", SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, bit);
