@@ -5,6 +5,9 @@ import type { DoneEvent } from '../src/events.ts';
 
 const CLOSE_ALL = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -le 2 ] || eval "exec $fd>&-"; done';
 
+/** What a guest's agent may give: a program of this machine may have more. */
+const LIMITS = 'prlimit --nofile=4096:4096 --nproc=4096:4096 --sigpending=4096:4096';
+
 /** For a line of a program that works in an emulated guest. */
 const WAIT_MS = 180_000;
 const POLL_MS = 500;
@@ -40,7 +43,7 @@ export class Lab {
 
   /** A program of its own session that holds nothing of ours. */
   async start(host: Host, ...command: string[]): Promise<number> {
-    const { stdout } = await this.on(host, 'bash', '-c', `${CLOSE_ALL}; cd /; exec setsid "$@" </dev/null >/dev/null 2>&1 & echo $!`, 'bash', ...command);
+    const { stdout } = await this.on(host, 'bash', '-c', `${CLOSE_ALL}; cd /; exec setsid ${LIMITS} "$@" </dev/null >/dev/null 2>&1 & echo $!`, 'bash', ...command);
     return Number(stdout);
   }
 
