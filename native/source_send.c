@@ -102,7 +102,10 @@ int source_send_layout(struct phaul_source *src, struct phaul_channel *ch, bool 
 	if (!code && !last)
 		code = origin_put(images, src->origin);
 	code = code ?: shared_track_put(&src->shared, images) ?: ttys_put_sessions(&tree, images);
-	if (code)
+	if (code == -EACCES)
+		phaul_fail(err, code, "source", "asking for the System V shared memory below pid %d, which belongs to another user: run phaul with "
+			   "CAP_IPC_OWNER (docs/security.md)", src->pid);
+	else if (code)
 		phaul_fail(err, code, "source", "packing the mappings below pid %d", src->pid);
 	else if (src->cgroups.count > src->cgroups_told)
 		code = cgroup_sets_dump(&src->cgroups, &src->cgroup_options, images, err);
