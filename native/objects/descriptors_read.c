@@ -158,7 +158,7 @@ static bool describe_by_link(struct descriptor *d)
 	return true;
 }
 
-/* A tenth of the time that its fdinfo takes, which tells nothing of a socket but its flags. */
+/* Its fdinfo, which tells nothing of a socket but its flags, takes more than twice as long. */
 static int read_frozen_socket(const struct descriptor_table *t, struct descriptor *ret)
 {
 	int err = own_socket(t, ret), flags = err ? 0 : fcntl(ret->own, F_GETFL);

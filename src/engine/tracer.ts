@@ -83,8 +83,12 @@ export class Tracer<D, M, R> {
           reject(new PhaulError(isErrorCode(code) ? code : 'ERR_BUG', sentence, { obstacles }));
         }
       });
-      worker.on('error', (error) => reject(this.#ended(asPhaulError(error).message)));
-      worker.on('exit', () => reject(this.#ended('it said nothing')));
+      const ended = (why: string): void => {
+        this.#isOurs = false; // nor anybody's: there is none to be given back
+        reject(this.#ended(why));
+      };
+      worker.on('error', (error) => ended(asPhaulError(error).message));
+      worker.on('exit', () => ended('it said nothing'));
     });
     this.result.catch(() => {});
   }

@@ -45,3 +45,12 @@ test.serial('a cancellation goes with the one that it was of, not with its threa
   t.false(next.latch.cancelled);
   next.end();
 });
+
+test.serial('a thread that ended before it was needed is not kept for the next, which would wait for ever', async (t) => {
+  const broken = new URL('broken/tracer.test.ts', import.meta.url).href;
+  for (let i = 0; i < 2; i++) {
+    const tracer = new Tracer<'succeed', number, number>(broken, () => {});
+    await t.throwsAsync(tracer.result, { message: /can not be loaded/ });
+    tracer.end();
+  }
+});
